@@ -1,0 +1,63 @@
+# Everything a developer runs. `make help` lists the targets.
+PYTHON ?= $(shell command -v python3.14 || command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --progress-bar on
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?= sprite
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test lint format bench sprite eval-sprite clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## create .venv and install Safelight into it
+
+serve: $(VENV)/.installed ## serve sprite on 127.0.0.1:8000 (MODEL=, HOST= and PORT= change it)
+	@$(BIN)/safelight serve $(MODEL) --host $(HOST) --port $(PORT)
+
+test: lint ## everything CI runs: lint, types, architecture, and the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff, mypy --strict, and the import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## format the code and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-dev ## the measurements behind every figure in the docs
+	$(BIN)/python -m benchmarks.run
+
+sprite: $(VENV)/.installed-sprite ## train the embedded model (hours; resumes from its last checkpoint)
+	$(BIN)/python -m training.sprite.pipeline
+
+eval-sprite: $(VENV)/.installed-sprite ## measure the embedded model against its bars
+	$(BIN)/python -m training.sprite.evaluate
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Safelight needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing Safelight and what it needs (torch is the big one; a few minutes the first time) ..."
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need ..."
+	@$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --requirement training/sprite/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-sprite: $(VENV)/.installed training/sprite/requirements.txt
+	@$(PIP) install --constraint constraints.txt --requirement training/sprite/requirements.txt
+	@touch $@

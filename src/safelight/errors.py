@@ -1,0 +1,103 @@
+"""Every error that Safelight raises on purpose, named by its cause.
+
+SafelightError
+├── InvalidRequest            what was asked cannot be made; names the field and the remedy
+│   ├── NotAcceptable         no image format that the client accepts
+│   ├── BodyTooLarge          more bytes than the server reads
+│   └── ModelNotFound         no such model
+├── AuthenticationFailed      no key, or a wrong one
+├── Overloaded                the queue is full; come back after `retry_after_s`
+├── NotReady                  no replica can take the request yet; come back after `retry_after_s`
+├── DeadlineExceeded          the request grew older than its timeout
+├── GenerationCancelled       the client left, or the server is shutting down
+├── ReplicaLost               the replica's process ended under the request; it may be sent again
+├── EngineFailure             the model could not make this image
+│   └── NonFiniteValues       NaN or infinity in latents or pixels; names the step
+├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
+├── DownloadError             the hub refused or could not be reached; names the remedy
+└── ConfigurationError        a flag, an environment variable or a file that makes no sense
+
+HTTP status codes live in `server/error_handlers.py` only.
+"""
+
+from __future__ import annotations
+
+
+class SafelightError(Exception):
+    """An error with a message for the user: one or two sentences that name the thing and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(SafelightError):
+    """What was asked cannot be made. `field` is the name the engine uses; dialects translate it."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotAcceptable(InvalidRequest):
+    """The client accepts none of the formats that can be produced."""
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request body has more bytes than the server reads."""
+
+
+class ModelNotFound(InvalidRequest):
+    """No model of that name is served, registered or on disk."""
+
+
+class AuthenticationFailed(SafelightError):
+    """No key was given where one is needed, or it is not one of the valid keys."""
+
+
+class Overloaded(SafelightError):
+    """The queue is full."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(SafelightError):
+    """No replica can take the request yet."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(SafelightError):
+    """The request grew older than its timeout and was dropped."""
+
+
+class GenerationCancelled(SafelightError):
+    """The client left, or the server is shutting down."""
+
+
+class ReplicaLost(SafelightError):
+    """The replica's process ended under the request; sending it again is safe."""
+
+
+class EngineFailure(SafelightError):
+    """The model could not make this image."""
+
+
+class NonFiniteValues(EngineFailure):
+    """NaN or infinity in latents or pixels."""
+
+
+class ModelLoadError(SafelightError):
+    """A model folder that cannot be loaded."""
+
+
+class DownloadError(SafelightError):
+    """The hub refused a download, or could not be reached."""
+
+
+class ConfigurationError(SafelightError):
+    """A flag, an environment variable or a file that makes no sense."""

@@ -1,0 +1,172 @@
+"""The three types that a picture passes through, and the events on its way.
+
+`GenerationRequest` says what was asked: frozen, valid once built. `Generation` is one image in flight inside a replica.
+`GenerationResult` is what came out. A field belongs to exactly one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from safelight.errors import InvalidRequest, SafelightError
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+
+MAX_SEED = 2**63 - 1 - 10
+"""Greatest seed: image i uses seed + i, and torch's generators take 63 bits for sure."""
+MAX_IMAGES_PER_PROMPT = 10
+MAX_PROMPT_CHARACTERS = 32_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What was asked, complete: every default is already filled in (see `parameters.build_generation_request`)."""
+
+    id: str
+    prompt: str
+    negative_prompt: str | None
+    """None unless classifier-free guidance runs; then the prompt of the second row (may be empty)."""
+    width: int
+    height: int
+    num_inference_steps: int
+    scheduler: str
+    """A diffusers class name."""
+    guidance_scale: float
+    """Fed to the transformer where guidance is embedded; otherwise not used."""
+    true_cfg_scale: float
+    """Strength of classifier-free guidance; 1.0 means off."""
+    seed: int
+    num_images_per_prompt: int = 1
+    image_format: ImageFormat = "png"
+    image_quality: int = 95
+    """1 to 100, for JPEG and WebP."""
+    timeout_s: float = 180.0
+    warnings: tuple[str, ...] = ()
+    """What was asked and has no effect, or was changed."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InvalidRequest(f"seed must be between 0 and {MAX_SEED}, not {self.seed}", field="seed")
+        if not 1 <= self.num_images_per_prompt <= MAX_IMAGES_PER_PROMPT:
+            raise InvalidRequest(
+                f"the number of images must be between 1 and {MAX_IMAGES_PER_PROMPT}, not {self.num_images_per_prompt}",
+                field="num_images_per_prompt",
+            )
+        if len(self.prompt) > MAX_PROMPT_CHARACTERS:
+            raise InvalidRequest(
+                f"prompt has {len(self.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read", field="prompt"
+            )
+        for name in ("guidance_scale", "true_cfg_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise InvalidRequest(f"{name} must be a finite number", field=name)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether classifier-free guidance runs: two rows in the batch, twice the cost."""
+        return self.true_cfg_scale > 1 and self.negative_prompt is not None
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Generation:
+    """One image in flight: where it stands. Its tensors stay with the engine."""
+
+    request: GenerationRequest
+    image_index: int
+    arrived_at: float
+    """Seconds on the monotonic clock of the replica."""
+    step_index: int = 0
+    num_steps: int = 0
+    """Transformer calls this image needs; set by `Engine.start` (Heun takes two a step)."""
+    batch_key: tuple[int, ...] = ()
+    """Generations with equal keys share a forward pass; set by `Engine.start`."""
+    warnings: list[str] = field(default_factory=list)
+    error: SafelightError | None = None
+    """Set by the engine when this row alone failed; the rest of the batch goes on."""
+    num_text_tokens: int = 0
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    started_at: float = 0.0
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed + self.image_index
+
+    @property
+    def num_rows(self) -> int:
+        return 2 if self.request.is_guided else 1
+
+    @property
+    def is_denoised(self) -> bool:
+        return self.step_index >= self.num_steps > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds spent in each stage. For several images of one request: the sum, but `queue_s` and `total_s`."""
+
+    queue_s: float = 0.0
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+    image_encode_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedImage:
+    """One encoded picture and the seed that makes it again."""
+
+    content: bytes
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult:
+    """What came out: encoded images in order, the request in force, and what the client should know."""
+
+    request: GenerationRequest
+    images: tuple[GeneratedImage, ...]
+    warnings: tuple[str, ...]
+    timings: Timings
+    num_text_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Accepted, waiting for a replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One denoising step of one image is done."""
+
+    image_index: int
+    index: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The image as it looks so far, encoded."""
+
+    image_index: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The last event of a generation that worked."""
+
+    result: GenerationResult
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a generation that did not."""
+
+    error: SafelightError
+
+
+Event = Queued | Step | Preview | Completed | Failed

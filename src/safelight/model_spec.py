@@ -1,0 +1,150 @@
+"""What a model can do, in one frozen record: nothing else asks which model it is.
+
+A spec comes from the catalogue, from the sidecar file `safelight.json` in the model's folder, or is read off the
+component configs of a diffusers-layout folder. Reading it needs no torch, so the gateway knows it before a replica has
+loaded anything.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from safelight.errors import ModelLoadError
+
+SIDECAR = "safelight.json"
+
+SCHEDULER_ALIASES = {
+    "euler": "FlowMatchEulerDiscreteScheduler",
+    "heun": "FlowMatchHeunDiscreteScheduler",
+    "lcm": "FlowMatchLCMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "dpmpp": "DPMSolverMultistepScheduler",
+}
+"""Short name -> diffusers class name, for every noise scheduler a request may name."""
+
+
+class Guidance(StrEnum):
+    """What `guidance_scale` does on a model."""
+
+    EMBEDDED = "embedded"
+    """The transformer takes the scale as an input (FLUX.1-dev)."""
+    TRAINED = "trained"
+    """Trained with caption dropout: the scale is the strength of classifier-free guidance (sprite)."""
+    NONE = "none"
+    """Distilled away (FLUX.1-schnell): no effect, unless a negative prompt is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What a model can do. Sizes are in pixels, lengths in tokens."""
+
+    name: str
+    version: str = "1"
+    description: str = ""
+    license: str = ""
+    default_num_inference_steps: int
+    max_num_inference_steps: int
+    default_width: int
+    default_height: int
+    min_size: int
+    """Smallest width or height."""
+    max_size: int
+    """Greatest width or height."""
+    max_pixels: int
+    size_multiple: int
+    """Width and height are multiples of this: the autoencoder's scale factor times the 2x2 packing."""
+    max_sequence_length: int
+    """T5 tokens; longer prompts are truncated with a warning."""
+    guidance: Guidance
+    default_guidance_scale: float
+    default_true_cfg_scale: float = 4.0
+    """Strength of classifier-free guidance when a negative prompt comes without a guidance_scale."""
+    default_scheduler: str = "FlowMatchEulerDiscreteScheduler"
+    schedulers: tuple[str, ...] = tuple(SCHEDULER_ALIASES.values())
+    examples: tuple[str, ...] = ()
+
+
+def read_model_spec(folder: Path) -> ModelSpec:
+    """The spec of a diffusers-layout folder: its sidecar's values over those read off the component configs.
+
+    Raises ModelLoadError if the folder is not a FLUX.1 checkpoint in the diffusers layout.
+    """
+    values = _values_from_configs(folder) | _values_from_sidecar(folder)
+    values["guidance"] = _guidance(values["guidance"], folder)
+    for name in ("schedulers", "examples"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return ModelSpec(**values)
+
+
+def _values_from_configs(folder: Path) -> dict[str, Any]:
+    index = read_json(folder / "model_index.json")
+    if not str(index.get("_class_name", "")).startswith("Flux"):
+        raise ModelLoadError(
+            f"{folder} holds a {index.get('_class_name')}, not a FluxPipeline; Safelight serves FLUX.1 checkpoints in "
+            "the diffusers layout"
+        )
+    transformer = read_json(folder / "transformer" / "config.json")
+    embedded = bool(transformer.get("guidance_embeds", False))
+    return {
+        "name": folder.resolve().name.lower(),
+        "default_num_inference_steps": 28 if embedded else 4,
+        "max_num_inference_steps": 100,
+        "default_width": 1024,
+        "default_height": 1024,
+        "min_size": 64,
+        "max_size": 2048,
+        "max_pixels": 2048 * 2048,
+        "size_multiple": _vae_scale_factor(folder) * 2,
+        "max_sequence_length": 512 if embedded else 256,
+        "guidance": Guidance.EMBEDDED if embedded else Guidance.NONE,
+        "default_guidance_scale": 3.5 if embedded else 0.0,
+    }
+
+
+def _vae_scale_factor(folder: Path) -> int:
+    config = read_json(folder / "vae" / "config.json")
+    channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
+    if not channels:
+        raise ModelLoadError(f"{folder / 'vae' / 'config.json'} has no block_out_channels: not an autoencoder config")
+    return int(2 ** (len(channels) - 1))
+
+
+def _values_from_sidecar(folder: Path) -> dict[str, Any]:
+    path = folder / SIDECAR
+    if not path.exists():
+        return {}
+    values = read_json(path)
+    unknown = sorted(values.keys() - {field.name for field in fields(ModelSpec)})
+    if unknown:
+        raise ModelLoadError(f"{path} has unknown keys {', '.join(unknown)}; remove them")
+    if "max_size" in values:
+        values.setdefault("max_pixels", values["max_size"] ** 2)
+    return values
+
+
+def _guidance(value: str, folder: Path) -> Guidance:
+    try:
+        return Guidance(value)
+    except ValueError:
+        accepted = ", ".join(Guidance)
+        raise ModelLoadError(f"{folder / SIDECAR}: guidance is {value!r}; it must be one of {accepted}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder. Raises ModelLoadError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(
+            f"{path} is missing: {path.parent} is not a complete checkpoint in the diffusers layout"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ModelLoadError(f"{path} must hold a JSON object")
+    return value

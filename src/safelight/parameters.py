@@ -1,0 +1,167 @@
+"""From what a client gave to one valid `GenerationRequest`: defaults, limits, and the truth about every parameter.
+
+Dialects call `build_generation_request` with the engine's names; `None` means not given. It raises InvalidRequest
+naming the field and what would be right, and collects a warning for everything that has no effect.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from safelight.errors import InvalidRequest
+from safelight.generation import GenerationRequest, ImageFormat
+from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
+
+MAX_GUIDANCE_SCALE = 100.0
+
+
+def build_generation_request(
+    spec: ModelSpec,
+    *,
+    id: str,
+    prompt: str,
+    negative_prompt: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    num_inference_steps: int | None = None,
+    scheduler: str | None = None,
+    guidance_scale: float | None = None,
+    true_cfg_scale: float | None = None,
+    seed: int | None = None,
+    num_images_per_prompt: int = 1,
+    image_format: ImageFormat = "png",
+    image_quality: int = 95,
+    timeout_s: float = 180.0,
+    warnings: tuple[str, ...] = (),
+) -> GenerationRequest:
+    """The request in force for `spec`. Raises InvalidRequest with the field and the remedy."""
+    if not prompt.strip():
+        raise InvalidRequest("prompt is empty; say what the picture should show", field="prompt")
+    guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
+    checked_width, checked_height = _check_size(
+        spec, spec.default_width if width is None else width, spec.default_height if height is None else height
+    )
+    return GenerationRequest(
+        id=id,
+        prompt=prompt,
+        negative_prompt=guidance.negative_prompt,
+        width=checked_width,
+        height=checked_height,
+        num_inference_steps=_check_steps(spec, num_inference_steps),
+        scheduler=resolve_scheduler(spec, scheduler),
+        guidance_scale=guidance.guidance_scale,
+        true_cfg_scale=guidance.true_cfg_scale,
+        seed=secrets.randbits(32) if seed is None else seed,
+        num_images_per_prompt=num_images_per_prompt,
+        image_format=image_format,
+        image_quality=image_quality,
+        timeout_s=timeout_s,
+        warnings=warnings + guidance.warnings,
+    )
+
+
+def resolve_scheduler(spec: ModelSpec, name: str | None) -> str:
+    """The diffusers class name for a class name or a short alias. Raises InvalidRequest listing what is accepted."""
+    if name is None:
+        return spec.default_scheduler
+    resolved = SCHEDULER_ALIASES.get(name, name)
+    if resolved not in spec.schedulers:
+        accepted = ", ".join(
+            f"{class_name} ({alias})"
+            for alias, class_name in SCHEDULER_ALIASES.items()
+            if class_name in spec.schedulers
+        )
+        raise InvalidRequest(
+            f"scheduler {name!r} is not compatible with {spec.name}; use one of: {accepted}", field="scheduler"
+        )
+    return resolved
+
+
+def _check_steps(spec: ModelSpec, steps: int | None) -> int:
+    if steps is None:
+        return spec.default_num_inference_steps
+    if not 1 <= steps <= spec.max_num_inference_steps:
+        raise InvalidRequest(
+            f"num_inference_steps must be between 1 and {spec.max_num_inference_steps} on {spec.name}, not {steps}",
+            field="num_inference_steps",
+        )
+    return steps
+
+
+def _check_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
+    for name, pixels in (("width", width), ("height", height)):
+        nearest = _nearest_side(spec, pixels)
+        if pixels != nearest:
+            raise InvalidRequest(
+                f"{name} {pixels} is not possible on {spec.name}: it must be a multiple of {spec.size_multiple} "
+                f"between {spec.min_size} and {spec.max_size}; the nearest is {nearest}",
+                field=name,
+            )
+    if width * height > spec.max_pixels:
+        raise InvalidRequest(
+            f"{width}x{height} is {width * height} pixels; {spec.name} makes at most {spec.max_pixels}", field="width"
+        )
+    return width, height
+
+
+def _nearest_side(spec: ModelSpec, pixels: int) -> int:
+    multiple = spec.size_multiple
+    smallest = -(-spec.min_size // multiple) * multiple
+    greatest = spec.max_size // multiple * multiple
+    nearest = (2 * pixels + multiple) // (2 * multiple) * multiple
+    return min(max(nearest, smallest), greatest)
+
+
+@dataclass(frozen=True, slots=True)
+class _GuidanceInForce:
+    negative_prompt: str | None
+    guidance_scale: float
+    true_cfg_scale: float
+    warnings: tuple[str, ...] = ()
+
+
+def _guidance_in_force(
+    spec: ModelSpec, negative_prompt: str | None, guidance_scale: float | None, true_cfg_scale: float | None
+) -> _GuidanceInForce:
+    """Which guidance runs, and what of it has no effect. See docs/decisions on negative_prompt and guidance_scale."""
+    _check_scale("guidance_scale", guidance_scale)
+    _check_scale("true_cfg_scale", true_cfg_scale)
+    embedded_scale = spec.default_guidance_scale if guidance_scale is None else guidance_scale
+    strength = true_cfg_scale
+    if strength is None and spec.guidance is not Guidance.EMBEDDED:
+        strength = guidance_scale
+    if negative_prompt:
+        return _with_negative_prompt(spec, negative_prompt, embedded_scale, strength)
+    if spec.guidance is Guidance.TRAINED:
+        return _GuidanceInForce("", embedded_scale, spec.default_guidance_scale if strength is None else strength)
+    return _GuidanceInForce(None, embedded_scale, 1.0, _without_effect(spec, guidance_scale, true_cfg_scale))
+
+
+def _with_negative_prompt(
+    spec: ModelSpec, negative_prompt: str, embedded_scale: float, strength: float | None
+) -> _GuidanceInForce:
+    if strength is None:
+        strength = spec.default_true_cfg_scale
+    if strength <= 1:
+        name = "true_cfg_scale" if spec.guidance is Guidance.EMBEDDED else "guidance_scale"
+        warning = f"negative_prompt has no effect with {name} {strength:g}; give a {name} above 1"
+        return _GuidanceInForce(None, embedded_scale, 1.0, (warning,))
+    warning = f"negative_prompt runs classifier-free guidance at scale {strength:g}: every step costs twice as much"
+    return _GuidanceInForce(negative_prompt, embedded_scale, strength, (warning,))
+
+
+def _without_effect(spec: ModelSpec, guidance_scale: float | None, true_cfg_scale: float | None) -> tuple[str, ...]:
+    warnings = []
+    if spec.guidance is Guidance.NONE and guidance_scale:
+        warnings.append(
+            f"guidance_scale has no effect on {spec.name} without a negative_prompt: it was distilled to need none"
+        )
+    if true_cfg_scale is not None and true_cfg_scale > 1:
+        warnings.append(f"true_cfg_scale has no effect on {spec.name} without a negative_prompt")
+    return tuple(warnings)
+
+
+def _check_scale(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value <= MAX_GUIDANCE_SCALE:
+        raise InvalidRequest(f"{name} must be between 0 and {MAX_GUIDANCE_SCALE:g}, not {value:g}", field=name)

@@ -1,0 +1,106 @@
+"""The only reader of the environment: flag > `SAFELIGHT_*` variable > default, in one frozen `Settings`, built once."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from safelight.errors import ConfigurationError
+
+ENV_PREFIX = "SAFELIGHT_"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set about a server. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    model: str = Field("sprite", description="`sprite`, a folder in the diffusers layout, or a hub id")
+    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="where the model runs")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="auto: bf16 where the hardware has it"
+    )
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of each replica; by default the cores are shared out"
+    )
+    max_batch_size: int = Field(
+        8, ge=1, le=256, description="rows of the transformer's batch; a guided image takes two"
+    )
+    max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
+    max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
+    request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
+    drain_timeout_s: float = Field(30.0, ge=0, description="how long SIGTERM waits for requests to finish")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="a longer request body gets 413")
+    prompt_cache_bytes: int = Field(
+        268_435_456, ge=0, description="text embeddings kept, least recently used out first"
+    )
+    api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
+    api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
+    data_dir: Path = Field(Path("~/.local/share/safelight"), description="where state lives")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @field_validator("data_dir", "api_key_file")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
+
+    @property
+    def binds_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def read_api_key(self) -> str | None:
+        """The key clients must send, from the setting or its file. Raises ConfigurationError."""
+        if self.api_key is not None:
+            return _checked_key(self.api_key.get_secret_value(), "api_key")
+        if self.api_key_file is None:
+            return None
+        try:
+            return _checked_key(self.api_key_file.read_text(encoding="utf-8"), str(self.api_key_file))
+        except OSError as error:
+            raise ConfigurationError(f"api_key_file {self.api_key_file} cannot be read: {error.strerror}") from None
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from flags (None: not given) over the environment. Raises ConfigurationError naming what is wrong."""
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{name}: {first['msg']} (flag or {ENV_PREFIX}{name.upper()})") from None
+    if settings.read_api_key() is None and not settings.binds_loopback:
+        raise ConfigurationError(
+            f"refusing to listen on {settings.host} without a key; give --api-key-file FILE or set {ENV_PREFIX}API_KEY"
+        )
+    return settings
+
+
+def _refuse_unknown_variables() -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"unknown environment variable {name}{hint}")
+
+
+def _checked_key(text: str, where: str) -> str:
+    key = text.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigurationError(f"the key in {where} must be non-empty printable ASCII")
+    return key
