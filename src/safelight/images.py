@@ -6,13 +6,15 @@ Called in the replica's process (encoding takes milliseconds of CPU that the gat
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from safelight.generation import ImageFormat
+from safelight import __version__
+from safelight.generation import GenerationRequest, ImageFormat
 
 MEDIA_TYPES: Mapping[ImageFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 """Image format -> what an HTTP Content-Type calls it."""
@@ -44,3 +46,20 @@ def _text_chunks(text: Mapping[str, str]) -> PngInfo:
     for keyword, value in text.items():
         chunks.add_text(keyword, value)  # iTXt (UTF-8) by itself where Latin-1 is not enough
     return chunks
+
+
+def provenance(request: GenerationRequest, *, seed: int, model: str) -> dict[str, str]:
+    """What a picture says of itself: enough to make it again."""
+    recipe = {
+        "model": model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "scheduler": request.scheduler,
+        "guidance_scale": request.guidance_scale,
+        "true_cfg_scale": request.true_cfg_scale,
+        "seed": seed,
+    }
+    return {"Software": f"safelight {__version__}", "safelight": json.dumps(recipe, ensure_ascii=False)}

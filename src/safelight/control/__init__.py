@@ -1,0 +1,1 @@
+"""The control plane: which models there are (connections, endpoints and deployments follow)."""

@@ -1,0 +1,80 @@
+"""`safelight serve`: one model behind both APIs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from safelight import hub
+from safelight.control.catalog import Model, find_model
+from safelight.errors import ModelLoadError
+from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.server import run
+from safelight.settings import load_settings
+
+
+def serve(
+    *,
+    model: Annotated[
+        str | None, typer.Argument(help="sprite (the default), a folder in the diffusers layout, or a hub id.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [8000]. 0 takes a free one.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Processes that each load the model [1].")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu [auto].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32 [auto].")] = None,
+    num_threads: Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")] = None,
+    max_batch_size: Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")] = None,
+    max_concurrent_requests: Annotated[int | None, typer.Option(help="Requests a replica runs at once [8].")] = None,
+    max_queued_requests: Annotated[int | None, typer.Option(help="Requests that wait; one more gets 429 [64].")] = None,
+    request_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="Bearer key clients must send. Shows in process listings: prefer --api-key-file."),
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="File that holds the Bearer key.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where state lives [~/.local/share/safelight].")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
+) -> None:
+    """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
+
+    Every option can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.
+    """
+    settings = load_settings(
+        model=model,
+        host=host,
+        port=port,
+        replicas=replicas,
+        device=device,
+        dtype=dtype,
+        num_threads=num_threads,
+        max_batch_size=max_batch_size,
+        max_concurrent_requests_per_instance=max_concurrent_requests,
+        max_queued_requests=max_queued_requests,
+        request_timeout_s=request_timeout,
+        api_key=api_key,
+        api_key_file=api_key_file,
+        data_dir=data_dir,
+        log_level=log_level,
+    )
+    folder, spec = locate(find_model(settings.model))
+    run.serve(settings, folder, spec)
+
+
+def locate(model: Model) -> tuple[Path, ModelSpec]:
+    """The folder and spec of a model, downloaded if it lives on the hub. Raises DownloadError or ModelLoadError."""
+    if model.folder is None:
+        if model.hub_id is None:
+            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
+        Console(stderr=True).print(f"Fetching {model.hub_id} (resumes if it was begun) ...", highlight=False)
+        folder = hub.download(model.hub_id)
+    else:
+        folder = model.folder
+    return folder, model.spec or read_model_spec(folder)
