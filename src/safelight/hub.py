@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -36,12 +35,9 @@ def download(hub_id: str, *, revision: str | None = None, token: str | None = No
     `token` defaults to what huggingface_hub finds (HF_TOKEN or `hf auth login`). Raises DownloadError with the remedy.
     """
     try:
-        if not constants.is_offline_mode():
-            HfApi().auth_check(hub_id, token=token)
         return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=list(NEEDED_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
-        raise DownloadError(_explain(hub_id, revision, error)) from error
-    except httpx.HTTPError as error:
+        raise DownloadError(_explain(hub_id, revision, _refusal_behind(error))) from error
         raise DownloadError(
             f"the hub at {constants.ENDPOINT} cannot be reached ({error}); check the network"
         ) from error
@@ -49,7 +45,15 @@ def download(hub_id: str, *, revision: str | None = None, token: str | None = No
         raise DownloadError(f"{hub_id} could not be written to {constants.HF_HUB_CACHE}: {error}") from error
 
 
-def _explain(hub_id: str, revision: str | None, error: Exception) -> str:
+def _refusal_behind(error: BaseException) -> BaseException:
+    """The hub's own answer, where huggingface_hub reports only that the cache is incomplete."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, HfHubHTTPError):
+        cause = cause.__cause__
+    return cause or error
+
+
+def _explain(hub_id: str, revision: str | None, error: BaseException) -> str:
     text = str(error)
     if isinstance(error, GatedRepoError):
         return _explain_gate(hub_id, text, is_anonymous=error.response.status_code == 401)
@@ -61,7 +65,10 @@ def _explain(hub_id: str, revision: str | None, error: Exception) -> str:
         return _explain_status(hub_id, error.response.status_code, text)
     if isinstance(error, HFValidationError):
         return f"{hub_id!r} is not a hub id; it has the form org/name"
-    return f"{hub_id} is not in the local cache and the hub cannot be reached; connect once, or give a local folder"
+    return (
+        f"{hub_id} is not complete in {constants.HF_HUB_CACHE} and {constants.ENDPOINT} cannot be reached: connect and "
+        "try again, or give a local folder"
+    )
 
 
 def _explain_gate(hub_id: str, text: str, *, is_anonymous: bool) -> str:

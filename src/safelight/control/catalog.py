@@ -65,12 +65,12 @@ def find_model(name: str) -> Model:
 
     A hub id is matched to the catalogue by Azure's rule: `/` and `_` become `-`, in lower case.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Model(name=path.resolve().name.lower(), folder=path.resolve())
     for model in list_models():
         if registry_name(name) == model.name:
             return model
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Model(name=path.resolve().name.lower(), folder=path.resolve())
     if is_hub_id(name):
         return Model(name=registry_name(name), hub_id=name, provider="Hugging Face")
     known = ", ".join(model.name for model in list_models())
