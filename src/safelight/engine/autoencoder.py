@@ -1,0 +1,38 @@
+"""Denoised latents become pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Unpacked latents (1, channels, height, width) to an image (3, height, width) in fp32, nominally -1 to 1.
+
+    AutoencoderKL and AutoencoderTiny both decode to -1 to 1. If the decoder's dtype overflows (a known fault of large
+    autoencoders in 16 bits), it goes to fp32, and stays there.
+    """
+    image = _decode(autoencoder, latents)
+    if autoencoder.dtype is torch.float32 or bool(torch.isfinite(image).all()):
+        return image
+    autoencoder.to(torch.float32)
+    return _decode(autoencoder, latents)
+
+
+def to_pixels(image: Tensor) -> Pixels:
+    """A finite image (3, height, width), -1 to 1, to uint8 (height, width, 3); what lies beyond is clipped."""
+    unit = (image * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return (unit * 255).round().astype(np.uint8)
+
+
+def _decode(autoencoder: Any, latents: Tensor) -> Tensor:
+    config = autoencoder.config
+    unscaled = latents.to(autoencoder.dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    image: Tensor = autoencoder.decode(unscaled, return_dict=False)[0]
+    return image[0].float()

@@ -1,0 +1,202 @@
+"""The engine: loads a checkpoint and moves generations from noise to pixels, one denoising step at a time.
+
+The caller owns the pace: `start` once, `step` with any batch of equal `batch_key` until denoised, `decode`, `release`.
+One thread calls it. Tensors stay here, keyed by their `Generation`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from safelight.engine import denoise
+from safelight.engine.autoencoder import Pixels, decode_latents, to_pixels
+from safelight.engine.components import Components, load_components
+from safelight.engine.devices import choose_device, choose_dtype
+from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
+from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
+from safelight.engine.text_encoders import clip_max_length, encode_prompt, truncation_warnings
+from safelight.errors import NonFiniteValues
+from safelight.generation import Generation
+from safelight.model_spec import ModelSpec, read_model_spec
+
+DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCounters:
+    """What the engine has done since it was loaded."""
+
+    transformer_calls: int
+    prompt_cache_hits: int
+    prompt_cache_misses: int
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Denoising:
+    """The tensors of one generation in flight."""
+
+    latents: Tensor
+    """(1, tokens, channels)."""
+    prompts: tuple[PromptEmbeds, ...]
+    """The prompt's, and after it the negative prompt's if guidance runs: one row of the batch each."""
+    noise_scheduler: NoiseScheduler
+    generator: torch.Generator
+
+
+def load_engine(
+    folder: Path,
+    *,
+    spec: ModelSpec | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    num_threads: int | None = None,
+    prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES,
+) -> Engine:
+    """The engine for a checkpoint in the diffusers layout. Raises ModelLoadError or ConfigurationError."""
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    chosen_device = choose_device(device)
+    spec = spec or read_model_spec(folder)
+    components = load_components(folder, device=chosen_device, dtype=choose_dtype(dtype, chosen_device))
+    return Engine(spec, components, prompt_cache_bytes=prompt_cache_bytes)
+
+
+class Engine:
+    """Runs one loaded checkpoint."""
+
+    def __init__(self, spec: ModelSpec, components: Components, *, prompt_cache_bytes: int) -> None:
+        self.spec = spec
+        self._components = components
+        self._prompt_cache = PromptCache(prompt_cache_bytes)
+        self._denoising: dict[Generation, _Denoising] = {}
+        self._transformer_calls = 0
+
+    @torch.inference_mode()
+    def start(self, generation: Generation) -> None:
+        """Encode its prompts and draw its noise: afterwards it can join any batch of its `batch_key`."""
+        started_at = time.perf_counter()
+        request = generation.request
+        prompts = self._encode_prompts(generation)
+        generator = torch.Generator("cpu").manual_seed(generation.seed)
+        latents = denoise.pack_latents(self._draw_noise(generation, generator))
+        noise_scheduler = build_noise_scheduler(
+            request.scheduler,
+            self._components.scheduler_config,
+            num_inference_steps=request.num_inference_steps,
+            image_seq_len=latents.shape[1],
+        )
+        self._denoising[generation] = _Denoising(
+            latents=latents, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator
+        )
+        generation.num_steps = noise_scheduler.num_calls
+        generation.num_text_tokens = prompts[0].num_tokens
+        generation.batch_key = (request.width, request.height, self.spec.max_sequence_length)
+        generation.encode_s = time.perf_counter() - started_at
+
+    @torch.inference_mode()
+    def step(self, batch: Sequence[Generation]) -> None:
+        """One transformer call for the whole batch; then each generation takes its own scheduler's step.
+
+        A generation whose latents turn NaN or infinite gets its `error`; the others go on.
+        """
+        velocities = self._predict_velocities(batch)
+        for generation, velocity in zip(batch, velocities, strict=True):
+            denoising = self._denoising[generation]
+            denoising.latents = denoising.noise_scheduler.step(
+                velocity, generation.step_index, denoising.latents, denoising.generator
+            )
+            generation.step_index += 1
+        latents = torch.cat([self._denoising[generation].latents for generation in batch])
+        for generation, is_finite in zip(batch, latents.isfinite().all(2).all(1).tolist(), strict=True):
+            if not is_finite:
+                generation.error = NonFiniteValues(
+                    f"step {generation.step_index} of {generation.num_steps} made NaN or infinite latents; "
+                    "run the model with dtype float32, or ask for other parameters"
+                )
+
+    @torch.inference_mode()
+    def decode(self, generation: Generation) -> Pixels:
+        """The picture of a denoised generation: uint8 (height, width, 3). Raises NonFiniteValues."""
+        height, width = self._latent_size(generation)
+        latents = denoise.unpack_latents(self._denoising[generation].latents, height, width)
+        image = decode_latents(self._components.autoencoder, latents)
+        if not bool(image.isfinite().all()):
+            raise NonFiniteValues(
+                f"the autoencoder made NaN or infinite pixels after step {generation.step_index} of "
+                f"{generation.num_steps}, in float32 too; ask for other parameters"
+            )
+        return to_pixels(image)
+
+    def release(self, generation: Generation) -> None:
+        """Forget its tensors; again or for a stranger it does nothing."""
+        self._denoising.pop(generation, None)
+
+    def counters(self) -> EngineCounters:
+        return EngineCounters(
+            transformer_calls=self._transformer_calls,
+            prompt_cache_hits=self._prompt_cache.hits,
+            prompt_cache_misses=self._prompt_cache.misses,
+        )
+
+    def _encode_prompts(self, generation: Generation) -> tuple[PromptEmbeds, ...]:
+        request = generation.request
+        named = {"prompt": request.prompt}
+        if request.is_guided and request.negative_prompt is not None:
+            named["negative_prompt"] = request.negative_prompt
+        prompts = {field: self._encode_prompt(text) for field, text in named.items()}
+        for field, embeds in prompts.items():
+            generation.warnings += truncation_warnings(field, embeds, clip_length=clip_max_length(self._components))
+        return tuple(prompts.values())
+
+    def _encode_prompt(self, prompt: str) -> PromptEmbeds:
+        key = (prompt, self.spec.max_sequence_length)
+        embeds = self._prompt_cache.get(key)
+        if embeds is None:
+            embeds = encode_prompt(self._components, prompt, max_sequence_length=self.spec.max_sequence_length)
+            self._prompt_cache.put(key, embeds)
+        return embeds
+
+    def _draw_noise(self, generation: Generation, generator: torch.Generator) -> Tensor:
+        """Drawn on the CPU in fp32, so that a seed means the same noise on every device and in every dtype."""
+        height, width = self._latent_size(generation)
+        channels = self._components.transformer.config.in_channels // 4
+        noise = torch.randn(1, channels, height, width, generator=generator)
+        return noise.to(device=self._components.device, dtype=self._components.dtype)
+
+    def _latent_size(self, generation: Generation) -> tuple[int, int]:
+        """Height and width of the latents: two for each patch of `size_multiple` pixels."""
+        request, multiple = generation.request, self.spec.size_multiple
+        return 2 * (request.height // multiple), 2 * (request.width // multiple)
+
+    def _predict_velocities(self, batch: Sequence[Generation]) -> list[Tensor]:
+        """One velocity (1, tokens, channels) for each generation."""
+        rows = denoise.predict_velocity(self._components.transformer, self._transformer_inputs(batch))
+        self._transformer_calls += 1
+        velocities = []
+        for generation, own_rows in zip(batch, torch.split(rows, [g.num_rows for g in batch]), strict=True):
+            velocity = own_rows[:1]
+            if generation.request.is_guided:
+                velocity = denoise.combine_guidance(velocity, own_rows[1:], generation.request.true_cfg_scale)
+            velocities.append(velocity)
+        return velocities
+
+    def _transformer_inputs(self, batch: Sequence[Generation]) -> denoise.TransformerInputs:
+        device, dtype = self._components.device, self._components.dtype
+        rows = [(g, self._denoising[g], prompt) for g in batch for prompt in self._denoising[g].prompts]
+        timesteps = torch.stack([state.noise_scheduler.timesteps[g.step_index].float() for g, state, _ in rows])
+        guidance = torch.tensor([g.request.guidance_scale for g, _, _ in rows], dtype=torch.float32)
+        has_guidance = bool(self._components.transformer.config.guidance_embeds)
+        return denoise.TransformerInputs(
+            latents=torch.cat([state.latents for _, state, _ in rows]),
+            timesteps=timesteps.to(device=device, dtype=dtype),
+            prompt_embeds=torch.cat([prompt.prompt_embeds for _, _, prompt in rows]),
+            pooled_prompt_embeds=torch.cat([prompt.pooled_prompt_embeds for _, _, prompt in rows]),
+            guidance=guidance.to(device) if has_guidance else None,
+            image_ids=denoise.make_image_ids(*self._latent_size(batch[0])).to(device),
+        )
