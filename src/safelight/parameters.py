@@ -7,10 +7,10 @@ naming the field and what would be right, and collects a warning for everything 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
-from safelight.generation import GenerationRequest, ImageFormat
+from safelight.generation import MAX_PROMPT_CHARACTERS, GenerationRequest, ImageFormat
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 
 MAX_GUIDANCE_SCALE = 100.0
@@ -38,6 +38,10 @@ def build_generation_request(
     """The request in force for `spec`. Raises InvalidRequest with the field and the remedy."""
     if not prompt.strip():
         raise InvalidRequest("prompt is empty; say what the picture should show", field="prompt")
+    if len(negative_prompt or "") > MAX_PROMPT_CHARACTERS:
+        raise InvalidRequest(
+            f"negative_prompt has more than {MAX_PROMPT_CHARACTERS} characters", field="negative_prompt"
+        )
     guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
     checked_width, checked_height = _check_size(
         spec, spec.default_width if width is None else width, spec.default_height if height is None else height
@@ -73,7 +77,7 @@ def resolve_scheduler(spec: ModelSpec, name: str | None) -> str:
             if class_name in spec.schedulers
         )
         raise InvalidRequest(
-            f"scheduler {name!r} is not compatible with {spec.name}; use one of: {accepted}", field="scheduler"
+            f"scheduler {name[:64]!r} is not compatible with {spec.name}; use one of: {accepted}", field="scheduler"
         )
     return resolved
 
@@ -131,24 +135,41 @@ def _guidance_in_force(
     strength = true_cfg_scale
     if strength is None and spec.guidance is not Guidance.EMBEDDED:
         strength = guidance_scale
-    if negative_prompt:
-        return _with_negative_prompt(spec, negative_prompt, embedded_scale, strength)
-    if spec.guidance is Guidance.TRAINED:
-        return _GuidanceInForce("", embedded_scale, spec.default_guidance_scale if strength is None else strength)
-    return _GuidanceInForce(None, embedded_scale, 1.0, _without_effect(spec, guidance_scale, true_cfg_scale))
+    # An empty negative prompt is one too (the unconditional row) when the strength is asked for by diffusers' own name.
+    if negative_prompt or (negative_prompt is not None and (true_cfg_scale or 0) > 1):
+        in_force = _with_negative_prompt(spec, negative_prompt, embedded_scale, strength)
+    elif spec.guidance is Guidance.TRAINED:
+        in_force = _GuidanceInForce("", embedded_scale, spec.default_guidance_scale if strength is None else strength)
+    else:
+        warnings = _without_effect(spec, guidance_scale, true_cfg_scale)
+        return _GuidanceInForce(None, embedded_scale, 1.0, warnings)
+    if spec.guidance is not Guidance.EMBEDDED and guidance_scale not in (None, strength):
+        warning = f"guidance_scale has no effect next to true_cfg_scale on {spec.name}"
+        return replace(in_force, warnings=(*in_force.warnings, warning))
+    return in_force
 
 
 def _with_negative_prompt(
     spec: ModelSpec, negative_prompt: str, embedded_scale: float, strength: float | None
 ) -> _GuidanceInForce:
     if strength is None:
-        strength = spec.default_true_cfg_scale
+        strength = _default_strength(spec)
     if strength <= 1:
         name = "true_cfg_scale" if spec.guidance is Guidance.EMBEDDED else "guidance_scale"
         warning = f"negative_prompt has no effect with {name} {strength:g}; give a {name} above 1"
         return _GuidanceInForce(None, embedded_scale, 1.0, (warning,))
+    if _is_guided_by_default(spec):
+        return _GuidanceInForce(negative_prompt, embedded_scale, strength)
     warning = f"negative_prompt runs classifier-free guidance at scale {strength:g}: every step costs twice as much"
     return _GuidanceInForce(negative_prompt, embedded_scale, strength, (warning,))
+
+
+def _default_strength(spec: ModelSpec) -> float:
+    return spec.default_guidance_scale if _is_guided_by_default(spec) else spec.default_true_cfg_scale
+
+
+def _is_guided_by_default(spec: ModelSpec) -> bool:
+    return spec.guidance is Guidance.TRAINED and spec.default_guidance_scale > 1
 
 
 def _without_effect(spec: ModelSpec, guidance_scale: float | None, true_cfg_scale: float | None) -> tuple[str, ...]:

@@ -1,0 +1,92 @@
+"""What is read off a folder in the diffusers layout, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safelight.errors import ModelLoadError
+from safelight.model_spec import Guidance, read_model_spec
+
+
+def write_folder(folder: Path, *, sidecar: dict[str, Any] | None = None, **transformer: Any) -> Path:
+    files = {
+        "model_index.json": {"_class_name": "FluxPipeline"},
+        "transformer/config.json": {"_class_name": "FluxTransformer2DModel"} | transformer,
+        "vae/config.json": {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512]},
+    }
+    if sidecar is not None:
+        files["safelight.json"] = sidecar
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ModelLoadError) as caught:
+        read_model_spec(folder)
+    return caught.value.message
+
+
+def test_a_checkpoint_without_embedded_guidance_is_read_as_schnell(tmp_path: Path) -> None:
+    spec = read_model_spec(write_folder(tmp_path / "FLUX.1-Schnell", guidance_embeds=False))
+
+    assert (spec.name, spec.guidance) == ("flux.1-schnell", Guidance.NONE)
+    assert (spec.default_num_inference_steps, spec.max_sequence_length, spec.size_multiple) == (4, 256, 16)
+
+
+def test_a_checkpoint_with_embedded_guidance_is_read_as_dev(tmp_path: Path) -> None:
+    spec = read_model_spec(write_folder(tmp_path, guidance_embeds=True))
+
+    assert spec.guidance is Guidance.EMBEDDED
+    assert (spec.default_num_inference_steps, spec.max_sequence_length, spec.default_guidance_scale) == (28, 512, 3.5)
+
+
+def test_the_sidecar_has_the_last_word(tmp_path: Path) -> None:
+    sidecar = {"name": "sprite", "guidance": "trained", "max_size": 256, "schedulers": ["X"]}
+
+    spec = read_model_spec(write_folder(tmp_path, sidecar=sidecar))
+
+    assert (spec.name, spec.guidance, spec.schedulers) == ("sprite", Guidance.TRAINED, ("X",))
+    assert spec.max_pixels == 256 * 256
+
+
+def test_the_size_multiple_follows_the_depth_of_the_autoencoder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "vae/config.json").write_text(json.dumps({"decoder_block_out_channels": [64] * 5}))
+
+    assert read_model_spec(folder).size_multiple == 32
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "transformer/config.json").unlink()
+
+    assert "transformer/config.json is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\udcff"])
+def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, content: str) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "model_index.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+
+    assert "model_index.json" in refusal(folder)
+
+
+def test_another_kind_of_pipeline_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+
+    assert "StableDiffusionPipeline" in refusal(folder)
+
+
+def test_an_unknown_key_in_the_sidecar_is_refused_by_name(tmp_path: Path) -> None:
+    assert "default_steps" in refusal(write_folder(tmp_path, sidecar={"default_steps": 4}))
+
+
+def test_an_unknown_guidance_in_the_sidecar_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    assert "embedded, trained, none" in refusal(write_folder(tmp_path, sidecar={"guidance": "some"}))

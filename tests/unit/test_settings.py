@@ -1,0 +1,84 @@
+"""Flag over environment over default, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from safelight.errors import ConfigurationError
+from safelight.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("SAFELIGHT_"):
+            monkeypatch.delenv(name)
+
+
+def test_without_flags_and_environment_it_is_sprite_on_loopback() -> None:
+    settings = load_settings()
+
+    assert (settings.model, settings.host, settings.port) == ("sprite", "127.0.0.1", 8000)
+    assert settings.read_api_key() is None
+
+
+def test_a_flag_wins_over_the_environment_which_wins_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_PORT", "9000")
+    monkeypatch.setenv("SAFELIGHT_REPLICAS", "3")
+
+    settings = load_settings(port=9001, replicas=None)
+
+    assert (settings.port, settings.replicas, settings.max_batch_size) == (9001, 3, 8)
+
+
+def test_a_misspelt_variable_is_refused_with_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_APIKEY", "secret")
+
+    with pytest.raises(ConfigurationError, match="did you mean SAFELIGHT_API_KEY"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("name", "value"), [("port", 70000), ("replicas", 0), ("device", "tpu"), ("dtype", "int8")])
+def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name}: .*SAFELIGHT_{name.upper()}"):
+        load_settings(**{name: value})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])  # noqa: S104
+def test_any_address_but_loopback_needs_a_key(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="without a key"):
+        load_settings(host=host)
+    assert load_settings(host=host, api_key="k").host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_loopback_needs_none(host: str) -> None:
+    assert load_settings(host=host).binds_loopback
+
+
+def test_the_key_comes_from_a_file_without_the_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("s3cret\n")
+
+    assert load_settings(api_key_file=file).read_api_key() == "s3cret"
+
+
+@pytest.mark.parametrize("key", ["", "  ", "with\nline", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="printable ASCII"):
+        load_settings(api_key=key)
+
+
+def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no-such-file"):
+        load_settings(api_key_file=tmp_path / "no-such-file")
+
+
+def test_the_key_is_not_in_the_settings_as_text() -> None:
+    settings = load_settings(api_key="s3cret")
+
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in settings.model_dump_json()
