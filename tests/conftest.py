@@ -1,32 +1,33 @@
-"""Fixtures that any test may use."""
+"""Fixtures that any test may use: checkpoints built on the spot, once a session. torch loads only when one is used."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def tiny_flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random FLUX.1-schnell a few hundred kilobytes large: no embedded guidance, AutoencoderKL, 64x64."""
-    from tests.tiny_flux import save_tiny_flux
-
-    return save_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux")
+    """A random FLUX.1-schnell of half a megabyte: no embedded guidance, AutoencoderKL, 64x64."""
+    return _save(tmp_path_factory, "tiny-flux")
 
 
 @pytest.fixture(scope="session")
 def tiny_flux_dev_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built like FLUX.1-dev: embedded guidance, and a shift that grows with the image."""
-    from tests.tiny_flux import DEV_SCHEDULE, save_tiny_flux
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-flux-dev"
-    return save_tiny_flux(folder, guidance_embeds=True, schedule=DEV_SCHEDULE)
+    schedule = {"shift": 3.0, "use_dynamic_shifting": True}
+    return _save(tmp_path_factory, "tiny-flux-dev", guidance_embeds=True, schedule=schedule)
 
 
 @pytest.fixture(scope="session")
 def tiny_flux_taef_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With an AutoencoderTiny of five levels, as sprite has: sizes are multiples of 32."""
-    from tests.tiny_flux import save_tiny_flux
+    return _save(tmp_path_factory, "tiny-flux-taef", tiny_autoencoder=True, num_levels=5)
 
-    return save_tiny_flux(tmp_path_factory.mktemp("models") / "tiny-flux-taef", tiny_autoencoder=True, num_levels=5)
+
+def _save(tmp_path_factory: pytest.TempPathFactory, name: str, **options: Any) -> Path:
+    from tests.tiny_flux import save_tiny_flux  # noqa: PLC0415 - it imports torch
+
+    return save_tiny_flux(tmp_path_factory.mktemp("models") / name, **options)

@@ -18,9 +18,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 
 from safelight.model_spec import SIDECAR
 
-SCHNELL_SCHEDULE: dict[str, Any] = {"shift": 1.0}
-DEV_SCHEDULE: dict[str, Any] = {"shift": 3.0, "use_dynamic_shifting": True}
-
 SIZES = {"default_width": 64, "default_height": 64, "min_size": 32, "max_size": 256, "max_sequence_length": 64}
 
 CHARACTERS = string.ascii_lowercase + string.digits + ",.'!?-"
@@ -45,7 +42,7 @@ def save_tiny_flux(
         tokenizer=clip_tokenizer(),
         text_encoder_2=_t5(),
         tokenizer_2=t5_tokenizer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(**(schedule or SCHNELL_SCHEDULE)),
+        scheduler=FlowMatchEulerDiscreteScheduler(**(schedule or {"shift": 1.0})),
     )
     torch.set_rng_state(random_state)
     pipeline.save_pretrained(folder)

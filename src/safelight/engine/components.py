@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.errors import ModelLoadError
 from safelight.model_spec import read_json
@@ -67,6 +68,8 @@ def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -
     networks = {
         network.name: _load_network(folder, network, classes[network.name], dtype).to(device) for network in _NETWORKS
     }
+    if device.type == "cpu":
+        make_batch_invariant(networks["transformer"])
     return Components(
         transformer=networks["transformer"],
         autoencoder=networks["vae"],

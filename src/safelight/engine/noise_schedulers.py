@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,7 +93,9 @@ def _multistep(scheduler_class: Any, config: SchedulerConfig, num_inference_step
         use_flow_sigmas=True,
         flow_shift=_shift(config, image_seq_len),
     )
-    scheduler.set_timesteps(num_inference_steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # diffusers hands a tensor to numpy the old way
+        scheduler.set_timesteps(num_inference_steps)
     return scheduler
 
 

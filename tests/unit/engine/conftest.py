@@ -1,0 +1,29 @@
+"""Engines on the tiny checkpoints, in fp32 on the CPU, so that every machine tests the same arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safelight.engine.engine import Engine, load_engine
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_flux_folder: Path) -> Engine:
+    return load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def dev_engine(tiny_flux_dev_folder: Path) -> Engine:
+    return load_engine(tiny_flux_dev_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def taef_engine(tiny_flux_taef_folder: Path) -> Engine:
+    return load_engine(tiny_flux_taef_folder, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def bf16_engine(tiny_flux_folder: Path) -> Engine:
+    return load_engine(tiny_flux_folder, device="cpu", dtype="bfloat16")
