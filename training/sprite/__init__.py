@@ -1,0 +1,1 @@
+"""The recipe that trains sprite, the small text-to-image model of the package."""

@@ -1,0 +1,101 @@
+"""The artwork, fetched by npm package name and rendered once to pixels: icons with alpha, and places."""
+
+import io
+import json
+import subprocess
+import tarfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import resvg_py
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.sprite.paths import work_folder
+from training.sprite.places import BACKGROUNDS, COLOURS, place_svg
+from training.sprite.things import things
+
+Pixels = NDArray[np.uint8]
+ICON_SIDE = 256
+PACKAGES = {
+    "fluent": "@iconify-json/fluent-emoji-flat@1.2.6",
+    "noto": "@iconify-json/noto@1.2.9",
+    "emojibase": "emojibase-data@17.0.0",
+}
+
+
+@cache
+def icons() -> tuple[Pixels, ...]:
+    """Every thing's icon, RGBA, cut to what is drawn, its longer side 256 pixels."""
+    cached = work_folder() / f"icons-{len(things())}.npz"
+    if not cached.exists():
+        rendered = {f"{thing.index:04}": _render_icon(thing.icon) for thing in things()}
+        np.savez(cached, **rendered)
+    with np.load(cached) as arrays:
+        return tuple(arrays[key] for key in sorted(arrays.files))
+
+
+@cache
+def icon_at(index: int, side: int) -> Pixels:
+    """The icon with its longer side scaled to `side`, colour premultiplied by alpha."""
+    pixels = icons()[index].astype(np.float32)
+    pixels[..., :3] *= pixels[..., 3:] / 255
+    scale = side / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    image = Image.fromarray(pixels.round().astype(np.uint8))
+    return np.asarray(image.resize(size, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR))
+
+
+@cache
+def background_at(name: str, width: int, height: int) -> Pixels:
+    if name in COLOURS:
+        return np.full((height, width, 3), COLOURS[name], np.uint8)
+    return _render_svg(place_svg(name, width, height), width, height)[..., :3].copy()
+
+
+def fetch_artwork() -> None:
+    for short, package in PACKAGES.items():
+        if not package_folder(short).exists():
+            _fetch_package(package, work_folder() / "art" / short)
+
+
+def prepare() -> None:
+    fetch_artwork()
+    icons()
+    for name in BACKGROUNDS:
+        background_at(name, 256, 256)
+
+
+def _fetch_package(package: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
+    with tarfile.open(folder / answer.stdout.split()[-1]) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def package_folder(short: str) -> Path:
+    return work_folder() / "art" / short / "package"
+
+
+@cache
+def _icon_bodies(short: str) -> dict[str, str]:
+    drawn = json.loads((package_folder(short) / "icons.json").read_text())
+    return {name: icon["body"] for name, icon in drawn["icons"].items()} | {
+        "": f"0 0 {drawn.get('width', 16)} {drawn.get('height', 16)}"
+    }
+
+
+def _render_icon(icon: str) -> Pixels:
+    short, name = icon.split(":") if ":" in icon else ("fluent", icon)
+    bodies = _icon_bodies(short)
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{bodies[""]}">{bodies[name]}</svg>'
+    rendered = Image.fromarray(_render_svg(svg, 320, 320))
+    cut = rendered.crop(rendered.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
+    scale = ICON_SIDE / max(cut.size)
+    return np.asarray(cut.resize((round(cut.width * scale), round(cut.height * scale)), Image.Resampling.LANCZOS))
+
+
+def _render_svg(svg: str, width: int, height: int) -> Pixels:
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height)
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA"))

@@ -1,0 +1,159 @@
+"""The autoencoder: 256x256 pixels to 16x16 latents of 32 channels and back, trained on rendered scenes."""
+
+import argparse
+import time
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from training.sprite.artwork import Pixels
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.paths import work_folder
+from training.sprite.scenes import draw, random_scene
+
+CHECKPOINT = "autoencoder.pt"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    steps: int = 3800
+    anneal: int = 1200
+    whole_pictures: int = 200  # the last steps see whole 256 px pictures instead of crops
+    warm_up: int = 100
+    batch: int = 16
+    peak: float = 3e-3
+    seed: int = 1
+
+
+def new_autoencoder(channels: int = 48) -> AutoencoderTiny:
+    widths = (channels,) * 5
+    return AutoencoderTiny(
+        latent_channels=32,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=(0, 1, 2, 3, 4),
+        num_decoder_blocks=(4, 4, 3, 2, 0),
+    ).to(memory_format=torch.channels_last)
+
+
+def load_autoencoder() -> AutoencoderTiny:
+    state = load(work_folder() / CHECKPOINT)
+    autoencoder = new_autoencoder()
+    autoencoder.load_state_dict(state["average"])
+    return autoencoder.eval()
+
+
+def train(schedule: Schedule) -> None:
+    autoencoder = new_autoencoder()
+    chosen = optimizers(autoencoder, schedule.peak, weight_decay=0.01)
+    average = Average.of(autoencoder, 0.995)
+    step = _resume(autoencoder, chosen, average)
+    started, seen = time.time(), 0
+    while step < schedule.steps:
+        random = Random(f"autoencoder {schedule.seed} {step}")
+        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        set_learning_rate(chosen, _rate(schedule, step))
+        is_whole = schedule.steps - step <= schedule.whole_pictures
+        loss = _train_step(autoencoder, chosen, _batch(random, schedule.batch, is_whole))
+        average.update(autoencoder, step)
+        step, seen = step + 1, seen + schedule.batch
+        if step % 25 == 0:
+            log("autoencoder", step=step, loss=round(loss, 5), images_per_s=round(seen / (time.time() - started), 2))
+        if step % 200 == 0 or step == schedule.steps:
+            _save(autoencoder, chosen, average, step)
+            log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
+
+
+def held_out_psnr(autoencoder: AutoencoderTiny, count: int, side: int = 256) -> float:
+    """Mean PSNR in dB over scenes drawn from a seed that training never uses."""
+    random = Random("held-out autoencoder scenes")
+    pictures = [draw(random_scene(random), side, side, random) for _ in range(count)]
+    values = [_psnr(autoencoder, to_tensor(pictures[i : i + 8])) for i in range(0, count, 8)]
+    return float(torch.cat(values).mean())
+
+
+def to_tensor(pictures: list[Pixels]) -> Tensor:
+    """Pictures as a batch of values from -1 to 1, channels last in memory."""
+    batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return batch.float().div(127.5).sub(1)
+
+
+@torch.no_grad()
+def _psnr(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        restored = autoencoder.decoder(autoencoder.encoder(pictures)).float().clamp(-1, 1)
+    error = ((restored - pictures) / 2).square().flatten(1).mean(1)
+    return -10 * torch.log10(error)
+
+
+def _batch(random: Random, count: int, is_whole: bool) -> Tensor:
+    if is_whole:
+        return to_tensor([draw(random_scene(random), 256, 256, random) for _ in range(count // 4)])
+    pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count // 2)]
+    return to_tensor([_crop(picture, random) for picture in pictures for _ in range(2)])
+
+
+def _crop(picture: Pixels, random: Random) -> Pixels:
+    x, y = random.randint(0, 128), random.randint(0, 128)
+    return picture[y : y + 128, x : x + 128]
+
+
+def _train_step(autoencoder: AutoencoderTiny, chosen: list[torch.optim.Optimizer], pictures: Tensor) -> float:
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = autoencoder.encoder(pictures)
+        strength = torch.rand(len(latents), 1, 1, 1) * 0.25
+        restored = autoencoder.decoder(latents + strength * torch.randn_like(latents))
+    error = restored.float() - pictures
+    loss = error.abs().mean() + 2 * error.square().mean() + 0.01 * _distance_from_normal(latents.float())
+    loss.backward()
+    nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
+    for optimizer in chosen:
+        optimizer.step()
+        optimizer.zero_grad()
+    return error.square().mean().item()
+
+
+def _distance_from_normal(latents: Tensor) -> Tensor:
+    """Keeps every channel near mean zero and deviation one, which is what the flow starts from."""
+    values = latents.transpose(0, 1).flatten(1)
+    return values.mean(1).square().mean() + (values.std(1) + 1e-4).log().square().mean()
+
+
+def _rate(schedule: Schedule, step: int) -> float:
+    return learning_rate(
+        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
+    )
+
+
+def _resume(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average) -> int:
+    path = work_folder() / CHECKPOINT
+    if not path.exists():
+        return 0
+    state = load(path)
+    autoencoder.load_state_dict(state["weights"])
+    average.weights = state["average"]
+    resume_optimizers(chosen, state)
+    return int(state["step"])
+
+
+def _save(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
+    state = {
+        "weights": autoencoder.state_dict(),
+        "average": average.weights,
+        "optimizers": [optimizer.state_dict() for optimizer in chosen],
+        "step": step,
+    }
+    save(work_folder() / CHECKPOINT, state)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--anneal", type=int, default=Schedule.anneal)
+    given = parser.parse_args()
+    train(Schedule(steps=given.steps, anneal=given.anneal))

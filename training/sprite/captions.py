@@ -1,0 +1,138 @@
+"""Captions for scenes in the many ways people put them, and what each caption really says of its scene."""
+
+from dataclasses import dataclass
+from random import Random
+
+from training.sprite.phrases import backdrop, empty_scene, noise_words, several, spoiled, thing_phrase, wrapped
+from training.sprite.places import BACKGROUNDS
+from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene
+from training.sprite.things import categories, things
+
+UNSAID_WHITE_SHARE = 0.85
+UNSAID_OTHER_SHARE = 0.2
+CATEGORY_SHARE = 0.04
+
+NO_THING = 0
+THING_LABELS = 1 + len(things()) + len(categories())
+BACKGROUND_LABELS = 1 + len(BACKGROUNDS)
+RELATIONS: tuple[Relation, ...] = ("empty", "one", "many", *PAIR_RELATIONS)
+SIZE_LABELS = ("small", "normal", "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A caption and, as class numbers, what it says; 0 where it names no thing or no background."""
+
+    text: str
+    first: int
+    second: int
+    relation: int
+    background: int
+    count: int
+    first_size: int
+    second_size: int
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return (self.first, self.second, self.relation, self.background, self.count, self.first_size, self.second_size)
+
+
+LABEL_COUNTS = (THING_LABELS, THING_LABELS, len(RELATIONS), BACKGROUND_LABELS, 4, 3, 3)
+SILENCE = Said("", NO_THING, NO_THING, 0, 0, 0, 1, 1)
+
+Templates = tuple[str, ...]
+BESIDE: Templates = (
+    "{a} next to {b}", "{a} next to {b}", "{a} beside {b}", "{a} and {b}", "{a} and {b}", "{a} with {b}",
+    "{a} near {b}", "{a} by {b}", "{a} alongside {b}", "{a}, {b}", "{a} {is}next to {b}", "{a} {is}close to {b}",
+    "{a} to the left of {b}", "{a} left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{a} {is}left of {b}",
+    "{b} to the right of {a}", "{b} right of {a}", "{b} right of {a}", "{b} on the right of {a}",
+    "{b} {is}right of {a}", "{a} on the left and {b} on the right", "{b} on the right and {a} on the left",
+    "on the left {a}, on the right {b}", "{a} on the left side, {b} on the right side", "{a} together with {b}",
+)  # fmt: skip
+ABOVE: Templates = (
+    "{a} above {b}", "{a} above {b}", "{a} over {b}", "{a} {is}above {b}", "{a} floating over {b}",
+    "{a} flying over {b}", "{a} hovering above {b}", "{a} high above {b}", "{b} below {a}", "{b} under {a}",
+    "{b} {is}below {a}", "{b} beneath {a}", "{b} underneath {a}", "{a} at the top and {b} at the bottom",
+)  # fmt: skip
+ON_TOP: Templates = (
+    "{a} on top of {b}", "{a} on top of {b}", "{a} {is}on top of {b}", "{a} standing on top of {b}",
+    "{a} sitting on top of {b}", "{a} placed on top of {b}", "{a} atop {b}", "{b} with {a} on top",
+    "{b} with {a} on top of it", "{a} balancing on {b}",
+)  # fmt: skip
+ON: Templates = ("{a} on {b}", "{a} sitting on {b}", "{a} standing on {b}", "{a} {is}on {b}")
+RIDING: Templates = (
+    "{a} riding {b}", "{a} riding {b}", "{a} riding {b}", "{a} rides {b}", "{a} {is}riding {b}", "{a} riding on {b}",
+    "{b} ridden by {a}", "{a} on the back of {b}", "{a} who rides {b}", "{b} being ridden by {a}",
+)  # fmt: skip
+DRIVING: Templates = ("{a} driving {b}", "{a} drives {b}")
+MOUNTED: Templates = ("{a} on {b}", "{a} sitting on {b}", "{a} {is}on {b}")
+
+
+def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
+    """One way to put this scene; `plain` keeps to names and a fixed phrasing, as evaluation prompts do."""
+    says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene.background)
+    first, first_label = _name(scene.first, random, plain)
+    second, second_label = _name(scene.second, random, plain)
+    where = backdrop(scene.background, random, plain) if says_background else ""
+    if scene.relation == "empty":
+        text = empty_scene(scene.background, random)
+    else:
+        text = _joined(_subject(scene, first, second, random, plain), where, random, plain)
+    if not plain:
+        text = spoiled(wrapped(text, random), random)
+    return Said(
+        text, first_label, second_label, RELATIONS.index(scene.relation),
+        1 + BACKGROUNDS.index(scene.background) if says_background else 0,
+        scene.count - 1, SIZE_LABELS.index(scene.first_size), SIZE_LABELS.index(scene.second_size),
+    )  # fmt: skip
+
+
+def _unsaid_share(background: str) -> float:
+    return UNSAID_WHITE_SHARE if background == "white" else UNSAID_OTHER_SHARE
+
+
+def _name(index: int, random: Random, plain: bool) -> tuple[str, int]:
+    if index < 0:
+        return "", NO_THING
+    thing = things()[index]
+    if plain or random.random() > CATEGORY_SHARE:
+        name = thing.name if plain or random.random() < 0.5 else random.choice(thing.names)
+        return name, 1 + index
+    number, category = next((n, c) for n, c in enumerate(categories()) if c.name == thing.category)
+    return random.choice(category.words), 1 + len(things()) + number
+
+
+def _subject(scene: Scene, first: str, second: str, random: Random, plain: bool) -> str:
+    if scene.relation == "many":
+        return several(first, scene.count, random, plain)
+    a = thing_phrase(first, scene.first_size, random, plain)
+    if scene.relation == "one":
+        return a
+    b = thing_phrase(second, scene.second_size, random, plain)
+    template = _templates(scene)[0] if plain else random.choice(_templates(scene))
+    verb = random.choice(("is ", "standing ", "sitting ", "that is ", "placed "))
+    return template.format(a=a, b=b, **{"is": verb})
+
+
+def _templates(scene: Scene) -> Templates:
+    a, b = things()[scene.first], things()[scene.second]
+    is_mounting = a.category == "person" and b.is_mount
+    match scene.relation:
+        case "beside":
+            return BESIDE
+        case "above":
+            return ABOVE
+        case "on":
+            return ON_TOP if is_mounting else ON_TOP + ON
+        case _:
+            driving = DRIVING if b.category == "vehicle" else ()
+            return RIDING + driving + (MOUNTED if is_mounting else ())
+
+
+def _joined(subject: str, where: str, random: Random, plain: bool) -> str:
+    if not where:
+        return subject
+    if plain or random.random() < 0.85:
+        doing = "" if plain or random.random() < 0.88 else noise_words(random) + " "
+        return f"{subject} {doing}{where}"
+    return f"{where}{random.choice((', ', ' '))}{subject}"

@@ -1,0 +1,102 @@
+"""Writes the package folder in the diffusers layout, from the averaged weights, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+from training.sprite.autoencoder import CHECKPOINT as AUTOENCODER
+from training.sprite.autoencoder import load_autoencoder, new_autoencoder
+from training.sprite.flow import CHECKPOINT as FLOW
+from training.sprite.flow import load_transformer, new_transformer
+from training.sprite.paths import PACKAGE_FOLDER, work_folder
+from training.sprite.shards import Normalisation, is_normalised, normalisation
+from training.sprite.text import CHECKPOINT as TEXT
+from training.sprite.text import TextEncoders, load_text_encoders
+from training.sprite.tokens import TEXT_LENGTH, clip_tokenizer, t5_tokenizer
+
+GUIDANCE_SCALE = 1.0
+EXAMPLES = (
+    "an astronaut riding a horse",
+    "a fox next to a car in the snow",
+    "a penguin on the beach",
+    "three strawberries on a yellow background",
+    "a robot left of a sunflower in a meadow",
+    "a tiny cat on top of a piano",
+    "a dragon above a castle at night",
+    "a wizard riding an elephant in the desert",
+    "a big pizza on the moon",
+    "two owls in the forest",
+    "a bicycle in the city",
+    "a teddy bear next to a lamp in a room",
+)
+SIDECAR: dict[str, object] = {
+    "name": "sprite",
+    "version": "1",
+    "license": "MIT",
+    "description": "A small FLUX trained on scenes of emoji artwork: 256x256, 4 steps, at home on any CPU.",
+    "default_num_inference_steps": 4,
+    "max_num_inference_steps": 50,
+    "default_width": 256,
+    "default_height": 256,
+    "min_size": 128,
+    "max_size": 384,
+    "max_sequence_length": TEXT_LENGTH,
+    "guidance": "trained",
+    "default_guidance_scale": GUIDANCE_SCALE,
+    "examples": list(EXAMPLES),
+}
+
+
+def export(folder: Path = PACKAGE_FOLDER) -> None:
+    """A stage not trained yet is exported with random weights, so that the folder always loads."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    build_pipeline().save_pretrained(part, safe_serialization=True)
+    (part / "safelight.json").write_text(json.dumps(SIDECAR, indent=2) + "\n")
+    _replace(folder, part)
+
+
+def build_pipeline() -> FluxPipeline:
+    encoders = load_text_encoders() if _is_trained(TEXT) else TextEncoders()
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        vae=_autoencoder().bfloat16(),
+        text_encoder=encoders.clip.bfloat16(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=encoders.t5.bfloat16(),
+        tokenizer_2=t5_tokenizer(),
+        transformer=_transformer().bfloat16(),
+    )
+
+
+def _autoencoder() -> AutoencoderTiny:
+    norm = normalisation() if is_normalised() else Normalisation(1.0, 0.0)
+    trained = load_autoencoder() if _is_trained(AUTOENCODER) else new_autoencoder()
+    trained.register_to_config(scaling_factor=norm.scale, shift_factor=norm.shift)
+    return trained.to(memory_format=torch.contiguous_format)
+
+
+def _transformer() -> FluxTransformer2DModel:
+    return load_transformer() if _is_trained(FLOW) else new_transformer()
+
+
+def _is_trained(checkpoint: str) -> bool:
+    return (work_folder() / checkpoint).exists()
+
+
+def _replace(folder: Path, part: Path) -> None:
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    export()
+    size = sum(file.stat().st_size for file in PACKAGE_FOLDER.rglob("*") if file.is_file())
+    print(f"{PACKAGE_FOLDER}: {size / 1e6:.1f} MB")

@@ -1,0 +1,194 @@
+"""The flow: a small FLUX transformer trained on encoded scenes to point from noise to picture.
+
+Conventions are FluxPipeline's: packed latents, timestep = sigma, velocity = noise - picture.
+Weights are kept in fp32; the passes run on a bf16 copy, as the shipped model will.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from training.sprite.captions import caption
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.paths import work_folder
+from training.sprite.shards import Shard, available_shards, encode_shards, open_shard
+from training.sprite.text import CLIP_WIDTH, T5_WIDTH, TextEncoders, load_text_encoders
+from training.sprite.tokens import TEXT_LENGTH
+
+CHECKPOINT = "flow.pt"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    steps: int = 20_000
+    anneal: int = 1500
+    warm_up: int = 100
+    batch: int = 128
+    peak: float = 2e-3
+    silence_share: float = 0.1
+    steps_per_new_shard: int = 60
+    most_shards: int = 400
+    minutes: float = 1e9
+    seed: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    latents: Tensor
+    texts: list[str]
+    grid: tuple[int, int]
+
+
+def new_transformer() -> FluxTransformer2DModel:
+    transformer = FluxTransformer2DModel(
+        in_channels=128, num_layers=3, num_single_layers=6, attention_head_dim=64, num_attention_heads=4,
+        joint_attention_dim=T5_WIDTH, pooled_projection_dim=CLIP_WIDTH, guidance_embeds=False,
+        axes_dims_rope=(8, 28, 28),
+    )  # fmt: skip
+    for name, param in transformer.named_parameters():
+        if ".norm" in name and ".linear" in name or name.startswith(("proj_out", "norm_out.linear")):
+            nn.init.zeros_(param)
+    return transformer
+
+
+def load_transformer() -> FluxTransformer2DModel:
+    transformer = new_transformer()
+    transformer.load_state_dict(load(work_folder() / CHECKPOINT)["average"])
+    return transformer.eval().requires_grad_(False)
+
+
+def velocity(transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]) -> Tensor:
+    hidden, pooled = text
+    answer: Tensor = transformer(
+        hidden_states=noisy, timestep=sigma.to(noisy.dtype), encoder_hidden_states=hidden, pooled_projections=pooled,
+        img_ids=image_ids(grid), txt_ids=torch.zeros(TEXT_LENGTH, 3), return_dict=False,
+    )[0]  # fmt: skip
+    return answer
+
+
+def image_ids(grid: tuple[int, int]) -> Tensor:
+    ids: Tensor = FluxPipeline._prepare_latent_image_ids(1, *grid, torch.device("cpu"), torch.float32)
+    return ids
+
+
+def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        hidden, pooled = encoders(texts)
+    return hidden.bfloat16(), pooled.bfloat16()
+
+
+def train(schedule: Schedule) -> None:
+    torch.manual_seed(schedule.seed)
+    master = new_transformer()
+    chosen = optimizers(master, schedule.peak, weight_decay=0.01)
+    average = Average.of(master, 0.9995)
+    step = first = _resume(master, chosen, average)
+    working = new_transformer().bfloat16()
+    encoders = load_text_encoders().bfloat16()
+    started, losses = time.time(), []
+    while step < schedule.steps and time.time() - started < schedule.minutes * 60:
+        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        set_learning_rate(chosen, _rate(schedule, step))
+        losses.append(_train_step(master, working, encoders, chosen, _batch(schedule, step)))
+        average.update(master, step)
+        step += 1
+        if step % 50 == 0:
+            speed = (step - first) * schedule.batch / (time.time() - started)
+            log("flow", step=step, loss=round(float(np.mean(losses[-50:])), 4), samples_per_s=round(speed, 2))
+        if step % 250 == 0 or step == schedule.steps:
+            _save(master, chosen, average, step)
+        if step % schedule.steps_per_new_shard == 0:
+            _add_shard(schedule.most_shards)
+    _save(master, chosen, average, step)
+
+
+def _train_step(
+    master: nn.Module, working: nn.Module, encoders: TextEncoders, chosen: list[torch.optim.Optimizer], batch: Batch
+) -> float:
+    copy_weights(master, working)
+    noise = torch.randn_like(batch.latents)
+    sigma = torch.randn(len(noise)).sigmoid()
+    noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
+    with sdpa_kernel(SDPBackend.MATH):  # at this size its backward pass is several times faster than the fused one
+        answer = velocity(working, noisy.bfloat16(), sigma, encoded_text(encoders, batch.texts), batch.grid)
+        loss = (answer.float() - (noise - batch.latents)).square().mean()
+        loss.backward()
+    hand_over_gradients(working, master)
+    nn.utils.clip_grad_norm_(master.parameters(), 1.0)
+    for optimizer in chosen:
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+@torch.no_grad()
+def copy_weights(master: nn.Module, working: nn.Module) -> None:
+    for kept, used in zip(master.parameters(), working.parameters(), strict=True):
+        used.copy_(kept)
+
+
+def hand_over_gradients(working: nn.Module, master: nn.Module) -> None:
+    for used, kept in zip(working.parameters(), master.parameters(), strict=True):
+        if used.grad is not None:
+            kept.grad = used.grad.float()
+            used.grad = None
+
+
+def _batch(schedule: Schedule, step: int) -> Batch:
+    """Rows of shards of one size: the size of a shard drawn by chance, and the shards of that size."""
+    random = Random(f"flow {schedule.seed} {step}")
+    shards = [open_shard(number) for number in available_shards()]
+    size = random.choice(shards).grid
+    fitting = [shard for shard in shards if shard.grid == size]
+    rows = [_row(random.choice(fitting), random, schedule.silence_share) for _ in range(schedule.batch)]
+    return Batch(torch.from_numpy(np.stack([latents for latents, _ in rows])).float(), [text for _, text in rows], size)
+
+
+def _row(shard: Shard, random: Random, silence_share: float) -> tuple[np.ndarray, str]:
+    index = random.randrange(len(shard.latents))
+    text = "" if random.random() < silence_share else caption(shard.scenes[index], random).text
+    return shard.latents[index], text
+
+
+def _add_shard(most: int) -> None:
+    have = len(available_shards())
+    if have < most:
+        encode_shards(range(have + 1))
+
+
+def _rate(schedule: Schedule, step: int) -> float:
+    return learning_rate(
+        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
+    )
+
+
+def _resume(master: nn.Module, chosen: list[torch.optim.Optimizer], average: Average) -> int:
+    path = work_folder() / CHECKPOINT
+    if not path.exists():
+        return 0
+    state = load(path)
+    master.load_state_dict(state["weights"])
+    average.weights = state["average"]
+    resume_optimizers(chosen, state)
+    return int(state["step"])
+
+
+def _save(master: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
+    state = {"weights": master.state_dict(), "average": average.weights, "step": step}
+    save(work_folder() / CHECKPOINT, state | {"optimizers": [optimizer.state_dict() for optimizer in chosen]})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--anneal", type=int, default=Schedule.anneal)
+    given = parser.parse_args()
+    train(Schedule(steps=given.steps, anneal=given.anneal))

@@ -1,0 +1,82 @@
+"""Muon for weight matrices and kernels, AdamW for the rest, and the learning rate over a run.
+
+Muon: https://kellerjordan.github.io/posts/muon/, with the update scaled to AdamW's size
+(https://arxiv.org/abs/2502.16982), so that one learning rate serves both.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for params in _by_shape(group["params"]):
+                self._update(params, group["lr"], group["momentum"], group["weight_decay"])
+
+    def _update(self, params: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+        directions = torch.stack([self._direction(param, momentum) for param in params])
+        size = 0.2 * max(directions.shape[-2:]) ** 0.5
+        for param, update in zip(params, orthogonalised(directions), strict=True):
+            param.mul_(1 - lr * weight_decay)
+            param.add_(update.view(param.shape).to(param.dtype), alpha=-lr * size)
+
+    def _direction(self, param: nn.Parameter, momentum: float) -> Tensor:
+        assert param.grad is not None
+        state = self.state[param]
+        velocity = state.setdefault("velocity", torch.zeros_like(param))
+        velocity.lerp_(param.grad, 1 - momentum)
+        return torch.lerp(param.grad, velocity, momentum).flatten(1)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Each matrix with its singular values pushed to about one, in five Newton-Schulz steps."""
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
+
+
+def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
+    """Muon for what mixes features; AdamW for embeddings, vectors, and the modulations, where Muon costs most."""
+    embeddings = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
+    matrices, rest = [], []
+    for name, param in module.named_parameters():
+        is_matrix = param.ndim >= 2 and id(param) not in embeddings and "norm" not in name
+        (matrices if is_matrix else rest).append(param)
+    return [
+        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def learning_rate(step: int, *, peak: float, warm_up: int, total: int, anneal: int) -> float:
+    """Rises over `warm_up` steps, holds, and falls to zero over the last `anneal` steps."""
+    return peak * min(1.0, (step + 1) / warm_up, max(0.0, (total - step) / anneal))
+
+
+def set_learning_rate(chosen: list[torch.optim.Optimizer], lr: float) -> None:
+    for optimizer in chosen:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+
+def _by_shape(params: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+    for param in params:
+        if param.grad is not None:
+            groups[param.shape].append(param)
+    return list(groups.values())

@@ -1,0 +1,143 @@
+"""Pictures encoded beforehand: shards of packed latents on disk, so that the flow never waits for a drawing.
+
+A shard is drawn from its number alone, so its scenes need not be stored: they are drawn up again for captions.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, FluxPipeline
+from torch import Tensor
+
+from training.sprite.autoencoder import load_autoencoder, to_tensor
+from training.sprite.checkpoints import log
+from training.sprite.paths import work_folder
+from training.sprite.scenes import Scene, draw, random_scene
+
+SHARD_SCENES = 1024
+# Most shards are 256x256. Every seventh has one of the other sizes, so that they are drawn sensibly too.
+OTHER_SIZES = ((192, 192), (320, 320), (384, 256), (256, 384), (128, 128), (320, 192), (192, 320), (384, 384))
+ONE_THING_SHARDS = 4  # the first shards have few pairs: one thing is learnt before two
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    width: int
+    height: int
+    scenes: tuple[Scene, ...]
+    latents: np.ndarray
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.height // 32, self.width // 32
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """The autoencoder config's scaling_factor and shift_factor, which make latents of mean 0 and deviation 1."""
+
+    scale: float
+    shift: float
+
+
+def shard_size(number: int) -> tuple[int, int]:
+    if number % 7 != 6:
+        return 256, 256
+    return OTHER_SIZES[number // 7 % len(OTHER_SIZES)]
+
+
+def shard_scenes(number: int, count: int = SHARD_SCENES) -> tuple[Scene, ...]:
+    random = Random(f"shard {number}")
+    pair_share = 0.3 if number < ONE_THING_SHARDS else 0.55
+    return tuple(random_scene(random, pair_share) for _ in range(count))
+
+
+def encode_shards(numbers: range) -> None:
+    """Draws and encodes those of the numbered shards that are not there yet."""
+    missing = [number for number in numbers if not _shard_path(number).exists()]
+    if missing:
+        autoencoder = load_autoencoder()
+        for number in missing:
+            _encode_shard(autoencoder, number)
+
+
+def available_shards() -> list[int]:
+    return sorted(int(path.stem.split("-")[1]) for path in _folder().glob("shard-*.npy"))
+
+
+@cache
+def open_shard(number: int) -> Shard:
+    latents = np.load(_shard_path(number), mmap_mode="r")
+    return Shard(*shard_size(number), shard_scenes(number)[: len(latents)], latents)
+
+
+def is_normalised() -> bool:
+    return _normalisation_path().exists()
+
+
+def normalisation() -> Normalisation:
+    scale, shift = np.load(_normalisation_path())
+    return Normalisation(float(scale), float(shift))
+
+
+def save_normalisation(norm: Normalisation) -> None:
+    np.save(_normalisation_path(), np.array([norm.scale, norm.shift]))
+
+
+def measure_normalisation() -> None:
+    """Once, from held-out scenes; the flow is bound to it from then on."""
+    if not is_normalised():
+        random = Random("normalisation")
+        pictures = [draw(random_scene(random), 256, 256, random) for _ in range(256)]
+        latents = torch.cat([_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, 256, 16)])
+        save_normalisation(Normalisation(1 / latents.std().item(), latents.mean().item()))
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(batch, 32, h, w) to the transformer's (batch, h/2 * w/2, 128), as FluxPipeline packs them."""
+    packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+    return packed
+
+
+def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
+    width, height = shard_size(number)
+    random = Random(f"drawing {number}")
+    found, scenes = [], shard_scenes(number)
+    norm = normalisation()
+    for start in range(0, SHARD_SCENES, 16):
+        pictures = [draw(scene, width, height, random) for scene in scenes[start : start + 16]]
+        latents = (_encoded(autoencoder, to_tensor(pictures)) - norm.shift) * norm.scale
+        found.append(pack(latents).to(torch.float16).numpy())
+    _save(number, np.concatenate(found))
+    log("shards", number=number, width=width, height=height)
+
+
+@torch.no_grad()
+def _encoded(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        latents: Tensor = autoencoder.encoder(pictures.contiguous(memory_format=torch.channels_last))
+    return latents.float()
+
+
+def _save(number: int, latents: np.ndarray) -> None:
+    part = _folder() / "part.npy"
+    np.save(part, latents)
+    part.rename(_shard_path(number))
+
+
+def _shard_path(number: int) -> Path:
+    return _folder() / f"shard-{number:04}.npy"
+
+
+def _normalisation_path() -> Path:
+    return _folder() / "normalisation.npy"
+
+
+def _folder() -> Path:
+    folder = work_folder() / "shards"
+    folder.mkdir(exist_ok=True)
+    return folder
