@@ -11,10 +11,14 @@ SafelightError
 ├── DeadlineExceeded          the request grew older than its timeout
 ├── GenerationCancelled       the client left, or the server is shutting down
 ├── ReplicaLost               the replica's process ended under the request; it may be sent again
+│   └── ProtocolViolation     gateway and replica do not understand each other; the replica is restarted
 ├── EngineFailure             the model could not make this image
 │   └── NonFiniteValues       NaN or infinity in latents or pixels; names the step
 ├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
 ├── DownloadError             the hub refused or could not be reached; names the remedy
+├── ResourceNotFound          no connection, endpoint, deployment or operation of that name
+├── Conflict                  the endpoint has an operation in progress, or the resource is in use
+├── SecretsInjectionFailed    a deployment may not, or cannot, read a secret that it refers to
 └── ConfigurationError        a flag, an environment variable or a file that makes no sense
 
 HTTP status codes live in `server/error_handlers.py` only.
@@ -83,6 +87,10 @@ class ReplicaLost(SafelightError):
     """The replica's process ended under the request; sending it again is safe."""
 
 
+class ProtocolViolation(ReplicaLost):
+    """A frame between gateway and replica that makes no sense, or another version of the protocol."""
+
+
 class EngineFailure(SafelightError):
     """The model could not make this image."""
 
@@ -97,6 +105,18 @@ class ModelLoadError(SafelightError):
 
 class DownloadError(SafelightError):
     """The hub refused a download, or could not be reached."""
+
+
+class ResourceNotFound(SafelightError):
+    """No connection, endpoint, deployment or operation of that name."""
+
+
+class Conflict(SafelightError):
+    """The endpoint has an operation in progress, or the resource is in use."""
+
+
+class SecretsInjectionFailed(SafelightError):
+    """A deployment may not, or cannot, read a secret that it refers to."""
 
 
 class ConfigurationError(SafelightError):

@@ -74,6 +74,11 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"api_key_file {self.api_key_file} cannot be read: {error.strerror}") from None
 
 
+def read_environment() -> dict[str, str]:
+    """A copy of the process's environment, for whoever starts a child process and decides what it may see."""
+    return dict(os.environ)
+
+
 def load_settings(**flags: Any) -> Settings:
     """Settings from flags (None: not given) over the environment. Raises ConfigurationError naming what is wrong."""
     _refuse_unknown_variables()

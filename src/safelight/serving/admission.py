@@ -1,0 +1,134 @@
+"""Who may run now, who waits, and who is told to come back: the door of the dispatcher.
+
+A replica runs a bounded number of requests; a bounded number waits, first come, first served; one more is refused at
+once. A place in a replica is given to the least loaded one that is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from safelight.errors import NotReady, Overloaded, SafelightError
+from safelight.serving.replica import Replica, ReplicaState
+
+NOT_READY_RETRY_AFTER_S = 5
+MAX_RETRY_AFTER_S = 600
+_SMOOTHING = 0.2
+"""Weight of the newest request in the moving average of how long one takes."""
+
+
+class Admission:
+    """Counts places in replicas, and keeps the queue. All of it runs in the event loop's thread."""
+
+    def __init__(self, replicas: Sequence[Replica], *, max_concurrent_requests: int, max_queued_requests: int) -> None:
+        self._max_concurrent_requests = max_concurrent_requests
+        self._max_queued_requests = max_queued_requests
+        self._running: dict[Replica, int] = dict.fromkeys(replicas, 0)
+        self._waiting: deque[asyncio.Future[Replica]] = deque()
+        self._service_s = 1.0
+        self._closed_by: SafelightError | None = None
+
+    @property
+    def num_queued(self) -> int:
+        return sum(not waiter.done() for waiter in self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return sum(self._running.values())
+
+    def check(self) -> None:
+        """Raises NotReady or Overloaded if a request that comes now is refused."""
+        if self._closed_by is not None:
+            raise self._closed_by
+        if not any(replica.state is ReplicaState.READY for replica in self._running):
+            raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S)
+        if self._must_queue() and self.num_queued >= self._max_queued_requests:
+            raise Overloaded(
+                f"{self.num_running} requests are running and {self.num_queued} are waiting, which is all that is "
+                "admitted; send the request again later",
+                retry_after_s=self._retry_after_s(),
+            )
+
+    async def acquire(self, *, is_rerun: bool = False) -> Replica:
+        """A place in a replica, waiting in line if there is none; `release` gives it back.
+
+        A rerun was admitted before: it is not refused, and goes to the head of the line.
+        """
+        if not is_rerun:
+            self.check()
+        waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        if is_rerun:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        self.wake()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._give_up(waiter)
+            raise
+
+    def release(self, replica: Replica) -> None:
+        self._running[replica] -= 1
+        self.wake()
+
+    def observe(self, service_s: float) -> None:
+        """Learn how long a request keeps its place, for an honest Retry-After."""
+        self._service_s += _SMOOTHING * (service_s - self._service_s)
+
+    def wake(self) -> None:
+        """Give free places to those who wait; called whenever one may have become free."""
+        self._waiting = deque(waiter for waiter in self._waiting if not waiter.done())
+        while self._waiting and (replica := self._least_loaded()):
+            self._running[replica] += 1
+            self._waiting.popleft().set_result(replica)
+        if all(replica.state is ReplicaState.FAILED for replica in self._running):
+            self.refuse_waiting(NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S))
+
+    def close(self, error: SafelightError) -> None:
+        """Refuse every new request with this error; those who wait keep their turn."""
+        self._closed_by = error
+
+    def refuse_waiting(self, error: SafelightError) -> None:
+        """End all that wait with this error."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._waiting.clear()
+
+    def _give_up(self, waiter: asyncio.Future[Replica]) -> None:
+        """The request was cancelled; its place may have been given in the same turn of the event loop."""
+        if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            self.release(waiter.result())
+
+    def _must_queue(self) -> bool:
+        return self.num_queued > 0 or self._least_loaded() is None
+
+    def _least_loaded(self) -> Replica | None:
+        free = [
+            replica
+            for replica, num_running in self._running.items()
+            if replica.state is ReplicaState.READY and num_running < self._max_concurrent_requests
+        ]
+        return min(free, key=lambda replica: self._running[replica], default=None)
+
+    def _retry_after_s(self) -> int:
+        """When what waits now will have been served, at the pace of the last requests."""
+        num_ready = sum(replica.state is ReplicaState.READY for replica in self._running)
+        num_places = num_ready * self._max_concurrent_requests
+        seconds = self._service_s * (self.num_queued + 1) / num_places
+        return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER_S)
+
+    def _why_not_ready(self) -> str:
+        states = "; ".join(describe(replica) for replica in self._running)
+        return f"no replica can take the request: {states}"
+
+
+def describe(replica: Replica) -> str:
+    """What a person should know of a replica's state."""
+    if replica.error is None or replica.state is ReplicaState.READY:
+        return f"{replica.name} is {replica.state}"
+    return f"{replica.name} is {replica.state} ({replica.error.message})"

@@ -1,0 +1,40 @@
+"""From settings to a dispatcher with local replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safelight.model_spec import ModelSpec
+from safelight.serving.child_environment import child_environment, share_of_cores
+from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.local_replica import COMMAND, LocalReplica
+from safelight.serving.messages import Load
+from safelight.settings import Settings, read_environment
+
+
+def create_dispatcher(
+    settings: Settings, folder: Path, spec: ModelSpec, *, command: Sequence[str] = COMMAND
+) -> Dispatcher:
+    """The dispatcher of one model with `settings.replicas` processes on this machine; `start` it."""
+    num_threads = settings.num_threads or share_of_cores(settings.replicas)
+    load = Load(
+        folder=str(folder),
+        spec=spec,
+        device=settings.device,
+        dtype=settings.dtype,
+        num_threads=num_threads,
+        max_batch_size=settings.max_batch_size,
+        prompt_cache_bytes=settings.prompt_cache_bytes,
+    )
+    environment = child_environment(read_environment(), num_threads=num_threads)
+    replicas = [
+        LocalReplica(f"replica {index}", load, environment=environment, command=command)
+        for index in range(settings.replicas)
+    ]
+    return Dispatcher(
+        spec,
+        replicas,
+        max_concurrent_requests_per_instance=settings.max_concurrent_requests_per_instance,
+        max_queued_requests=settings.max_queued_requests,
+    )

@@ -1,0 +1,213 @@
+"""The gateway's side of serving: a request goes in, events or a result come out, whichever replica makes them.
+
+Cancelling the task that waits, or closing the stream, cancels the work: that is how a client's disconnect arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+
+from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
+from safelight.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
+from safelight.model_spec import ModelSpec
+from safelight.serving.admission import Admission
+from safelight.serving.counters import Counters
+from safelight.serving.replica import Replica, ReplicaState
+
+SHUTDOWN_RETRY_AFTER_S = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSnapshot:
+    """One replica, as /health shows it."""
+
+    name: str
+    state: ReplicaState
+    detail: str = ""
+    """Why it ended the last time, or why it cannot be started."""
+    pid: int | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that /metrics and /health show. Counters only grow, over restarts of replicas too."""
+
+    queued: int = 0
+    running: int = 0
+    restarts: int = 0
+    replicas: tuple[ReplicaSnapshot, ...] = ()
+    counters: Counters = field(default_factory=Counters)
+
+
+class Dispatcher:
+    """Serves one model with one or more replicas."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        replicas: Sequence[Replica],
+        *,
+        max_concurrent_requests_per_instance: int,
+        max_queued_requests: int,
+    ) -> None:
+        self.spec = spec
+        self._replicas = tuple(replicas)
+        self._admission = Admission(
+            replicas,
+            max_concurrent_requests=max_concurrent_requests_per_instance,
+            max_queued_requests=max_queued_requests,
+        )
+        self._changed = asyncio.Event()
+        self._num_in_flight = 0
+        self._is_draining = False
+        for replica in replicas:
+            replica.on_change = self._on_change
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request that comes now can become a picture."""
+        return not self._is_draining and any(replica.state is ReplicaState.READY for replica in self._replicas)
+
+    async def start(self) -> None:
+        """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
+        for replica in self._replicas:
+            await replica.start()
+
+    async def wait_until_ready(self) -> None:
+        """Raises what keeps the model from loading once no replica can become ready any more."""
+        while not self.is_ready:
+            if all(replica.state in (ReplicaState.FAILED, ReplicaState.STOPPED) for replica in self._replicas):
+                raise self._replicas[0].error or NotReady("the server is shutting down")
+            await self._wait_for_change()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse what is new, finish what was admitted, for `timeout_s` at most; then stop."""
+        self._refuse_new()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._num_in_flight:
+                    await self._wait_for_change()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End the replicas now. What is queued or running fails with GenerationCancelled."""
+        self._refuse_new()
+        self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
+        await asyncio.gather(*(replica.stop() for replica in self._replicas))
+
+    async def generate(self, request: GenerationRequest) -> GenerationResult:
+        """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""
+        async with aclosing(self.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Completed):
+                    return event.result
+                if isinstance(event, Failed):
+                    raise event.error
+        raise AssertionError("a stream ended without Completed or Failed")
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """The events of a request, up to Completed or Failed; use it in `aclosing`, so that leaving it cancels.
+
+        Raises Overloaded or NotReady at once, before there is a stream. If a replica is lost, the request is run again
+        on another one, and the steps of its images count from one again.
+        """
+        self._admission.check()
+        return self._stream(request)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            queued=self._admission.num_queued,
+            running=self._admission.num_running,
+            restarts=sum(replica.restarts for replica in self._replicas),
+            replicas=tuple(self._snapshot_of(replica) for replica in self._replicas),
+            counters=sum((replica.counters for replica in self._replicas), Counters()),
+        )
+
+    async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        arrived_at = asyncio.get_running_loop().time()
+        self._num_in_flight += 1
+        try:
+            yield Queued()
+            async with aclosing(self._attempt(request, arrived_at, is_rerun=False)) as events:
+                async for event in events:
+                    if self._can_run_again(event):
+                        break
+                    yield event
+                else:
+                    return
+            async with aclosing(self._attempt(request, arrived_at, is_rerun=True)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._num_in_flight -= 1
+            self._changed.set()
+
+    async def _attempt(
+        self, request: GenerationRequest, arrived_at: float, *, is_rerun: bool
+    ) -> AsyncGenerator[Event, None]:
+        """Run a request on one replica: wait for a place, then pass its events on until the deadline."""
+        loop = asyncio.get_running_loop()
+        deadline = arrived_at + request.timeout_s
+        replica: Replica | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                replica = await self._admission.acquire(is_rerun=is_rerun)
+            started_at = loop.time()
+            async with aclosing(replica.stream(request, age_s=started_at - arrived_at)) as events:
+                async for event in _until(deadline, events):
+                    if isinstance(event, Completed):
+                        self._admission.observe(loop.time() - started_at)
+                    yield event
+        except TimeoutError:
+            where = "waited for a replica" if replica is None else "was worked on"
+            yield Failed(
+                DeadlineExceeded(f"the request {where} when its timeout of {request.timeout_s:g} s had passed")
+            )
+        except SafelightError as error:
+            yield Failed(error)
+        finally:
+            if replica is not None:
+                self._admission.release(replica)
+
+    def _can_run_again(self, event: Event) -> bool:
+        """Whether a request that lost its replica finds another one."""
+        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self.is_ready
+
+    def _refuse_new(self) -> None:
+        self._is_draining = True
+        self._admission.close(NotReady("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_AFTER_S))
+        self._on_change()
+
+    def _on_change(self) -> None:
+        self._admission.wake()
+        self._changed.set()
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _snapshot_of(self, replica: Replica) -> ReplicaSnapshot:
+        is_draining = self._is_draining and replica.state is ReplicaState.READY
+        return ReplicaSnapshot(
+            name=replica.name,
+            state=ReplicaState.DRAINING if is_draining else replica.state,
+            detail=replica.error.message if replica.error else "",
+            pid=replica.pid,
+            restarts=replica.restarts,
+        )
+
+
+async def _until(deadline: float, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """The events, with TimeoutError raised at the deadline. The clock runs only while an event is awaited, never while
+    the reader holds the last one: a timeout around the whole loop would cancel the reader.
+    """
+    while True:
+        async with asyncio.timeout_at(deadline):
+            event = await anext(events)
+        yield event
+        if isinstance(event, Completed | Failed):
+            return

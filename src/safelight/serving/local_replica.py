@@ -1,0 +1,289 @@
+"""A replica as a child process, seen from the gateway: start it, talk to it, and start it again when it dies.
+
+`_supervise` is the only task. It runs one life of the process after another: spawn, Hello, Load, Ready, then every
+message goes to the request it belongs to. Nothing here blocks the event loop or touches a tensor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from safelight.errors import GenerationCancelled, ModelLoadError, ProtocolViolation, ReplicaLost, SafelightError
+from safelight.generation import Completed, Event, Failed, GenerationRequest, Step
+from safelight.serving.counters import Counters
+from safelight.serving.messages import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Done,
+    GatewayMessage,
+    Hello,
+    Load,
+    LoadFailed,
+    Ready,
+    ReplicaMessage,
+    RequestFailed,
+    Stats,
+    StepDone,
+    Submit,
+    encode_frame,
+    from_wire,
+    read_message,
+    replica_messages,
+)
+from safelight.serving.replica import ReplicaState
+
+COMMAND = (sys.executable, "-m", "safelight.serving.replica_process")
+HELLO_TIMEOUT_S = 120.0
+LOAD_TIMEOUT_S = 3600.0
+EXIT_TIMEOUT_S = 10.0
+MAX_BACKOFF_S = 30.0
+STABLE_AFTER_S = 60.0
+"""A replica that was ready for this long starts its back-off from the beginning."""
+MAX_FIRST_LOADS = 3
+"""Deaths before it was ever ready: a model that never loads is not tried for ever."""
+MAX_EVENTS = 256
+"""Of one request, not yet read. When a slow reader leaves no room, steps are skipped; the last event always fits."""
+
+M = TypeVar("M", Hello, Ready)
+
+logger = logging.getLogger(__name__)
+
+
+class LocalReplica:
+    """One child process with one model. `command` gets `--fd N` appended; `environment` is all that the child sees."""
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        *,
+        environment: Mapping[str, str],
+        command: Sequence[str] = COMMAND,
+        first_backoff_s: float = 0.5,
+    ) -> None:
+        self.name = name
+        self.state = ReplicaState.STARTING
+        self.error: SafelightError | None = None
+        self.pid: int | None = None
+        self.restarts = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._load = load
+        self._environment = environment
+        self._command = command
+        self._first_backoff_s = first_backoff_s
+        self._past_lives = Counters()
+        self._this_life = Counters()
+        self._ready_at: float | None = None
+        self._was_ready = False
+        self._deaths_in_a_row = 0
+        self._tickets = itertools.count()
+        self._events: dict[int, asyncio.Queue[Event]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def counters(self) -> Counters:
+        return self._past_lives + self._this_life
+
+    async def start(self) -> None:
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.name}")
+
+    async def stop(self) -> None:
+        self._end_requests(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._change(ReplicaState.STOPPED)
+
+    async def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
+        if self.state is not ReplicaState.READY:  # it ended since it was chosen
+            yield Failed(ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again"))
+            return
+        ticket = next(self._tickets)
+        events = self._events[ticket] = asyncio.Queue(MAX_EVENTS)
+        try:
+            self._send(Submit(ticket, request, age_s))
+            while True:
+                event = await events.get()
+                yield event
+                if isinstance(event, Completed | Failed):
+                    return
+        finally:
+            if self._events.pop(ticket, None) is not None:
+                self._send(Cancel(ticket))
+
+    def _send(self, message: GatewayMessage) -> None:
+        """Without waiting: what is unsent is bounded by the requests that the dispatcher admits."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode_frame(message))
+
+    def _change(self, state: ReplicaState) -> None:
+        if state is not self.state:
+            logger.info("%s is %s", self.name, state)
+        self.state = state
+        self.on_change()
+
+    async def _supervise(self) -> None:
+        while True:
+            error = await self._live()
+            self._bury(error)
+            if self._is_beyond_help(error):
+                self.error = _final(error)
+                self._change(ReplicaState.FAILED)
+                return
+            backoff_s = min(self._first_backoff_s * 2 ** (self._deaths_in_a_row - 1), MAX_BACKOFF_S)
+            logger.warning("%s; starting it again in %g s", error.message, backoff_s)
+            self._change(ReplicaState.STARTING)
+            await asyncio.sleep(backoff_s)
+            self.restarts += 1
+
+    async def _live(self) -> SafelightError:
+        """Run the process once, from its start to its end. Returns why it ended."""
+        connection: _Connection | None = None
+        try:
+            async with self._process() as connection:
+                await self._load_model(connection.reader)
+                return await self._relay(connection.reader)
+        except EOFError:
+            assert connection is not None
+            doing = "serving" if self._ready_at is not None else "loading the model"
+            return ReplicaLost(f"{self.name} ended {_manner_of(connection.process.returncode)} while {doing}")
+        except OSError as error:
+            return ReplicaLost(f"{self.name} cannot be started: {error}")
+        except SafelightError as error:
+            return error
+
+    def _bury(self, error: SafelightError) -> None:
+        now = asyncio.get_running_loop().time()
+        was_stable = self._ready_at is not None and now - self._ready_at >= STABLE_AFTER_S
+        self._deaths_in_a_row = 1 if was_stable else self._deaths_in_a_row + 1
+        self._ready_at = None
+        self._past_lives, self._this_life = self.counters, Counters()
+        self.error = error
+        self._end_requests(ReplicaLost(f"{error.message}; send the request again"))
+
+    def _is_beyond_help(self, error: SafelightError) -> bool:
+        """A model that has never loaded here is not worth many tries; one that has will load again."""
+        is_replica_at_fault = isinstance(error, ReplicaLost)
+        return not self._was_ready and (not is_replica_at_fault or self._deaths_in_a_row >= MAX_FIRST_LOADS)
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[_Connection]:
+        """The running process. When the block is left its socket is closed, and its end awaited."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--fd",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            reader, writer = await asyncio.open_connection(sock=ours.dup())
+        self.pid, self._writer = process.pid, writer
+        try:
+            yield _Connection(process, reader)
+        finally:
+            self.pid, self._writer = None, None
+            self._change(ReplicaState.STARTING)  # at once: nothing more may be sent to it
+            writer.transport.abort()
+            await _wait_for_exit(process)
+
+    async def _load_model(self, reader: asyncio.StreamReader) -> None:
+        hello = await _expect(reader, Hello, timeout_s=HELLO_TIMEOUT_S)
+        if hello.version != PROTOCOL_VERSION:
+            raise ProtocolViolation(
+                f"{self.name} speaks version {hello.version} of the protocol, this server {PROTOCOL_VERSION}; "
+                "Safelight was updated under it: restart the server"
+            )
+        self._change(ReplicaState.LOADING)
+        self._send(self._load)
+        await _expect(reader, Ready, timeout_s=LOAD_TIMEOUT_S)
+        self._was_ready = True
+        self._ready_at = asyncio.get_running_loop().time()
+        self._change(ReplicaState.READY)
+
+    async def _relay(self, reader: asyncio.StreamReader) -> NoReturn:
+        while True:
+            message = await read_message(reader, replica_messages)
+            match message:
+                case StepDone():
+                    self._pass_on(message.ticket, Step(message.image_index, message.index, message.of))
+                case Done():
+                    self._pass_on(message.ticket, Completed(message.result))
+                case RequestFailed():
+                    self._pass_on(message.ticket, Failed(from_wire(message.error)))
+                case Stats():
+                    self._this_life = message.counters
+                case _:
+                    raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
+
+    def _pass_on(self, ticket: int, event: Event) -> None:
+        events = self._events.get(ticket)
+        if events is None:
+            return  # cancelled meanwhile
+        if isinstance(event, Completed | Failed):
+            del self._events[ticket]
+            events.put_nowait(event)
+        elif events.qsize() < MAX_EVENTS - 1:
+            events.put_nowait(event)
+
+    def _end_requests(self, error: SafelightError) -> None:
+        for ticket in list(self._events):
+            self._pass_on(ticket, Failed(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+
+
+async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: float) -> M:
+    """The next message, which must be of one kind. LoadFailed is raised as the error that it carries."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            message: ReplicaMessage = await read_message(reader, replica_messages)
+    except TimeoutError:
+        raise ReplicaLost(f"a replica did not say {kind.__name__} within {timeout_s:g} s") from None
+    if isinstance(message, LoadFailed):
+        raise from_wire(message.error)
+    if not isinstance(message, kind):
+        raise ProtocolViolation(f"a replica said {type(message).__name__} instead of {kind.__name__}")
+    return message
+
+
+async def _wait_for_exit(process: asyncio.subprocess.Process) -> None:
+    """A replica ends when its socket is closed; one that does not is killed."""
+    try:
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _final(error: SafelightError) -> SafelightError:
+    """Why the model is given up."""
+    if not isinstance(error, ReplicaLost):
+        return error
+    return ModelLoadError(
+        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the log says more. Is there memory enough for the model?"
+    )
+
+
+def _manner_of(returncode: int | None) -> str:
+    if returncode is None or returncode >= 0:
+        return f"with status {returncode}"
+    return f"by {signal.Signals(-returncode).name}"

@@ -1,0 +1,363 @@
+"""The heart of a replica: one thread that owns the device and gives every generation its steps.
+
+Messages come in through a queue and go out through `send`. Encoding a prompt and decoding an image are stages of their
+own between two steps: `_has_paused_enough` says how long the running batch may wait for them. A generation that
+nobody wants any more is dropped before the next transformer call.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from safelight import images
+from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
+from safelight.generation import GeneratedImage, Generation, GenerationRequest, GenerationResult, Timings
+from safelight.model_spec import ModelSpec
+from safelight.serving.batcher import StepBatcher
+from safelight.serving.counters import Counters, Stage, StageTime
+from safelight.serving.messages import (
+    MAX_FRAME_BYTES,
+    Cancel,
+    Done,
+    GatewayMessage,
+    ReplicaMessage,
+    RequestFailed,
+    Stats,
+    StepDone,
+    Submit,
+    to_wire,
+)
+
+NUM_IMAGE_ENCODERS = 2
+"""Threads that write image files; they release the interpreter lock, and the device thread goes on meanwhile."""
+
+logger = logging.getLogger(__name__)
+
+
+class EngineCounters(Protocol):
+    """What an engine has done since it was loaded."""
+
+    @property
+    def transformer_calls(self) -> int: ...
+    @property
+    def prompt_cache_hits(self) -> int: ...
+    @property
+    def prompt_cache_misses(self) -> int: ...
+
+
+class Engine(Protocol):
+    """What the loop asks of `engine.Engine`, and of the fake one in the tests. Called by one thread."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    def start(self, generation: Generation, /) -> None: ...
+    def step(self, batch: Sequence[Generation], /) -> None: ...
+    def decode(self, generation: Generation, /) -> np.ndarray: ...
+    def release(self, generation: Generation, /) -> None: ...
+    def counters(self) -> EngineCounters: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _InFlight:
+    """A request, its generations, and the images that are done."""
+
+    ticket: int
+    request: GenerationRequest
+    arrived_at: float
+    generations: list[Generation]
+    images: dict[int, GeneratedImage] = field(default_factory=dict)
+    decode_s: float = 0.0
+    image_encode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """What an image encoder puts into the inbox; the generation carries the error if there is one."""
+
+    generation: Generation
+    content: bytes
+    seconds: float
+
+
+Inbox = queue.Queue[GatewayMessage | EncodedImage]
+
+
+class ReplicaLoop:
+    """Runs an engine for as long as the process lives."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        inbox: Inbox,
+        send: Callable[[ReplicaMessage], None],
+        *,
+        max_batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._inbox = inbox
+        self._send = send
+        self._clock = clock
+        self._batcher = StepBatcher(max_batch_size=max_batch_size)
+        self._stages: deque[Generation] = deque()
+        """Waiting to be started or decoded, in the order in which it came up."""
+        self._tickets: dict[int, _InFlight] = {}
+        self._owners: dict[Generation, _InFlight] = {}
+        self._image_encoders = ThreadPoolExecutor(NUM_IMAGE_ENCODERS, thread_name_prefix="image-encoder")
+        self._counters = Counters()
+        self._step_s = 0.0
+
+    def run(self) -> None:
+        """Serve; the process ends when the gateway closes the socket (see `replica_process`)."""
+        while batch := self._next_batch():
+            self._step(batch)
+            for generation in self._batcher.retire(batch):
+                self._deliver(generation)
+
+    def _next_batch(self) -> list[Generation]:
+        pauses: list[float] = []
+        while True:
+            self._receive()
+            if self._stages and not self._has_paused_enough(pauses):
+                pauses.append(self._run_stage(self._stages.popleft()))
+            elif batch := self._batcher.next_batch():
+                return batch
+
+    def _has_paused_enough(self, pauses: Sequence[float]) -> bool:
+        """A running batch waits for one stage call at most, unless they are short: several may fill the time of a step.
+
+        With one call a step, a four-step model could never run more than two images at a time.
+        """
+        return len(self._batcher) > 0 and len(pauses) > 0 and sum(pauses) >= self._step_s
+
+    def _receive(self) -> None:
+        """Take in what has come, waiting only if there is nothing else to do. Then drop what is too old."""
+        if not self._stages and not len(self._batcher):
+            self._take(self._inbox.get())
+        while True:
+            try:
+                message = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            self._take(message)
+        self._drop_expired()
+
+    def _take(self, message: GatewayMessage | EncodedImage) -> None:
+        match message:
+            case Submit():
+                self._accept(message)
+            case Cancel(ticket=ticket):
+                self._drop(ticket)
+            case EncodedImage():
+                self._collect(message)
+            case _:
+                logger.error("a %s came after the model was loaded; ignored", type(message).__name__)
+
+    def _accept(self, message: Submit) -> None:
+        request, arrived_at = message.request, self._clock() - message.age_s
+        generations = [
+            Generation(request=request, image_index=index, arrived_at=arrived_at)
+            for index in range(request.num_images_per_prompt)
+        ]
+        in_flight = _InFlight(ticket=message.ticket, request=request, arrived_at=arrived_at, generations=generations)
+        self._tickets[message.ticket] = in_flight
+        self._owners.update(dict.fromkeys(generations, in_flight))
+        self._stages.extend(generations)
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        for in_flight in list(self._tickets.values()):
+            timeout_s = in_flight.request.timeout_s
+            if now - in_flight.arrived_at > timeout_s:
+                self._fail(
+                    in_flight, DeadlineExceeded(f"the request was not done within its timeout of {timeout_s:g} s")
+                )
+
+    def _run_stage(self, generation: Generation) -> float:
+        """Encode its prompt, or decode its image. Returns the seconds that took."""
+        began_at = self._clock()
+        if generation.num_steps == 0:
+            self._start(generation)
+        else:
+            self._decode(generation)
+        return self._clock() - began_at
+
+    def _start(self, generation: Generation) -> None:
+        generation.started_at = self._clock()
+        if generation.image_index == 0:
+            self._count_time("queue", generation.started_at - generation.arrived_at)
+        with self._failures_of([generation]):
+            self._engine.start(generation)
+        generation.encode_s = self._count_time("encode", self._clock() - generation.started_at)
+        if generation.error is None:
+            self._batcher.add(generation)
+        else:
+            self._fail(self._owners[generation], generation.error)
+
+    def _step(self, batch: list[Generation]) -> None:
+        began_at = self._clock()
+        with self._failures_of(batch):
+            self._engine.step(batch)
+        self._step_s = self._count_time("denoise", self._clock() - began_at)
+        num_rows = sum(generation.num_rows for generation in batch)
+        self._counters += Counters(steps_run=len(batch), batch_sizes={num_rows: 1})
+        for generation in batch:
+            generation.denoise_s += self._step_s
+        self._report()
+        for generation in batch:
+            if generation.error is None:
+                self._send_progress(generation)
+
+    def _send_progress(self, generation: Generation) -> None:
+        ticket = self._owners[generation].ticket
+        self._send(StepDone(ticket, generation.image_index, generation.step_index, generation.num_steps))
+
+    def _deliver(self, generation: Generation) -> None:
+        """Hand a generation that left the batch to the next stage: decoding, or the end of its request."""
+        in_flight = self._owners.get(generation)
+        if in_flight is None:
+            return  # a sibling of the same batch failed, and took it along
+        if generation.error is None:
+            self._stages.append(generation)
+        else:
+            self._fail(in_flight, generation.error)
+
+    def _decode(self, generation: Generation) -> None:
+        in_flight, began_at = self._owners[generation], self._clock()
+        pixels = np.empty((0, 0, 3), np.uint8)
+        with self._failures_of([generation]):
+            pixels = self._engine.decode(generation)
+        self._engine.release(generation)
+        in_flight.decode_s += self._count_time("decode", self._clock() - began_at)
+        if generation.error is None:
+            self._image_encoders.submit(self._encode_image, generation, pixels)
+        else:
+            self._fail(in_flight, generation.error)
+
+    def _encode_image(self, generation: Generation, pixels: np.ndarray) -> None:
+        """Runs in a thread of its own, and reports through the inbox."""
+        request, began_at, content = generation.request, self._clock(), b""
+        with self._failures_of([generation]):
+            content = images.encode(
+                pixels,
+                image_format=request.image_format,
+                image_quality=request.image_quality,
+                text=images.provenance(request, seed=generation.seed, model=self._engine.spec.name),
+            )
+        self._inbox.put(EncodedImage(generation=generation, content=content, seconds=self._clock() - began_at))
+
+    def _collect(self, encoded: EncodedImage) -> None:
+        generation = encoded.generation
+        in_flight = self._owners.get(generation)
+        if in_flight is None:
+            return  # cancelled meanwhile
+        in_flight.image_encode_s += self._count_time("image_encode", encoded.seconds)
+        in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
+        num_bytes = sum(len(image.content) for image in in_flight.images.values())
+        if num_bytes > MAX_FRAME_BYTES // 2:
+            generation.error = EngineFailure(
+                f"the images of this request have {num_bytes} bytes; ask for fewer or smaller ones, or another format"
+            )
+        if generation.error is not None:
+            self._fail(in_flight, generation.error)
+        elif len(in_flight.images) == len(in_flight.generations):
+            self._finish(in_flight)
+
+    def _finish(self, in_flight: _InFlight) -> None:
+        self._forget(in_flight)
+        self._report()
+        self._send(Done(in_flight.ticket, _result_of(in_flight, finished_at=self._clock())))
+
+    def _fail(self, in_flight: _InFlight, error: SafelightError) -> None:
+        """End a request with an error; the siblings of the image that failed go with it."""
+        self._drop(in_flight.ticket)
+        self._send(RequestFailed(in_flight.ticket, to_wire(error)))
+
+    def _drop(self, ticket: int) -> None:
+        in_flight = self._tickets.get(ticket)
+        if in_flight is None:
+            return  # it was done before the gateway's message came
+        self._counters += Counters(steps_saved=sum(_remaining_steps(each) for each in in_flight.generations))
+        self._forget(in_flight)
+        self._report()
+
+    def _forget(self, in_flight: _InFlight) -> None:
+        del self._tickets[in_flight.ticket]
+        for generation in in_flight.generations:
+            del self._owners[generation]
+            self._batcher.drop(generation)
+            self._engine.release(generation)
+        self._stages = deque(generation for generation in self._stages if generation in self._owners)
+
+    @contextmanager
+    def _failures_of(self, batch: Sequence[Generation]) -> Iterator[None]:
+        """What goes wrong inside becomes the error of these generations; the replica goes on serving."""
+        try:
+            yield
+        except SafelightError as error:
+            _set_error(batch, error)
+        except Exception as error:
+            logger.exception("the engine failed on a batch of %d", len(batch))
+            reason = type(error).__name__
+            _set_error(
+                batch, EngineFailure(f"the model could not make this image ({reason}); the server's log says why")
+            )
+
+    def _count_time(self, stage: Stage, seconds: float) -> float:
+        self._counters += Counters(stages={stage: StageTime(1, seconds)})
+        return seconds
+
+    def _report(self) -> None:
+        """Before the message that tells the gateway of it, so that whoever sees the one can see the other."""
+        engine = self._engine.counters()
+        self._send(
+            Stats(
+                self._counters
+                + Counters(
+                    transformer_calls=engine.transformer_calls,
+                    prompt_cache_hits=engine.prompt_cache_hits,
+                    prompt_cache_misses=engine.prompt_cache_misses,
+                )
+            )
+        )
+
+
+def _set_error(batch: Sequence[Generation], error: SafelightError) -> None:
+    for generation in batch:
+        generation.error = error
+
+
+def _remaining_steps(generation: Generation) -> int:
+    """Transformer calls that a generation still needed; before it is started, as far as its request tells."""
+    if generation.num_steps == 0:
+        return generation.request.num_inference_steps
+    return max(0, generation.num_steps - generation.step_index)
+
+
+def _result_of(in_flight: _InFlight, *, finished_at: float) -> GenerationResult:
+    request, generations = in_flight.request, in_flight.generations
+    warnings = (*request.warnings, *(warning for generation in generations for warning in generation.warnings))
+    return GenerationResult(
+        request=request,
+        images=tuple(in_flight.images[generation.image_index] for generation in generations),
+        warnings=tuple(dict.fromkeys(warnings)),
+        timings=Timings(
+            queue_s=generations[0].started_at - in_flight.arrived_at,
+            encode_s=sum(generation.encode_s for generation in generations),
+            denoise_s=sum(generation.denoise_s for generation in generations),
+            decode_s=in_flight.decode_s,
+            image_encode_s=in_flight.image_encode_s,
+            total_s=finished_at - in_flight.arrived_at,
+        ),
+        num_text_tokens=generations[0].num_text_tokens,
+    )

@@ -1,0 +1,193 @@
+"""The frames between the gateway and a replica: typed, versioned msgpack over a socket pair that only the two hold.
+
+A frame is four bytes of length (big-endian) and one message. The replica speaks first, with `Hello`; the gateway
+answers with `Load`, and after `Ready` sends `Submit` and `Cancel`. A `ticket` names a request while it is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TypeVar
+
+import msgspec
+
+from safelight import errors
+from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
+from safelight.generation import GenerationRequest, GenerationResult
+from safelight.model_spec import ModelSpec
+from safelight.serving.counters import Counters
+
+PROTOCOL_VERSION = 1
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+
+
+class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load a model and say `Ready` or `LoadFailed`."""
+
+    folder: str
+    spec: ModelSpec
+    device: str = "auto"
+    dtype: str = "auto"
+    num_threads: int = 1
+    max_batch_size: int = 8
+    prompt_cache_bytes: int = 0
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Make the images of a request."""
+
+    ticket: int
+    request: GenerationRequest
+    age_s: float
+    """Since the request arrived: its timeout counts from there, and the two processes share no clock."""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Nobody waits for this request any more: drop it before the next transformer call. No answer is sent."""
+
+    ticket: int
+
+
+class WireError(msgspec.Struct, frozen=True):
+    """A SafelightError on its way."""
+
+    kind: str
+    message: str
+    field: str | None = None
+    retry_after_s: int | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """The replica's first frame; this one must stay readable over all versions."""
+
+    version: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """The model is loaded."""
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag=True):
+    """The model cannot be loaded; the replica ends."""
+
+    error: WireError
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """One image of a request took a denoising step."""
+
+    ticket: int
+    image_index: int
+    index: int
+    of: int
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """All images of a request are there."""
+
+    ticket: int
+    result: GenerationResult
+
+
+class RequestFailed(msgspec.Struct, frozen=True, tag=True):
+    """A request ended without its images."""
+
+    ticket: int
+    error: WireError
+
+
+class Stats(msgspec.Struct, frozen=True, tag=True):
+    """The replica's totals since it started; sent before whatever message they explain."""
+
+    counters: Counters
+
+
+GatewayMessage = Load | Submit | Cancel
+ReplicaMessage = Hello | Ready | LoadFailed | StepDone | Done | RequestFailed | Stats
+M = TypeVar("M")
+
+gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)
+replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage)
+_encoder = msgspec.msgpack.Encoder()
+_error_classes: dict[str, type[SafelightError]] = {
+    name: each for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, SafelightError)
+}
+
+
+def encode_frame(message: GatewayMessage | ReplicaMessage) -> bytes:
+    """The bytes of one frame."""
+    payload = _encoder.encode(message)
+    assert len(payload) <= MAX_FRAME_BYTES, len(payload)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+async def read_message(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[M]) -> M:
+    """The next message. Raises ProtocolViolation, or EOFError when the other side has gone."""
+    try:
+        length = _checked_length(await reader.readexactly(_LENGTH.size))
+        return _decode(await reader.readexactly(length), decoder)
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise EOFError from error
+
+
+def receive_message(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) -> M:
+    """The next message, blocking. Raises ProtocolViolation, or EOFError when the other side has gone."""
+    length = _checked_length(_receive_exactly(sock, _LENGTH.size))
+    return _decode(_receive_exactly(sock, length), decoder)
+
+
+def to_wire(error: SafelightError) -> WireError:
+    return WireError(
+        kind=type(error).__name__,
+        message=error.message,
+        field=error.field if isinstance(error, InvalidRequest) else None,
+        retry_after_s=error.retry_after_s if isinstance(error, errors.Overloaded | errors.NotReady) else None,
+    )
+
+
+def from_wire(error: WireError) -> SafelightError:
+    """The same error of the same class; a class that this side does not know becomes EngineFailure."""
+    error_class = _error_classes.get(error.kind, EngineFailure)
+    if issubclass(error_class, InvalidRequest):
+        return error_class(error.message, field=error.field)
+    if issubclass(error_class, errors.Overloaded | errors.NotReady):
+        return error_class(error.message, retry_after_s=error.retry_after_s or 1)
+    return error_class(error.message)
+
+
+def _checked_length(prefix: bytes) -> int:
+    length = int(_LENGTH.unpack(prefix)[0])
+    if length > MAX_FRAME_BYTES:
+        raise ProtocolViolation(
+            f"a frame of {length} bytes came from a replica's socket; {MAX_FRAME_BYTES} is the limit"
+        )
+    return length
+
+
+def _decode(payload: bytes, decoder: msgspec.msgpack.Decoder[M]) -> M:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, SafelightError) as error:
+        raise ProtocolViolation(f"a frame that makes no sense came from a replica's socket: {error}") from None
+
+
+def _receive_exactly(sock: socket.socket, length: int) -> bytes:
+    buffer = bytearray(length)
+    view = memoryview(buffer)
+    while view:
+        received = _receive_into(sock, view)
+        view = view[received:]
+    return bytes(buffer)
+
+
+def _receive_into(sock: socket.socket, view: memoryview) -> int:
+    try:
+        received = sock.recv_into(view)
+    except ConnectionError as error:
+        raise EOFError from error
+    if received == 0:
+        raise EOFError
+    return received

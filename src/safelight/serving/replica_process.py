@@ -1,0 +1,126 @@
+"""The child process of a replica: `python -m safelight.serving.replica_process --fd N`.
+
+The main thread loads the model and owns the device. One thread reads the gateway's messages, one writes ours, so that a
+gateway that is slow to read never stalls the device. The socket is inherited, and its end is ours: when the gateway
+closes it or dies, this process ends at once, in the middle of a load or a step too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from safelight.errors import ProtocolViolation, SafelightError
+from safelight.serving.loop import Engine, Inbox, ReplicaLoop
+from safelight.serving.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    Load,
+    LoadFailed,
+    Ready,
+    ReplicaMessage,
+    encode_frame,
+    gateway_messages,
+    receive_message,
+    to_wire,
+)
+
+MAX_MESSAGES = 1024
+"""In either queue; whoever puts one more waits."""
+
+EngineFactory = Callable[[Load], Engine]
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A Safelight replica; started by the gateway, not by hand.")
+    parser.add_argument("--fd", type=int, required=True, help="the inherited socket to the gateway")
+    run_replica(socket.socket(fileno=parser.parse_args().fd), load_engine)
+
+
+def load_engine(load: Load) -> Engine:
+    from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
+
+    return engine.load_engine(
+        Path(load.folder),
+        spec=load.spec,
+        device=load.device,
+        dtype=load.dtype,
+        num_threads=load.num_threads,
+        prompt_cache_bytes=load.prompt_cache_bytes,
+    )
+
+
+def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
+    """Serve until the gateway closes the socket; returns only if the model cannot be loaded."""
+    _leave_signals_to_the_gateway()
+    logging.basicConfig(format=f"%(asctime)s replica {os.getpid()} %(levelname)s %(name)s: %(message)s")
+    inbox: Inbox = queue.Queue(MAX_MESSAGES)
+    threading.Thread(target=_read, args=(sock, inbox), name="reader", daemon=True).start()
+    outbox = _Outbox(sock)
+    outbox.send(Hello(PROTOCOL_VERSION))
+    load = inbox.get()
+    if not isinstance(load, Load):
+        raise ProtocolViolation(f"the gateway's first message must be Load, not {type(load).__name__}")
+    try:
+        engine = engine_factory(load)
+    except SafelightError as error:
+        outbox.send(LoadFailed(to_wire(error)))
+        outbox.close()
+        return
+    outbox.send(Ready())
+    ReplicaLoop(engine, inbox, outbox.send, max_batch_size=load.max_batch_size).run()
+
+
+class _Outbox:
+    """Frames on their way to the gateway, written by a thread of their own."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._frames: queue.Queue[bytes | None] = queue.Queue(MAX_MESSAGES)
+        self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._writer.start()
+
+    def send(self, message: ReplicaMessage) -> None:
+        self._frames.put(encode_frame(message))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._frames.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
+        while (frame := self._frames.get()) is not None:
+            try:
+                self._socket.sendall(frame)
+            except ConnectionError:
+                os._exit(0)  # as in _read
+
+
+def _read(sock: socket.socket, inbox: Inbox) -> None:
+    while True:
+        try:
+            inbox.put(receive_message(sock, gateway_messages))
+        except EOFError:
+            os._exit(0)  # the gateway has gone: nothing that the main thread is doing is wanted any more
+        except ProtocolViolation:
+            logger.exception("the gateway is not understood")
+            os._exit(1)
+
+
+def _leave_signals_to_the_gateway() -> None:
+    """Ctrl-C and a service manager's SIGTERM reach the whole group, but requests must finish: the gateway says when."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

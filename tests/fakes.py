@@ -1,0 +1,272 @@
+"""An engine without a model, and dispatchers whose replicas are real child processes that run it.
+
+`python tests/fakes.py OPTIONS --fd N` is the child. What a test wants of it is in `FakeEngineOptions`, and in the
+prompt: `FAIL_START` in it makes `start` raise, `FAIL_STEP` makes `step` raise (for the whole batch), `FAIL_ROW` gives
+that generation alone an error, `FAIL_DECODE` makes `decode` raise, `EXIT` ends the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from safelight.errors import ModelLoadError, NonFiniteValues
+from safelight.generation import Generation, GenerationRequest
+from safelight.model_spec import Guidance, ModelSpec
+from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.local_replica import LocalReplica
+from safelight.serving.loop import Engine
+from safelight.serving.messages import Load
+from safelight.serving.replica_process import run_replica
+
+FAKE_SPEC = ModelSpec(
+    name="fake",
+    description="No model: the colour of the picture is a hash of the request",
+    default_num_inference_steps=4,
+    max_num_inference_steps=100,
+    default_width=64,
+    default_height=64,
+    min_size=16,
+    max_size=512,
+    max_pixels=512 * 512,
+    size_multiple=16,
+    max_sequence_length=64,
+    guidance=Guidance.NONE,
+    default_guidance_scale=0.0,
+)
+DEADLINE_S = 60.0
+"""Of every wait in a test; reached only by a bug."""
+
+
+class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the child behaves."""
+
+    step_s: float = 0.0
+    """Every step takes at least this long."""
+    gate: str | None = None
+    """A `Gate`'s file: step number k (from 1) of the process waits until k steps are allowed."""
+    load_error: str | None = None
+    """The message of the ModelLoadError that loading raises."""
+    load_gate: str | None = None
+    """Loading waits until this file exists."""
+    crash_on_load: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FakeEngineCounters:
+    transformer_calls: int = 0
+    prompt_cache_hits: int = 0
+    prompt_cache_misses: int = 0
+
+
+class FakeEngine:
+    """Deterministic pixels, counted calls."""
+
+    def __init__(
+        self,
+        spec: ModelSpec = FAKE_SPEC,
+        options: FakeEngineOptions | None = None,
+        *,
+        on_call: Callable[[str, Sequence[Generation]], None] | None = None,
+    ) -> None:
+        self.spec = spec
+        self._options = options or FakeEngineOptions()
+        self._on_call = on_call or (lambda name, batch: None)
+        self._counters = FakeEngineCounters()
+        self._prompts: set[str] = set()
+        self._held: set[Generation] = set()
+
+    @property
+    def num_held(self) -> int:
+        """Generations that were started and not released."""
+        return len(self._held)
+
+    def start(self, generation: Generation) -> None:
+        self._on_call("start", [generation])
+        request = generation.request
+        if "FAIL_START" in request.prompt:
+            raise RuntimeError("start failed, as asked")
+        if request.prompt in self._prompts:
+            self._counters = replace(self._counters, prompt_cache_hits=self._counters.prompt_cache_hits + 1)
+        else:
+            self._counters = replace(self._counters, prompt_cache_misses=self._counters.prompt_cache_misses + 1)
+        self._prompts.add(request.prompt)
+        self._held.add(generation)
+        generation.num_steps = request.num_inference_steps
+        generation.num_text_tokens = len(request.prompt.split())
+        generation.batch_key = (request.width, request.height)
+
+    def step(self, batch: Sequence[Generation]) -> None:
+        self._counters = replace(self._counters, transformer_calls=self._counters.transformer_calls + 1)
+        self._on_call("step", batch)
+        self._wait_at_gate()
+        time.sleep(self._options.step_s)
+        assert len({generation.batch_key for generation in batch}) == 1
+        assert all(generation in self._held and not generation.is_denoised for generation in batch)
+        prompts = [generation.request.prompt for generation in batch]
+        if any("EXIT" in prompt for prompt in prompts):
+            os._exit(9)
+        if any("FAIL_STEP" in prompt for prompt in prompts):
+            raise RuntimeError("step failed, as asked")
+        for generation in batch:
+            generation.step_index += 1
+            if "FAIL_ROW" in generation.request.prompt:
+                generation.error = NonFiniteValues(f"step {generation.step_index} made NaN, as asked")
+
+    def decode(self, generation: Generation) -> np.ndarray:
+        self._on_call("decode", [generation])
+        assert generation in self._held
+        assert generation.is_denoised
+        if "FAIL_DECODE" in generation.request.prompt:
+            raise RuntimeError("decode failed, as asked")
+        return expected_pixels(generation.request, generation.seed)
+
+    def release(self, generation: Generation) -> None:
+        self._held.discard(generation)
+
+    def counters(self) -> FakeEngineCounters:
+        return self._counters
+
+    def _wait_at_gate(self) -> None:
+        if self._options.gate is not None:
+            path = Path(self._options.gate)
+            while int(path.read_text() or 0) < self._counters.transformer_calls:
+                time.sleep(0.001)
+
+
+def expected_pixels(request: GenerationRequest, seed: int) -> np.ndarray:
+    """The picture that FakeEngine makes: one colour, which every parameter changes."""
+    recipe = (request.prompt, request.negative_prompt, seed, request.num_inference_steps, request.scheduler)
+    digest = hashlib.sha256(repr((*recipe, request.guidance_scale, request.true_cfg_scale)).encode()).digest()
+    colour = np.frombuffer(digest[:3], np.uint8)
+    return np.broadcast_to(colour, (request.height, request.width, 3)).copy()
+
+
+class Gate:
+    """Lets the steps of a replica's process pass one by one, through a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._num_allowed = 0
+        self.allow(0)
+
+    def allow(self, num_steps: int) -> None:
+        """Let so many more steps begin to compute (a step is counted before it waits here)."""
+        self._num_allowed += num_steps
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(str(self._num_allowed))
+        partial.replace(self.path)
+
+    def open(self) -> None:
+        """Let all pass."""
+        self.allow(1_000_000_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeDeployment:
+    """How many fake replicas, and the limits of the dispatcher before them."""
+
+    options: FakeEngineOptions = field(default_factory=FakeEngineOptions)
+    num_replicas: int = 1
+    max_batch_size: int = 8
+    max_concurrent_requests: int = 8
+    max_queued_requests: int = 64
+    first_backoff_s: float = 0.01
+
+
+def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
+    """The `command` of a LocalReplica, or of `create_dispatcher`, that runs FakeEngine."""
+    return [sys.executable, str(Path(__file__).resolve()), msgspec.json.encode(options or FakeEngineOptions()).decode()]
+
+
+def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
+    """A dispatcher whose child processes run FakeEngine; not started yet."""
+    deployment = deployment or FakeDeployment()
+    load = Load(folder="/nowhere", spec=FAKE_SPEC, max_batch_size=deployment.max_batch_size)
+    replicas = [
+        LocalReplica(
+            f"replica {index}",
+            load,
+            environment=dict(os.environ),
+            command=fake_command(deployment.options),
+            first_backoff_s=deployment.first_backoff_s,
+        )
+        for index in range(deployment.num_replicas)
+    ]
+    return Dispatcher(
+        FAKE_SPEC,
+        replicas,
+        max_concurrent_requests_per_instance=deployment.max_concurrent_requests,
+        max_queued_requests=deployment.max_queued_requests,
+    )
+
+
+@asynccontextmanager
+async def running_dispatcher(deployment: FakeDeployment | None = None) -> AsyncIterator[Dispatcher]:
+    """A started dispatcher with every replica ready; stopped at the end."""
+    dispatcher = fake_dispatcher(deployment)
+    await dispatcher.start()
+    try:
+        await until(lambda: all(replica.state == "ready" for replica in dispatcher.snapshot().replicas))
+        yield dispatcher
+    finally:
+        await dispatcher.stop()
+
+
+async def until(condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
+    """Wait for what another process will make true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  the other process has no event to set
+            await asyncio.sleep(0.002)
+
+
+def fake_request(prompt: str = "a red square", **values: object) -> GenerationRequest:
+    """A valid request with small values."""
+    defaults: dict[str, object] = {
+        "id": "r",
+        "negative_prompt": None,
+        "width": 64,
+        "height": 64,
+        "num_inference_steps": 4,
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+        "guidance_scale": 0.0,
+        "true_cfg_scale": 1.0,
+        "seed": 7,
+        "timeout_s": DEADLINE_S,
+    }
+    return GenerationRequest(prompt=prompt, **(defaults | values))  # type: ignore[arg-type]
+
+
+def _load_fake_engine(load: Load, options: FakeEngineOptions) -> Engine:
+    while options.load_gate is not None and not Path(options.load_gate).exists():
+        time.sleep(0.005)
+    if options.crash_on_load:
+        os._exit(3)
+    if options.load_error is not None:
+        raise ModelLoadError(options.load_error)
+    return FakeEngine(load.spec, options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("options")
+    parser.add_argument("--fd", type=int, required=True)
+    arguments = parser.parse_args()
+    options = msgspec.json.decode(arguments.options, type=FakeEngineOptions)
+    run_replica(socket.socket(fileno=arguments.fd), lambda load: _load_fake_engine(load, options))
+
+
+if __name__ == "__main__":
+    main()
