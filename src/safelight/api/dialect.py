@@ -1,0 +1,35 @@
+"""What the server needs of every dialect beside its routes: which paths are its own, and how it words an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+JsonObject = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReport:
+    """An error on its way to the client: what `server/error_handlers.py` decided, before a dialect words it."""
+
+    status: int
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+    """The field as the client wrote it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One wire format."""
+
+    name: str
+    owns_path: Callable[[str], bool]
+    error_body: Callable[[str, ErrorReport], JsonObject]
+    """(path, report) -> the JSON that this dialect's clients read an error from."""
+
+
+def owner_of(path: str, dialects: Sequence[Dialect]) -> Dialect | None:
+    """The dialect that a path belongs to, whether there is a route or not."""
+    return next((each for each in dialects if each.owns_path(path)), None)

@@ -1,0 +1,45 @@
+"""What every picture's response says about itself in headers: the seed, the parameters in force, and each warning."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from safelight.generation import GenerationRequest, GenerationResult
+
+MAX_WARNINGS = 16
+MAX_WARNING_CHARACTERS = 400
+
+
+def warnings_of(result: GenerationResult) -> list[str]:
+    """What the client should know, each thing once."""
+    return list(dict.fromkeys(result.request.warnings + result.warnings))
+
+
+def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
+    """What the picture was made with; with the prompts and the model, enough to make it again."""
+    return {
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.num_inference_steps,
+        "scheduler": request.scheduler,
+        "guidance_scale": request.guidance_scale,
+        "true_cfg_scale": request.true_cfg_scale if request.is_guided else 1.0,
+        "seed": request.seed,
+    }
+
+
+def picture_headers(result: GenerationResult) -> list[tuple[str, str]]:
+    """Header fields for a response with pictures: a list, since every warning is a field of its own."""
+    return [
+        ("x-safelight-seed", str(result.images[0].seed)),
+        ("x-safelight-parameters", json.dumps(parameters_in_force(result.request), separators=(",", ":"))),
+        *(("x-safelight-warning", header_safe(warning)) for warning in warnings_of(result)[:MAX_WARNINGS]),
+    ]
+
+
+def header_safe(text: str) -> str:
+    """`text` as a header value: printable ASCII, on one line, of bounded length."""
+    ascii_text = text.encode("ascii", "backslashreplace").decode("ascii")
+    one_line = re.sub(r"[^!-~]+", " ", ascii_text).strip()
+    return one_line if len(one_line) <= MAX_WARNING_CHARACTERS else one_line[: MAX_WARNING_CHARACTERS - 3] + "..."

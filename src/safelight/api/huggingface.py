@@ -1,0 +1,261 @@
+"""The Hugging Face dialect: `{"inputs", "parameters"}` in, image bytes or a base64 string out.
+
+What `huggingface_hub.InferenceClient.text_to_image`, `@huggingface/inference` and Azure ML's scoring clients speak.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from safelight.api.body import read_json_object
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject
+from safelight.api.disconnect import while_connected
+from safelight.api.headers import picture_headers
+from safelight.api.negotiation import negotiate
+from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.validation import Integer, MissingParameter, Number, WireModel, validate
+from safelight.errors import InvalidRequest
+from safelight.generation import GenerationRequest, GenerationResult
+from safelight.images import MEDIA_TYPES
+from safelight.model_spec import ModelSpec
+from safelight.parameters import build_generation_request
+from safelight.serving.dispatcher import Dispatcher
+from safelight.settings import Settings
+
+JSON = "application/json"
+OFFERS: Mapping[str, tuple[str, ...]] = {
+    "/": (*MEDIA_TYPES.values(), JSON),
+    "/predict": (*MEDIA_TYPES.values(), JSON),
+    "/score": (JSON, *MEDIA_TYPES.values()),
+}
+"""Route -> media types, favourite first: Azure's clients call /score without a preference and read JSON."""
+
+
+class TargetSize(WireModel):
+    """Width and height in one."""
+
+    width: Integer
+    height: Integer
+
+
+class Parameters(WireModel):
+    """The seven parameters of the model card, and what the container behind it takes as well."""
+
+    guidance_scale: Number | None = Field(default=None, description="How closely the picture follows the prompt")
+    negative_prompt: str | None = Field(
+        default=None, description="What not to show; every step then costs twice as much"
+    )
+    num_inference_steps: Integer | None = Field(default=None, description="Denoising steps")
+    width: Integer | None = Field(default=None, description="Pixels")
+    height: Integer | None = Field(default=None, description="Pixels")
+    scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
+    seed: Integer | None = Field(default=None, description="The same seed gives the same picture; drawn if not given")
+    true_cfg_scale: Number | None = Field(default=None, description="Strength of classifier-free guidance; 1 is off")
+    target_size: TargetSize | None = Field(default=None, description="In place of width and height")
+    num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
+    max_sequence_length: Integer | None = Field(default=None, description="Tokens; the model's own length always holds")
+    prompt: str | None = Field(default=None, description="Not used: the prompt is `inputs`")
+
+
+class TextToImageBody(WireModel):
+    """A text-to-image request. `inputs` may also be an object with `prompt` and parameters."""
+
+    inputs: str = Field(description="The prompt")
+    parameters: Parameters | None = None
+
+
+class TextError(BaseModel):
+    """An error on `/` and `/predict`."""
+
+    error: str
+
+
+class CodedMessage(BaseModel):
+    """A short name of the cause, and a text for the reader."""
+
+    code: str
+    message: str
+
+
+class ScoreError(BaseModel):
+    """An error on `/score`, as Azure's clients read it."""
+
+    error: CodedMessage
+
+
+def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
+    """The routes of this dialect."""
+    router = APIRouter(tags=["Hugging Face"])
+
+    async def text_to_image(request: Request) -> Response:
+        media_type = negotiate(request.headers.get("accept", ""), OFFERS[request.url.path])
+        body = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
+        generation_request = to_generation_request(
+            _with_query(body, request),
+            dispatcher.spec,
+            id=request.state.generation_id,
+            media_type=media_type,
+            timeout_s=settings.request_timeout_s,
+        )
+        result = await while_connected(request, dispatcher.generate(generation_request))
+        return render(result, media_type)
+
+    for path in OFFERS:
+        router.add_api_route(path, text_to_image, methods=["POST"], **_documentation(path))
+    return router
+
+
+def to_generation_request(
+    body: Mapping[str, object], spec: ModelSpec, *, id: str, media_type: str, timeout_s: float
+) -> GenerationRequest:
+    """What the body asks for. Raises InvalidRequest."""
+    parsed = validate(TextToImageBody, _with_inputs_unpacked(body))
+    parameters = parsed.parameters or Parameters()
+    width, height = _size(parameters)
+    try:
+        return build_generation_request(
+            spec,
+            id=id,
+            prompt=parsed.inputs,
+            negative_prompt=parameters.negative_prompt,
+            width=width,
+            height=height,
+            num_inference_steps=parameters.num_inference_steps,
+            scheduler=parameters.scheduler,
+            guidance_scale=parameters.guidance_scale,
+            true_cfg_scale=parameters.true_cfg_scale,
+            seed=parameters.seed,
+            image_format=next((name for name, each in MEDIA_TYPES.items() if each == media_type), "png"),
+            timeout_s=timeout_s,
+            warnings=_check_fixed_parameters(parameters, spec),
+        )
+    except InvalidRequest as error:
+        if error.field == "prompt":
+            raise InvalidRequest(f"inputs: {error.message}", field="inputs") from None
+        raise
+
+
+def render(result: GenerationResult, media_type: str) -> Response:
+    """The first picture, as bytes or as a JSON string of base64."""
+    content = result.images[0].content
+    if media_type == JSON:
+        content = json.dumps(base64.b64encode(content).decode("ascii")).encode("ascii")
+    response = Response(content, media_type=media_type)
+    for name, value in picture_headers(result):
+        response.headers.append(name, value)
+    return response
+
+
+def _error_body(path: str, report: ErrorReport) -> JsonObject:
+    if path == "/score":
+        return {"error": {"code": report.code, "message": report.message}}
+    return {"error": report.message}
+
+
+DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, error_body=_error_body)
+
+
+def _with_inputs_unpacked(body: Mapping[str, object]) -> Mapping[str, object]:
+    """`{"inputs": {"prompt": "...", "seed": 1}}` means `{"inputs": "...", "parameters": {"seed": 1}}`."""
+    inputs, parameters = body.get("inputs"), body.get("parameters") or {}
+    if not isinstance(inputs, dict) or not isinstance(parameters, dict):
+        return body
+    if "prompt" not in inputs:
+        raise MissingParameter("inputs is an object without a prompt; send inputs as a string", field="inputs")
+    twice = sorted(inputs.keys() & parameters.keys())
+    if twice:
+        raise InvalidRequest(f"{twice[0][:64]!r} is given in inputs and in parameters", field=twice[0][:64])
+    rest = {name: value for name, value in inputs.items() if name != "prompt"}
+    return {**body, "inputs": inputs["prompt"], "parameters": {**rest, **parameters}}
+
+
+def _with_query(body: Mapping[str, object], request: Request) -> Mapping[str, object]:
+    """Parameters in the URL stand in for a body without any."""
+    names = list(request.query_params.keys())
+    if not names or isinstance(body.get("inputs"), dict):
+        return body
+    if body.get("parameters"):
+        raise InvalidRequest("parameters are given in the URL and in the body; send one of them", field=names[0][:64])
+    if len(names) != len(request.query_params.multi_items()):
+        raise InvalidRequest("a parameter is given more than once in the URL")
+    return {**body, "parameters": {name: _from_url(name, text) for name, text in request.query_params.items()}}
+
+
+def _from_url(name: str, text: str) -> object:
+    if name not in Parameters.model_fields or name in ("negative_prompt", "scheduler", "prompt"):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _size(parameters: Parameters) -> tuple[int | None, int | None]:
+    target = parameters.target_size
+    if target is None:
+        return parameters.width, parameters.height
+    if parameters.width not in (None, target.width) or parameters.height not in (None, target.height):
+        raise InvalidRequest("target_size contradicts width or height; send one of them", field="target_size")
+    return target.width, target.height
+
+
+def _check_fixed_parameters(parameters: Parameters, spec: ModelSpec) -> tuple[str, ...]:
+    """Warnings about parameters that the container takes and that change nothing. Raises InvalidRequest."""
+    if parameters.num_images_per_prompt not in (None, 1):
+        raise InvalidRequest(
+            "num_images_per_prompt must be 1 here, since the answer is one picture; /v1/images/generations takes n",
+            field="num_images_per_prompt",
+        )
+    length, warnings = parameters.max_sequence_length, []
+    if length is not None and not 1 <= length <= spec.max_sequence_length:
+        raise InvalidRequest(
+            f"max_sequence_length must be between 1 and {spec.max_sequence_length} on {spec.name}",
+            field="max_sequence_length",
+        )
+    if length not in (None, spec.max_sequence_length):
+        warnings.append(f"max_sequence_length has no effect: {spec.name} always reads {spec.max_sequence_length}")
+    if parameters.prompt is not None:
+        warnings.append("parameters.prompt has no effect: the prompt is inputs")
+    return tuple(warnings)
+
+
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    "A prompt": {"inputs": "a red ball on green grass"},
+    "Every parameter of the card": {
+        "inputs": "a red ball on green grass",
+        "parameters": {
+            "guidance_scale": 3.0,
+            "negative_prompt": "a tree",
+            "num_inference_steps": 4,
+            "width": 256,
+            "height": 256,
+            "scheduler": "FlowMatchEulerDiscreteScheduler",
+            "seed": 7,
+        },
+    },
+}
+
+_REQUEST_BODY = request_body(TextToImageBody, EXAMPLES)
+
+
+def _documentation(path: str) -> dict[str, Any]:
+    content: dict[str, object] = {
+        media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES.values()
+    }
+    content[JSON] = {"schema": {"type": "string", "description": "base64 of a PNG"}}
+    favourite = "JSON" if OFFERS[path][0] == JSON else "image bytes"
+    return {
+        "operation_id": f"text_to_image_at_{path.strip('/') or 'root'}",
+        "summary": f"Make a picture ({favourite} unless `Accept` says otherwise)",
+        "description": "`Accept` chooses between image/png, image/jpeg, image/webp and application/json.",
+        "response_class": Response,
+        "responses": {200: picture_response("The picture", content)}
+        | error_responses(ScoreError if path == "/score" else TextError, GENERATION_ERRORS),
+        "openapi_extra": _REQUEST_BODY,
+    }

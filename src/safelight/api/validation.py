@@ -1,0 +1,122 @@
+"""From pydantic's verdict on a body to one InvalidRequest: the field, what was sent, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from safelight.errors import InvalidRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+MAX_PROBLEMS = 4
+"""Of a body with more, the first ones are described."""
+
+
+class MissingParameter(InvalidRequest):
+    """A field that the request cannot do without."""
+
+
+class UnknownParameter(InvalidRequest):
+    """A field that this API does not have."""
+
+
+class WrongType(InvalidRequest):
+    """A field of the wrong JSON type."""
+
+
+class WireModel(BaseModel):
+    """A body as it comes: no field but the declared ones, and no conversion between JSON types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _without_zero_fraction(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_without_zero_fraction)]
+"""JSON has one kind of number: 4.0 is the integer 4. `true` and "4" are not."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def validate(model: type[Model], body: object) -> Model:
+    """The body as `model`. Raises InvalidRequest or one of its kinds above."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise _invalid_request(error.errors(include_url=False), model) from None
+
+
+def _invalid_request(problems: list[ErrorDetails], model: type[BaseModel]) -> InvalidRequest:
+    first = problems[0]
+    path = ".".join(str(part) for part in first["loc"])
+    message = "; ".join(_describe(problem, model) for problem in problems[:MAX_PROBLEMS])
+    kind = first["type"]
+    if kind == "missing":
+        return MissingParameter(message, field=path)
+    if kind == "extra_forbidden":
+        return UnknownParameter(message, field=_short(path))
+    if kind.endswith("_type"):
+        return WrongType(message, field=path)
+    return InvalidRequest(message, field=path)
+
+
+def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    path = ".".join(_short(str(part)) for part in problem["loc"]) or "the body"
+    context: Mapping[str, object] = problem.get("ctx", {})
+    match problem["type"]:
+        case "missing":
+            return f"{path} is missing"
+        case "extra_forbidden":
+            return _unknown(path, str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1]))
+        case "finite_number":
+            return f"{path} must be a finite number"
+        case "literal_error":
+            return f"{path} must be one of {context['expected']}, not {_show(problem['input'])}"
+        case kind if kind in _JSON_TYPES:
+            return f"{path} must be {_JSON_TYPES[kind]}, not {_show(problem['input'])}"
+        case _:
+            return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_show(problem['input'])}"
+
+
+_JSON_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "model_type": "an object",
+    "dict_type": "an object",
+}
+
+
+def _unknown(path: str, name: str, accepted: Iterable[str]) -> str:
+    names = list(accepted)
+    close = difflib.get_close_matches(name[:64], names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown parameter {path!r}{hint}; accepted are: {', '.join(names)}"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = getattr(annotation, "__args__", (annotation,))
+        model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
+    return list(model.model_fields)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _short(repr(value))
+
+
+def _short(text: str, limit: int = 64) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,132 @@
+"""The only table from an error to an HTTP status, and what wraps it: a dialect's words, `Retry-After`, no traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from safelight import errors
+from safelight.api.dialect import Dialect, ErrorReport, owner_of
+from safelight.api.validation import MissingParameter, UnknownParameter, WrongType
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    type: str
+    code: str
+
+
+_INVALID, _SERVER, _RATE = "invalid_request_error", "server_error", "rate_limit_error"
+CLIENT_LEFT = 499
+"""nginx's number for a connection closed by the client: nobody reads it but the metrics."""
+
+TABLE: dict[type[Exception], _Kind] = {
+    errors.InvalidRequest: _Kind(400, _INVALID, "invalid_value"),
+    MissingParameter: _Kind(400, _INVALID, "missing_required_parameter"),
+    UnknownParameter: _Kind(400, _INVALID, "unknown_parameter"),
+    WrongType: _Kind(400, _INVALID, "invalid_type"),
+    errors.AuthenticationFailed: _Kind(401, _INVALID, "invalid_api_key"),
+    errors.ModelNotFound: _Kind(404, _INVALID, "model_not_found"),
+    errors.NotAcceptable: _Kind(406, _INVALID, "not_acceptable"),
+    errors.DeadlineExceeded: _Kind(408, _SERVER, "timeout"),
+    errors.BodyTooLarge: _Kind(413, _INVALID, "request_too_large"),
+    errors.Overloaded: _Kind(429, _RATE, "rate_limit_exceeded"),
+    ClientDisconnect: _Kind(CLIENT_LEFT, _INVALID, "client_left"),
+    errors.EngineFailure: _Kind(500, _SERVER, "engine_failure"),
+    errors.NotReady: _Kind(503, _SERVER, "not_ready"),
+    errors.ReplicaLost: _Kind(503, _SERVER, "replica_lost"),
+    errors.GenerationCancelled: _Kind(503, _SERVER, "shutting_down"),
+    errors.ModelLoadError: _Kind(503, _SERVER, "model_not_loaded"),
+    errors.SafelightError: _Kind(500, _SERVER, "internal_error"),
+}
+
+_UNFORESEEN = _Kind(500, _SERVER, "internal_error")
+_HTTP_CODES = {404: "unknown_url", 405: "method_not_supported", 415: "unsupported_media_type"}
+
+
+class ErrorRenderer:
+    """Renders an error in the dialect that owns the request's path; a path of none gets the last one's words."""
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self._dialects = dialects
+
+    def install(self, app: FastAPI) -> None:
+        async def handle(request: Request, error: Exception) -> Response:
+            return self.render(request, error)
+
+        for error_class in (errors.SafelightError, HTTPException, ClientDisconnect):
+            app.add_exception_handler(error_class, handle)
+
+    def render(self, request: Request, error: Exception) -> Response:
+        path = request.url.path
+        report = _report(request, error)
+        dialect = owner_of(path, self._dialects) or self._dialects[-1]
+        if report.status >= 500:
+            logger.error("%s %s: %d: %s", request.method, path, report.status, report.message)
+        return Response(
+            json.dumps(dialect.error_body(path, report)),
+            status_code=report.status,
+            media_type="application/json",
+            headers=_headers(error),
+        )
+
+
+def _report(request: Request, error: Exception) -> ErrorReport:
+    if isinstance(error, HTTPException):
+        return _http_report(request, error)
+    kind = next((TABLE[each] for each in type(error).__mro__ if each in TABLE), _UNFORESEEN)
+    message = error.message if isinstance(error, errors.SafelightError) else "an internal error; the log has it"
+    return ErrorReport(
+        status=kind.status,
+        message=_presentable(message),
+        type=kind.type,
+        code=kind.code,
+        param=_presentable(error.field) if isinstance(error, errors.InvalidRequest) and error.field else None,
+    )
+
+
+def _http_report(request: Request, error: HTTPException) -> ErrorReport:
+    """The framework's own errors: no such route, wrong method."""
+    message = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = f"Invalid URL ({request.method} {request.url.path[:128]}); /docs lists the routes"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        message = f"{request.method[:16]} is not possible on {request.url.path[:128]}; use {allowed}"
+    return ErrorReport(
+        status=error.status_code,
+        message=_presentable(message),
+        type=_INVALID if error.status_code < 500 else _SERVER,
+        code=_HTTP_CODES.get(error.status_code, "http_error"),
+    )
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    """`Retry-After` only where coming back helps: some clients repeat any request that is answered with one."""
+    if isinstance(error, HTTPException):
+        return dict(error.headers or {})
+    if isinstance(error, errors.AuthenticationFailed):
+        return {"WWW-Authenticate": 'Bearer realm="safelight"'}
+    if isinstance(error, errors.Overloaded | errors.NotReady):
+        return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.ReplicaLost | errors.GenerationCancelled):
+        return {"Retry-After": "1"}
+    return {}
+
+
+def _presentable(text: str) -> str:
+    """Bounded, and without what no UTF-8 JSON can carry: a message may quote what the client sent."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else text[:MAX_MESSAGE_CHARACTERS] + "…"

@@ -1,0 +1,83 @@
+"""A dispatcher in the test's own event loop: it makes real pictures at once, or whatever error a test asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from safelight.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
+from safelight.images import encode
+from safelight.model_spec import Guidance, ModelSpec
+from safelight.serving.counters import Counters, StageTime
+from safelight.serving.dispatcher import ReplicaSnapshot, Snapshot
+from safelight.serving.replica import ReplicaState
+
+SPEC = ModelSpec(
+    name="tiny",
+    default_num_inference_steps=4,
+    max_num_inference_steps=50,
+    default_width=64,
+    default_height=64,
+    min_size=32,
+    max_size=256,
+    max_pixels=256 * 256,
+    size_multiple=16,
+    max_sequence_length=64,
+    guidance=Guidance.NONE,
+    default_guidance_scale=0.0,
+)
+
+SNAPSHOT = Snapshot(
+    queued=3,
+    running=2,
+    restarts=1,
+    replicas=(ReplicaSnapshot(name="replica 0", state=ReplicaState.LOADING, detail="killed by SIGKILL", pid=7),),
+    counters=Counters(
+        transformer_calls=11,
+        steps_run=20,
+        steps_saved=7,
+        prompt_cache_hits=4,
+        prompt_cache_misses=5,
+        batch_sizes={4: 2, 1: 6, 2: 3},
+        stages={"decode": StageTime(5, 2.5)},
+    ),
+)
+
+
+@dataclass
+class FakeDispatcher:
+    """What the app needs of a Dispatcher. `requests` are those it was given."""
+
+    spec: ModelSpec = SPEC
+    is_ready: bool = True
+    error: Exception | None = None
+    warnings: tuple[str, ...] = ()
+    requests: list[GenerationRequest] = field(default_factory=list)
+
+    async def start(self) -> None:
+        pass
+
+    async def drain(self, timeout_s: float) -> None:
+        pass
+
+    def snapshot(self) -> Snapshot:
+        return SNAPSHOT
+
+    async def generate(self, request: GenerationRequest) -> GenerationResult:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        images = tuple(
+            GeneratedImage(content=picture(request, request.seed + i), seed=request.seed + i)
+            for i in range(request.num_images_per_prompt)
+        )
+        return GenerationResult(
+            request=request, images=images, warnings=self.warnings, timings=Timings(), num_text_tokens=5
+        )
+
+
+def picture(request: GenerationRequest, seed: int) -> bytes:
+    """Noise that is the seed's own."""
+    noise = np.random.default_rng(seed).integers(0, 256, (request.height, request.width, 3), dtype=np.uint8)
+    return encode(noise, image_format=request.image_format, image_quality=request.image_quality)
