@@ -63,7 +63,7 @@ def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -
     """Everything a FLUX.1 checkpoint needs to run. Raises ModelLoadError naming the file and the remedy."""
     _silence_loading()
     classes = {network.name: _check_network(folder, network) for network in _NETWORKS}
-    scheduler_config = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler_config = _read_scheduler_config(folder / "scheduler" / "scheduler_config.json")
     tokenizers = {name: _load_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")}
     networks = {
         network.name: _load_network(folder, network, classes[network.name], dtype).to(device) for network in _NETWORKS
@@ -81,6 +81,16 @@ def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -
         device=device,
         dtype=dtype,
     )
+
+
+def _read_scheduler_config(path: Path) -> SchedulerConfig:
+    config = read_json(path)
+    if not str(config.get("_class_name", "")).startswith("FlowMatch"):
+        raise ModelLoadError(
+            f"{path} is for {config.get('_class_name')}; FLUX.1 needs a FlowMatchEulerDiscreteScheduler's "
+            "schedule there (a request's `scheduler` chooses the solver)"
+        )
+    return config
 
 
 def _check_network(folder: Path, network: _Network) -> Any:

@@ -20,7 +20,7 @@ from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
-from safelight.engine.text_encoders import clip_max_length, encode_prompt, truncation_warnings
+from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import NonFiniteValues
 from safelight.generation import Generation
 from safelight.model_spec import ModelSpec, read_model_spec
@@ -73,7 +73,9 @@ class Engine:
     def __init__(self, spec: ModelSpec, components: Components, *, prompt_cache_bytes: int) -> None:
         self.spec = spec
         self._components = components
-        self._prompt_cache = PromptCache(prompt_cache_bytes)
+        self._prompt_encoder = PromptEncoder(
+            components, max_sequence_length=spec.max_sequence_length, cache=PromptCache(prompt_cache_bytes)
+        )
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
 
@@ -105,6 +107,7 @@ class Engine:
 
         A generation whose latents turn NaN or infinite gets its `error`; the others go on.
         """
+        assert len({generation.batch_key for generation in batch}) == 1, "a batch has one batch_key"
         velocities = self._predict_velocities(batch)
         for generation, velocity in zip(batch, velocities, strict=True):
             denoising = self._denoising[generation]
@@ -112,13 +115,7 @@ class Engine:
                 velocity, generation.step_index, denoising.latents, denoising.generator
             )
             generation.step_index += 1
-        latents = torch.cat([self._denoising[generation].latents for generation in batch])
-        for generation, is_finite in zip(batch, latents.isfinite().all(2).all(1).tolist(), strict=True):
-            if not is_finite:
-                generation.error = NonFiniteValues(
-                    f"step {generation.step_index} of {generation.num_steps} made NaN or infinite latents; "
-                    "run the model with dtype float32, or ask for other parameters"
-                )
+        self._fail_non_finite(batch)
 
     @torch.inference_mode()
     def decode(self, generation: Generation) -> Pixels:
@@ -140,27 +137,28 @@ class Engine:
     def counters(self) -> EngineCounters:
         return EngineCounters(
             transformer_calls=self._transformer_calls,
-            prompt_cache_hits=self._prompt_cache.hits,
-            prompt_cache_misses=self._prompt_cache.misses,
+            prompt_cache_hits=self._prompt_encoder.cache.hits,
+            prompt_cache_misses=self._prompt_encoder.cache.misses,
         )
 
     def _encode_prompts(self, generation: Generation) -> tuple[PromptEmbeds, ...]:
         request = generation.request
-        named = {"prompt": request.prompt}
+        texts = {"prompt": request.prompt}
         if request.is_guided and request.negative_prompt is not None:
-            named["negative_prompt"] = request.negative_prompt
-        prompts = {field: self._encode_prompt(text) for field, text in named.items()}
+            texts["negative_prompt"] = request.negative_prompt
+        prompts = {field: self._prompt_encoder.encode(text) for field, text in texts.items()}
         for field, embeds in prompts.items():
-            generation.warnings += truncation_warnings(field, embeds, clip_length=clip_max_length(self._components))
+            generation.warnings += self._prompt_encoder.truncation_warnings(field, embeds)
         return tuple(prompts.values())
 
-    def _encode_prompt(self, prompt: str) -> PromptEmbeds:
-        key = (prompt, self.spec.max_sequence_length)
-        embeds = self._prompt_cache.get(key)
-        if embeds is None:
-            embeds = encode_prompt(self._components, prompt, max_sequence_length=self.spec.max_sequence_length)
-            self._prompt_cache.put(key, embeds)
-        return embeds
+    def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
+        latents = torch.cat([self._denoising[generation].latents for generation in batch])
+        for generation, is_finite in zip(batch, latents.isfinite().all(2).all(1).tolist(), strict=True):
+            if not is_finite:
+                generation.error = NonFiniteValues(
+                    f"step {generation.step_index} of {generation.num_steps} made NaN or infinite latents; "
+                    "run the model with dtype float32, or ask for other parameters"
+                )
 
     def _draw_noise(self, generation: Generation, generator: torch.Generator) -> Tensor:
         """Drawn on the CPU in fp32, so that a seed means the same noise on every device and in every dtype."""

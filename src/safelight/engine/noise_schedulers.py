@@ -25,6 +25,15 @@ from torch import Tensor
 
 SchedulerConfig = Mapping[str, Any]
 
+_FLOW_MATCH: dict[str, Any] = {
+    "FlowMatchEulerDiscreteScheduler": FlowMatchEulerDiscreteScheduler,
+    "FlowMatchLCMScheduler": FlowMatchLCMScheduler,
+}
+_MULTISTEP: dict[str, Any] = {
+    "UniPCMultistepScheduler": UniPCMultistepScheduler,
+    "DPMSolverMultistepScheduler": DPMSolverMultistepScheduler,
+}
+
 
 class NoiseScheduler:
     """One generation's way from noise to image: a diffusers scheduler and the timesteps of its transformer calls."""
@@ -52,20 +61,12 @@ def build_noise_scheduler(
     name: str, config: SchedulerConfig, *, num_inference_steps: int, image_seq_len: int
 ) -> NoiseScheduler:
     """The scheduler of diffusers class `name`, ready for its first step; `config` is the checkpoint's."""
-    match name:
-        case "FlowMatchEulerDiscreteScheduler":
-            return NoiseScheduler(
-                _flow_match(FlowMatchEulerDiscreteScheduler, config, num_inference_steps, image_seq_len)
-            )
-        case "FlowMatchLCMScheduler":
-            return NoiseScheduler(_flow_match(FlowMatchLCMScheduler, config, num_inference_steps, image_seq_len))
-        case "FlowMatchHeunDiscreteScheduler":
-            return NoiseScheduler(_heun(config, num_inference_steps, image_seq_len))
-        case "UniPCMultistepScheduler":
-            return NoiseScheduler(_multistep(UniPCMultistepScheduler, config, num_inference_steps, image_seq_len))
-        case "DPMSolverMultistepScheduler":
-            return NoiseScheduler(_multistep(DPMSolverMultistepScheduler, config, num_inference_steps, image_seq_len))
-    raise AssertionError(f"{name} passed validation but is not built here")
+    if name in _FLOW_MATCH:
+        return NoiseScheduler(_flow_match(_FLOW_MATCH[name], config, num_inference_steps, image_seq_len))
+    if name in _MULTISTEP:
+        return NoiseScheduler(_multistep(_MULTISTEP[name], config, num_inference_steps, image_seq_len))
+    assert name == "FlowMatchHeunDiscreteScheduler", f"{name} is in SCHEDULER_ALIASES but not built here"
+    return NoiseScheduler(_heun(config, num_inference_steps, image_seq_len))
 
 
 def _flow_match(scheduler_class: Any, config: SchedulerConfig, num_inference_steps: int, image_seq_len: int) -> Any:

@@ -8,47 +8,58 @@ import torch
 from torch import Tensor
 
 from safelight.engine.components import Components
-from safelight.engine.prompt_cache import PromptEmbeds
+from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 
 
-def encode_prompt(components: Components, prompt: str, *, max_sequence_length: int) -> PromptEmbeds:
-    """The embeddings of one prompt, on the components' device."""
-    device = components.device
-    clip_length = clip_max_length(components)
-    clip_ids, num_clip_tokens = _tokenize(components.tokenizer, prompt, clip_length)
-    t5_ids, num_tokens = _tokenize(components.tokenizer_2, prompt, max_sequence_length)
-    # T5 gets no attention mask: FLUX was trained to see the padding.
-    prompt_embeds: Tensor = components.text_encoder_2(t5_ids.to(device))[0]
-    pooled: Tensor = components.text_encoder(clip_ids.to(device)).pooler_output
-    return PromptEmbeds(
-        prompt_embeds=prompt_embeds.to(components.dtype),
-        pooled_prompt_embeds=pooled.to(components.dtype),
-        num_tokens=min(num_tokens, max_sequence_length),
-        num_dropped_tokens=max(num_tokens - max_sequence_length, 0),
-        num_dropped_clip_tokens=max(num_clip_tokens - clip_length, 0),
-    )
+class PromptEncoder:
+    """Encodes prompts with the checkpoint's two text encoders, and remembers recent ones."""
 
-
-def clip_max_length(components: Components) -> int:
-    """How many tokens CLIP reads: 77 in every FLUX.1 checkpoint."""
-    positions = int(components.text_encoder.config.max_position_embeddings)
-    return min(int(components.tokenizer.model_max_length), positions)
-
-
-def truncation_warnings(field: str, embeds: PromptEmbeds, *, clip_length: int) -> list[str]:
-    """One sentence for each encoder that could not read the whole prompt; `field` is prompt or negative_prompt."""
-    warnings = []
-    if embeds.num_dropped_tokens:
-        warnings.append(
-            f"{field} is too long: the T5 encoder reads its first {embeds.num_tokens} tokens, and the last "
-            f"{embeds.num_dropped_tokens} were dropped"
+    def __init__(self, components: Components, *, max_sequence_length: int, cache: PromptCache) -> None:
+        self._components = components
+        self._max_sequence_length = max_sequence_length
+        self._clip_length = min(
+            int(components.tokenizer.model_max_length), int(components.text_encoder.config.max_position_embeddings)
         )
-    if embeds.num_dropped_clip_tokens:
-        warnings.append(
-            f"{field} is longer than the CLIP encoder's {clip_length} tokens, which set the overall style: it did not "
-            f"see the last {embeds.num_dropped_clip_tokens}"
+        self.cache = cache
+
+    def encode(self, prompt: str) -> PromptEmbeds:
+        """The embeddings of one prompt, on the components' device; from the cache if they are there."""
+        key = (prompt, self._max_sequence_length)
+        embeds = self.cache.get(key)
+        if embeds is None:
+            embeds = self._encode(prompt)
+            self.cache.put(key, embeds)
+        return embeds
+
+    def truncation_warnings(self, field: str, embeds: PromptEmbeds) -> list[str]:
+        """One sentence for each encoder that did not read the whole prompt; `field` is prompt or negative_prompt."""
+        warnings = []
+        if embeds.num_dropped_tokens:
+            warnings.append(
+                f"{field} is too long: the T5 encoder read its first {embeds.num_tokens} tokens, and the other "
+                f"{embeds.num_dropped_tokens} were dropped"
+            )
+        if embeds.num_dropped_clip_tokens:
+            warnings.append(
+                f"{field} is longer than the {self._clip_length} tokens that the CLIP encoder reads for the overall "
+                f"style: it did not see the last {embeds.num_dropped_clip_tokens}"
+            )
+        return warnings
+
+    def _encode(self, prompt: str) -> PromptEmbeds:
+        parts = self._components
+        clip_ids, num_clip_tokens = _tokenize(parts.tokenizer, prompt, self._clip_length)
+        t5_ids, num_tokens = _tokenize(parts.tokenizer_2, prompt, self._max_sequence_length)
+        # T5 gets no attention mask: FLUX was trained to see the padding.
+        prompt_embeds: Tensor = parts.text_encoder_2(t5_ids.to(parts.device))[0]
+        pooled: Tensor = parts.text_encoder(clip_ids.to(parts.device)).pooler_output
+        return PromptEmbeds(
+            prompt_embeds=prompt_embeds.to(parts.dtype),
+            pooled_prompt_embeds=pooled.to(parts.dtype),
+            num_tokens=min(num_tokens, self._max_sequence_length),
+            num_dropped_tokens=max(num_tokens - self._max_sequence_length, 0),
+            num_dropped_clip_tokens=max(num_clip_tokens - self._clip_length, 0),
         )
-    return warnings
 
 
 def _tokenize(tokenizer: Any, prompt: str, max_length: int) -> tuple[Tensor, int]:

@@ -1,0 +1,143 @@
+"""Prompts become embeddings once, and what the encoders cannot read is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from safelight.engine.engine import Engine, load_engine
+from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
+from tests.unit.engine.drive import paint, start
+
+LONG = "a red cat on a blue mat " * 2  # 38 letters are 51 T5 tokens or more, fewer than CLIP's 77
+GUIDED = {"true_cfg_scale": 3.0}
+
+
+def embeds(num_values: int = 10) -> PromptEmbeds:
+    return PromptEmbeds(
+        prompt_embeds=torch.zeros(1, num_values, 1),
+        pooled_prompt_embeds=torch.zeros(1, 0),
+        num_tokens=1,
+        num_dropped_tokens=0,
+        num_dropped_clip_tokens=0,
+    )
+
+
+@pytest.fixture
+def fresh_engine(tiny_flux_folder: Path) -> Engine:
+    return load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+
+
+def test_a_prompt_seen_before_is_not_encoded_again(fresh_engine: Engine) -> None:
+    start(fresh_engine, prompt="a red cat")
+    start(fresh_engine, prompt="a red cat", seed=9)
+    start(fresh_engine, prompt="a blue cat")
+
+    counters = fresh_engine.counters()
+    assert (counters.prompt_cache_hits, counters.prompt_cache_misses) == (1, 2)
+
+
+def test_a_cached_prompt_paints_the_same_picture(fresh_engine: Engine) -> None:
+    first, again = paint(fresh_engine), paint(fresh_engine)
+
+    assert (first == again).all()
+    assert fresh_engine.counters().prompt_cache_hits == 1
+
+
+def test_negative_prompts_are_cached_too(fresh_engine: Engine) -> None:
+    start(fresh_engine, prompt="cat", negative_prompt="dog", **GUIDED)
+    start(fresh_engine, prompt="dog")
+
+    assert fresh_engine.counters().prompt_cache_hits == 1
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(tiny_flux_folder: Path) -> None:
+    engine = load_engine(tiny_flux_folder, device="cpu", dtype="float32", prompt_cache_bytes=0)
+
+    start(engine)
+    start(engine)
+
+    assert engine.counters().prompt_cache_hits == 0
+
+
+def test_the_least_recently_used_prompt_goes_first() -> None:
+    cache = PromptCache(max_bytes=2 * embeds().nbytes)
+    cache.put(("a", 64), embeds())
+    cache.put(("b", 64), embeds())
+    cache.get(("a", 64))
+
+    cache.put(("c", 64), embeds())
+
+    assert cache.get(("b", 64)) is None
+    assert cache.get(("a", 64)) is not None
+    assert cache.nbytes == 2 * embeds().nbytes
+
+
+def test_a_prompt_put_twice_counts_once() -> None:
+    cache = PromptCache(max_bytes=1000)
+
+    cache.put(("a", 64), embeds())
+    cache.put(("a", 64), embeds())
+
+    assert cache.nbytes == embeds().nbytes
+
+
+def test_embeddings_larger_than_the_cache_push_nothing_out() -> None:
+    cache = PromptCache(max_bytes=embeds(10).nbytes)
+    cache.put(("a", 64), embeds(10))
+
+    cache.put(("b", 64), embeds(11))
+
+    assert cache.get(("a", 64)) is not None
+
+
+def test_another_text_length_is_another_prompt() -> None:
+    cache = PromptCache(max_bytes=1000)
+    cache.put(("a", 64), embeds())
+
+    assert cache.get(("a", 256)) is None
+
+
+def test_a_short_prompt_has_no_warning_and_counts_its_tokens(engine: Engine) -> None:
+    generation = start(engine, prompt="red cat")
+
+    assert generation.warnings == []
+    assert generation.num_text_tokens == len("_red_cat") + 1  # and the end of the text
+
+
+def test_a_prompt_beyond_t5_says_how_many_tokens_were_dropped(engine: Engine) -> None:
+    generation = start(engine, prompt="a" * 70)
+
+    assert generation.num_text_tokens == 64
+    assert generation.warnings == [
+        "prompt is too long: the T5 encoder read its first 64 tokens, and the other 8 were dropped"
+    ]
+
+
+def test_a_prompt_beyond_clip_alone_loses_only_style(dev_engine: Engine, tiny_flux_folder: Path) -> None:
+    generation = start(dev_engine, prompt="a" * 80)
+
+    style = [warning for warning in generation.warnings if "CLIP" in warning]
+    assert style == [
+        "prompt is longer than the 77 tokens that the CLIP encoder reads for the overall style: "
+        "it did not see the last 5"
+    ]
+
+
+def test_a_truncated_negative_prompt_is_named(engine: Engine) -> None:
+    generation = start(engine, prompt="cat", negative_prompt="b" * 70, **GUIDED)
+
+    assert [warning.split(" is ")[0] for warning in generation.warnings] == ["negative_prompt"]
+
+
+def test_what_lies_beyond_the_text_length_does_not_change_the_picture(engine: Engine) -> None:
+    head = "a red cat " * 20
+
+    assert (paint(engine, prompt=head + "x") == paint(engine, prompt=head + "y")).all()
+
+
+@pytest.mark.parametrize("prompt", ["猫 🐈 кот", "a\ud800b", "\x00", "a" * 5000, "<pad></s>"])
+def test_strange_prompts_are_painted(engine: Engine, prompt: str) -> None:
+    assert paint(engine, prompt=prompt, num_inference_steps=1).shape == (64, 64, 3)
