@@ -28,7 +28,7 @@ class Admission:
         self._max_queued_requests = max_queued_requests
         self._running: dict[Replica, int] = dict.fromkeys(replicas, 0)
         self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._service_s = 1.0
+        self._service_s: float | None = None
         self._closed_by: SafelightError | None = None
 
     @property
@@ -77,6 +77,8 @@ class Admission:
 
     def observe(self, service_s: float) -> None:
         """Learn how long a request keeps its place, for an honest Retry-After."""
+        if self._service_s is None:
+            self._service_s = service_s
         self._service_s += _SMOOTHING * (service_s - self._service_s)
 
     def wake(self) -> None:
@@ -119,7 +121,7 @@ class Admission:
         """When what waits now will have been served, at the pace of the last requests."""
         num_ready = sum(replica.state is ReplicaState.READY for replica in self._running)
         num_places = num_ready * self._max_concurrent_requests
-        seconds = self._service_s * (self.num_queued + 1) / num_places
+        seconds = (self._service_s or 1.0) * (self.num_queued + 1) / num_places
         return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER_S)
 
     def _why_not_ready(self) -> str:

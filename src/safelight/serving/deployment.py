@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safelight.model_spec import ModelSpec
-from safelight.serving.child_environment import child_environment, share_of_cores
+from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LocalReplica
 from safelight.serving.messages import Load
@@ -27,9 +27,15 @@ def create_dispatcher(
         max_batch_size=settings.max_batch_size,
         prompt_cache_bytes=settings.prompt_cache_bytes,
     )
-    environment = child_environment(read_environment(), num_threads=num_threads)
+    environment = read_environment()
+    gpus = visible_gpus(environment)
     replicas = [
-        LocalReplica(f"replica {index}", load, environment=environment, command=command)
+        LocalReplica(
+            f"replica {index}",
+            load,
+            environment=child_environment(environment, num_threads=num_threads, replica_index=index, gpus=gpus),
+            command=command,
+        )
         for index in range(settings.replicas)
     ]
     return Dispatcher(

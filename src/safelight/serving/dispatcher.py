@@ -70,7 +70,7 @@ class Dispatcher:
     @property
     def is_ready(self) -> bool:
         """Whether a request that comes now can become a picture."""
-        return not self._is_draining and any(replica.state is ReplicaState.READY for replica in self._replicas)
+        return not self._is_draining and self._has_ready_replica
 
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
@@ -175,7 +175,11 @@ class Dispatcher:
 
     def _can_run_again(self, event: Event) -> bool:
         """Whether a request that lost its replica finds another one."""
-        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self.is_ready
+        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self._has_ready_replica
+
+    @property
+    def _has_ready_replica(self) -> bool:
+        return any(replica.state is ReplicaState.READY for replica in self._replicas)
 
     def _refuse_new(self) -> None:
         self._is_draining = True

@@ -17,7 +17,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from safelight.errors import GenerationCancelled, ModelLoadError, ProtocolViolation, ReplicaLost, SafelightError
+from safelight.errors import (
+    GenerationCancelled,
+    ModelLoadError,
+    Overloaded,
+    ProtocolViolation,
+    ReplicaLost,
+    SafelightError,
+)
 from safelight.generation import Completed, Event, Failed, GenerationRequest, Step
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
@@ -50,6 +57,8 @@ STABLE_AFTER_S = 60.0
 """A replica that was ready for this long starts its back-off from the beginning."""
 MAX_FIRST_LOADS = 3
 """Deaths before it was ever ready: a model that never loads is not tried for ever."""
+MAX_UNSENT_BYTES = 16 * 1024 * 1024
+"""A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 MAX_EVENTS = 256
 """Of one request, not yet read. When a slow reader leaves no room, steps are skipped; the last event always fits."""
 
@@ -108,6 +117,9 @@ class LocalReplica:
         if self.state is not ReplicaState.READY:  # it ended since it was chosen
             yield Failed(ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again"))
             return
+        if self._num_unsent_bytes() > MAX_UNSENT_BYTES:
+            yield Failed(Overloaded(f"{self.name} has not read what was sent to it; send the request again later"))
+            return
         ticket = next(self._tickets)
         events = self._events[ticket] = asyncio.Queue(MAX_EVENTS)
         try:
@@ -121,8 +133,11 @@ class LocalReplica:
             if self._events.pop(ticket, None) is not None:
                 self._send(Cancel(ticket))
 
+    def _num_unsent_bytes(self) -> int:
+        return self._writer.transport.get_write_buffer_size() if self._writer is not None else 0
+
     def _send(self, message: GatewayMessage) -> None:
-        """Without waiting: what is unsent is bounded by the requests that the dispatcher admits."""
+        """Without waiting; `stream` sees to it that what is unsent stays bounded."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode_frame(message))
 

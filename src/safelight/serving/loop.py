@@ -14,17 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from safelight import images
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
-from safelight.generation import GeneratedImage, Generation, GenerationRequest, GenerationResult, Timings
+from safelight.generation import GeneratedImage, Generation
 from safelight.model_spec import ModelSpec
 from safelight.serving.batcher import StepBatcher
 from safelight.serving.counters import Counters, Stage, StageTime
+from safelight.serving.in_flight import InFlight
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
     Cancel,
@@ -67,19 +68,6 @@ class Engine(Protocol):
     def counters(self) -> EngineCounters: ...
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _InFlight:
-    """A request, its generations, and the images that are done."""
-
-    ticket: int
-    request: GenerationRequest
-    arrived_at: float
-    generations: list[Generation]
-    images: dict[int, GeneratedImage] = field(default_factory=dict)
-    decode_s: float = 0.0
-    image_encode_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedImage:
     """What an image encoder puts into the inbox; the generation carries the error if there is one."""
@@ -111,8 +99,8 @@ class ReplicaLoop:
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
         self._stages: deque[Generation] = deque()
         """Waiting to be started or decoded, in the order in which it came up."""
-        self._tickets: dict[int, _InFlight] = {}
-        self._owners: dict[Generation, _InFlight] = {}
+        self._tickets: dict[int, InFlight] = {}
+        self._owners: dict[Generation, InFlight] = {}
         self._image_encoders = ThreadPoolExecutor(NUM_IMAGE_ENCODERS, thread_name_prefix="image-encoder")
         self._counters = Counters()
         self._step_s = 0.0
@@ -164,24 +152,17 @@ class ReplicaLoop:
                 logger.error("a %s came after the model was loaded; ignored", type(message).__name__)
 
     def _accept(self, message: Submit) -> None:
-        request, arrived_at = message.request, self._clock() - message.age_s
-        generations = [
-            Generation(request=request, image_index=index, arrived_at=arrived_at)
-            for index in range(request.num_images_per_prompt)
-        ]
-        in_flight = _InFlight(ticket=message.ticket, request=request, arrived_at=arrived_at, generations=generations)
+        arrived_at = self._clock() - message.age_s
+        in_flight = InFlight(ticket=message.ticket, request=message.request, arrived_at=arrived_at)
         self._tickets[message.ticket] = in_flight
-        self._owners.update(dict.fromkeys(generations, in_flight))
-        self._stages.extend(generations)
+        self._owners.update(dict.fromkeys(in_flight.generations, in_flight))
+        self._stages.extend(in_flight.generations)
 
     def _drop_expired(self) -> None:
         now = self._clock()
-        for in_flight in list(self._tickets.values()):
+        for in_flight in [each for each in self._tickets.values() if each.is_expired(now)]:
             timeout_s = in_flight.request.timeout_s
-            if now - in_flight.arrived_at > timeout_s:
-                self._fail(
-                    in_flight, DeadlineExceeded(f"the request was not done within its timeout of {timeout_s:g} s")
-                )
+            self._fail(in_flight, DeadlineExceeded(f"the request was not done within its timeout of {timeout_s:g} s"))
 
     def _run_stage(self, generation: Generation) -> float:
         """Encode its prompt, or decode its image. Returns the seconds that took."""
@@ -263,22 +244,21 @@ class ReplicaLoop:
             return  # cancelled meanwhile
         in_flight.image_encode_s += self._count_time("image_encode", encoded.seconds)
         in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
-        num_bytes = sum(len(image.content) for image in in_flight.images.values())
-        if num_bytes > MAX_FRAME_BYTES // 2:
+        if in_flight.num_bytes > MAX_FRAME_BYTES // 2:
             generation.error = EngineFailure(
-                f"the images of this request have {num_bytes} bytes; ask for fewer or smaller ones, or another format"
+                f"the images have {in_flight.num_bytes} bytes; ask for fewer or smaller ones, or for another format"
             )
         if generation.error is not None:
             self._fail(in_flight, generation.error)
-        elif len(in_flight.images) == len(in_flight.generations):
+        elif in_flight.is_complete:
             self._finish(in_flight)
 
-    def _finish(self, in_flight: _InFlight) -> None:
+    def _finish(self, in_flight: InFlight) -> None:
         self._forget(in_flight)
         self._report()
-        self._send(Done(in_flight.ticket, _result_of(in_flight, finished_at=self._clock())))
+        self._send(Done(in_flight.ticket, in_flight.result(finished_at=self._clock())))
 
-    def _fail(self, in_flight: _InFlight, error: SafelightError) -> None:
+    def _fail(self, in_flight: InFlight, error: SafelightError) -> None:
         """End a request with an error; the siblings of the image that failed go with it."""
         self._drop(in_flight.ticket)
         self._send(RequestFailed(in_flight.ticket, to_wire(error)))
@@ -287,11 +267,11 @@ class ReplicaLoop:
         in_flight = self._tickets.get(ticket)
         if in_flight is None:
             return  # it was done before the gateway's message came
-        self._counters += Counters(steps_saved=sum(_remaining_steps(each) for each in in_flight.generations))
+        self._counters += Counters(steps_saved=in_flight.num_remaining_steps)
         self._forget(in_flight)
         self._report()
 
-    def _forget(self, in_flight: _InFlight) -> None:
+    def _forget(self, in_flight: InFlight) -> None:
         del self._tickets[in_flight.ticket]
         for generation in in_flight.generations:
             del self._owners[generation]
@@ -306,7 +286,7 @@ class ReplicaLoop:
             yield
         except SafelightError as error:
             _set_error(batch, error)
-        except Exception as error:
+        except Exception as error:  # the one place: a bug in a model must not end the replica
             logger.exception("the engine failed on a batch of %d", len(batch))
             reason = type(error).__name__
             _set_error(
@@ -335,29 +315,3 @@ class ReplicaLoop:
 def _set_error(batch: Sequence[Generation], error: SafelightError) -> None:
     for generation in batch:
         generation.error = error
-
-
-def _remaining_steps(generation: Generation) -> int:
-    """Transformer calls that a generation still needed; before it is started, as far as its request tells."""
-    if generation.num_steps == 0:
-        return generation.request.num_inference_steps
-    return max(0, generation.num_steps - generation.step_index)
-
-
-def _result_of(in_flight: _InFlight, *, finished_at: float) -> GenerationResult:
-    request, generations = in_flight.request, in_flight.generations
-    warnings = (*request.warnings, *(warning for generation in generations for warning in generation.warnings))
-    return GenerationResult(
-        request=request,
-        images=tuple(in_flight.images[generation.image_index] for generation in generations),
-        warnings=tuple(dict.fromkeys(warnings)),
-        timings=Timings(
-            queue_s=generations[0].started_at - in_flight.arrived_at,
-            encode_s=sum(generation.encode_s for generation in generations),
-            denoise_s=sum(generation.denoise_s for generation in generations),
-            decode_s=in_flight.decode_s,
-            image_encode_s=in_flight.image_encode_s,
-            total_s=finished_at - in_flight.arrived_at,
-        ),
-        num_text_tokens=generations[0].num_text_tokens,
-    )
