@@ -1,0 +1,109 @@
+"""`huggingface_hub.InferenceClient`, pointed here by its URL alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError
+
+from tests.compat.conftest import KEY
+from tests.live_server import LiveServer
+
+PATHS = ["", "/", "/predict", "/score"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_prompt_becomes_a_picture_on_every_route(server: LiveServer, path: str) -> None:
+    client = InferenceClient(server.url + path, token=KEY)
+
+    assert client.text_to_image("a fox").size == (64, 64)
+
+
+def test_the_url_may_be_the_base_url(server: LiveServer) -> None:
+    client = InferenceClient(base_url=f"{server.url}/score", api_key=KEY)
+
+    assert client.text_to_image("a fox").size == (64, 64)
+
+
+def test_all_seven_parameters_are_taken(server: LiveServer) -> None:
+    picture = InferenceClient(f"{server.url}/score", token=KEY).text_to_image(
+        "a fox",
+        negative_prompt="fog",
+        height=128,
+        width=96,
+        num_inference_steps=7,
+        guidance_scale=4.0,
+        scheduler="FlowMatchHeunDiscreteScheduler",
+        seed=0,
+    )
+
+    assert picture.size == (96, 128)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"negative_prompt": "rain"},
+        {"num_inference_steps": 3},
+        {"guidance_scale": 5.0},
+        {"scheduler": "FlowMatchLCMScheduler"},
+        {"seed": 2},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_parameter_changes_the_picture(server: LiveServer, change: dict[str, object]) -> None:
+    client = InferenceClient(f"{server.url}/score", token=KEY)
+    parameters = {"negative_prompt": "fog", "num_inference_steps": 2, "guidance_scale": 4.0, "seed": 1}
+
+    one = client.text_to_image("a fox", **parameters)  # type: ignore[arg-type]
+    other = client.text_to_image("a fox", **parameters | change)  # type: ignore[arg-type]
+
+    assert not np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_the_same_seed_is_the_same_picture_and_no_seed_is_another(server: LiveServer) -> None:
+    client = InferenceClient(f"{server.url}/predict", token=KEY)
+
+    same = [client.text_to_image("a fox", seed=11).tobytes() for _ in range(2)]
+    drawn = {client.text_to_image("a fox").tobytes() for _ in range(3)}
+
+    assert same[0] == same[1]
+    assert len(drawn) == 3
+
+
+def test_extra_body_reaches_the_parameters(server: LiveServer) -> None:
+    client = InferenceClient(server.url, token=KEY)
+
+    picture = client.text_to_image("a fox", extra_body={"target_size": {"width": 32, "height": 48}})
+
+    assert picture.size == (32, 48)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_bad_value_is_a_bad_request_that_says_what_is_right(server: LiveServer, path: str) -> None:
+    client = InferenceClient(server.url + path, token=KEY)
+
+    with pytest.raises(BadRequestError, match="the nearest is 96") as caught:
+        client.text_to_image("a fox", width=100)
+
+    assert caught.value.response.headers["x-request-id"] in str(caught.value)
+
+
+def test_an_unknown_scheduler_is_refused_with_those_that_work(server: LiveServer) -> None:
+    with pytest.raises(BadRequestError, match="FlowMatchEulerDiscreteScheduler"):
+        InferenceClient(server.url, token=KEY).text_to_image("a fox", scheduler="DDIMScheduler")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_wrong_key_is_a_401_with_the_reason(server: LiveServer, path: str) -> None:
+    with pytest.raises(HfHubHTTPError, match="Incorrect API key") as caught:
+        InferenceClient(server.url + path, token="wrong").text_to_image("a fox")
+
+    assert caught.value.response.status_code == 401
+
+
+def test_an_accept_header_of_the_users_own_is_followed(server: LiveServer) -> None:
+    client = InferenceClient(f"{server.url}/score", token=KEY, headers={"Accept": "image/webp"})
+
+    assert client.text_to_image("a fox").size == (64, 64)

@@ -1,0 +1,162 @@
+"""The official `openai` client, pointed here by its base_url alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+from tests.compat.conftest import KEY
+from tests.live_server import LiveServer
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def opened(b64_json: str | None) -> Image.Image:
+    assert b64_json is not None
+    return Image.open(io.BytesIO(base64.b64decode(b64_json)))
+
+
+def test_a_prompt_becomes_a_picture(client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt="a fox")
+
+    assert answer.data is not None
+    assert opened(answer.data[0].b64_json).size == (64, 64)
+
+
+def test_every_parameter_of_the_client_is_taken(client: openai.OpenAI) -> None:
+    answer = client.images.generate(
+        prompt="a fox",
+        model="black-forest-labs/FLUX.1-schnell",
+        n=2,
+        size="128x64",
+        quality="hd",
+        response_format="b64_json",
+        output_format="webp",
+        output_compression=80,
+        background="opaque",
+        moderation="low",
+        style="vivid",
+        user="someone",
+        safety_identifier="someone",
+    )
+
+    assert answer.data is not None
+    assert [opened(each.b64_json).format for each in answer.data] == ["WEBP", "WEBP"]
+    assert (answer.size, answer.output_format, answer.background) == ("128x64", "webp", "opaque")
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 2 * 8 * 4
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+
+
+def test_the_extensions_go_through_extra_body(client: openai.OpenAI) -> None:
+    extensions: dict[str, Any] = {
+        "seed": 7,
+        "num_inference_steps": 2,
+        "guidance_scale": 3.0,
+        "negative_prompt": "fog",
+        "scheduler": "euler",
+        "width": 96,
+        "height": 128,
+    }
+    first, second = (client.images.generate(prompt="a fox", extra_body=extensions) for _ in range(2))
+
+    assert first.data is not None
+    assert second.data is not None
+    assert opened(first.data[0].b64_json).size == (96, 128)
+    assert first.data[0].b64_json == second.data[0].b64_json
+    assert first.model_extra is not None
+    assert first.model_extra["parameters"]["num_inference_steps"] == 2
+    assert first.data[0].model_extra == {"seed": 7}
+
+
+def test_headers_are_read_through_with_raw_response(client: openai.OpenAI) -> None:
+    raw = client.images.with_raw_response.generate(
+        prompt="a fox", quality="hd", style="vivid", extra_body={"seed": 7}, extra_headers={"x-request-id": "mine"}
+    )
+
+    assert raw.headers["x-request-id"] == "mine"
+    assert raw.headers["x-safelight-seed"] == "7"
+    assert len(raw.headers.get_list("x-safelight-warning")) == 2
+    assert raw.parse().data is not None
+
+
+def test_models_are_listed_and_retrieved_by_an_id_with_a_slash(client: openai.OpenAI) -> None:
+    listed = client.models.list().data
+
+    retrieved = client.models.retrieve("black-forest-labs/FLUX.1-schnell")
+    assert [model.id for model in listed] == ["black-forest-labs/FLUX.1-schnell"]
+    assert (retrieved.id, retrieved.owned_by) == ("black-forest-labs/FLUX.1-schnell", "black-forest-labs")
+
+
+def test_a_bad_value_is_a_bad_request_with_param_and_code(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a fox", size="100x100")
+
+    assert (caught.value.param, caught.value.code, caught.value.type) == (
+        "size",
+        "invalid_value",
+        "invalid_request_error",
+    )
+    assert "the nearest is 96" in caught.value.message
+    assert caught.value.request_id
+
+
+def test_an_unknown_field_is_a_bad_request(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a fox", extra_body={"steps": 4})
+
+    assert (caught.value.param, caught.value.code) == ("steps", "unknown_parameter")
+
+
+def test_a_wrong_key_is_an_authentication_error(server: LiveServer) -> None:
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        client.images.generate(prompt="a fox")
+
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as generated:
+        client.images.generate(prompt="a fox", model="dall-e-3")
+    with pytest.raises(openai.NotFoundError) as retrieved:
+        client.models.retrieve("someone/else")
+
+    assert generated.value.code == retrieved.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("param", "value"), [("stream", True), ("response_format", "url"), ("background", "transparent")]
+)
+def test_what_is_not_served_yet_is_a_bad_request_that_names_it(client: openai.OpenAI, param: str, value: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.images.generate(prompt="a fox", **{param: value})
+
+    assert caught.value.param == param
+
+
+def test_a_route_that_does_not_exist_is_not_found_with_a_message(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /v1/chat/completions\)"):
+        client.chat.completions.create(model="x", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_the_azure_client_finds_its_path_and_sends_its_key(server: LiveServer) -> None:
+    with openai.AzureOpenAI(
+        azure_endpoint=server.url, api_key=KEY, api_version="2025-04-01-preview", max_retries=0
+    ) as client:
+        answer = client.images.generate(prompt="a fox", model="fake")
+
+    assert answer.data is not None
+    assert opened(answer.data[0].b64_json).size == (64, 64)

@@ -1,0 +1,81 @@
+"""The app behind a real uvicorn on loopback, with replicas in child processes that run FakeEngine."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from safelight.server.app import create_app
+from safelight.settings import Settings
+from tests.fakes import DEADLINE_S, FakeDeployment, fake_dispatcher
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    """Where it listens, and what it has counted."""
+
+    port: int
+    api_key: str | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value; 0 if it is not there yet."""
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        text = httpx.get(f"{self.url}/metrics", headers=headers, timeout=DEADLINE_S).text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@contextmanager
+def live_server(deployment: FakeDeployment | None = None, **settings: object) -> Iterator[LiveServer]:
+    """Ready when the block begins, gone when it ends."""
+    app = create_app(Settings(**settings), fake_dispatcher(deployment))  # type: ignore[arg-type]
+    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        live = LiveServer(listener.getsockname()[1], settings.get("api_key"))  # type: ignore[arg-type]
+        try:
+            eventually(lambda: _is_ready(live))
+            yield live
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
+    """Poll what another process will make true."""
+    assert is_eventually(condition, timeout_s=timeout_s)
+
+
+def is_eventually(condition: Callable[[], bool], *, timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _is_ready(live: LiveServer) -> bool:
+    try:
+        return httpx.get(f"{live.url}/health/ready", timeout=DEADLINE_S).status_code == 200
+    except httpx.TransportError:
+        return False
