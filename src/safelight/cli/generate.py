@@ -1,27 +1,26 @@
-"""`safelight generate`: a picture from a prompt, in this process; no server needed."""
+"""`safelight generate`: a picture from a prompt; no server needed. It starts a replica, uses it once, and stops it."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 import uuid
+from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from safelight import images
 from safelight.cli.serve import locate
 from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest
-from safelight.generation import Generation, GenerationRequest, ImageFormat
-from safelight.model_spec import ModelSpec
+from safelight.generation import Completed, Failed, GenerationRequest, GenerationResult, ImageFormat, Step
 from safelight.parameters import build_generation_request
-from safelight.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from safelight.engine.engine import Engine
+from safelight.serving.deployment import create_dispatcher
+from safelight.serving.dispatcher import Dispatcher
+from safelight.settings import load_settings
 
 _FORMATS_BY_SUFFIX: dict[str, ImageFormat] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
@@ -73,11 +72,13 @@ def generate(
         image_quality=quality,
     )
     paths = _output_paths(output, n)
-    with console.status(f"Loading {spec.name} ..."):
-        engine = _load_engine(folder, spec, settings)
-    for warning in request.warnings:
-        console.print(f"[yellow]warning:[/] {warning}")
-    _make_images(engine, request, paths, console, max_batch_size=settings.max_batch_size)
+    result = asyncio.run(_generate(create_dispatcher(settings, folder, spec), request, console))
+    for warning in dict.fromkeys(request.warnings + result.warnings):
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+    for image, path in zip(result.images, paths, strict=True):
+        _write(path, image.content)
+        facts = f"{request.width}x{request.height}, {request.num_inference_steps} steps, seed {image.seed}"
+        console.print(f"[bold]{escape(str(path))}[/]  {facts}")
 
 
 def _image_format(output: Path, name: str | None) -> ImageFormat:
@@ -103,55 +104,31 @@ def _output_paths(output: Path, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
 
 
-def _load_engine(folder: Path, spec: ModelSpec, settings: Settings) -> Engine:
-    from safelight.engine.engine import load_engine  # noqa: PLC0415  torch takes seconds to import; --help need not wait
-
-    return load_engine(
-        folder, spec=spec, device=settings.device, dtype=settings.dtype, num_threads=settings.num_threads
-    )
-
-
-def _make_images(
-    engine: Engine, request: GenerationRequest, paths: list[Path], console: Console, *, max_batch_size: int
-) -> None:
-    rows = 2 if request.is_guided else 1
-    batch_size = max(1, max_batch_size // rows)
-    for first in range(0, len(paths), batch_size):
-        batch = [
-            Generation(request=request, image_index=index, arrived_at=time.monotonic())
-            for index in range(first, min(first + batch_size, len(paths)))
-        ]
-        _denoise(engine, batch, console)
-        for generation in batch:
-            _save(engine, generation, paths[generation.image_index], console)
+async def _generate(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
+    """Run one request on a replica of our own, and show each step."""
+    await dispatcher.start()
+    try:
+        with console.status(f"Loading {dispatcher.spec.name} ..."):
+            await dispatcher.wait_until_ready()
+        return await _develop(dispatcher, request, console)
+    finally:
+        await dispatcher.stop()
 
 
-def _denoise(engine: Engine, batch: list[Generation], console: Console) -> None:
-    for generation in batch:
-        engine.start(generation)
-    for warning in dict.fromkeys(warning for generation in batch for warning in generation.warnings):
-        console.print(f"[yellow]warning:[/] {warning}")
+async def _develop(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        for _ in progress.track(range(batch[0].num_steps), description="Developing"):
-            engine.step(batch)
-            for generation in batch:
-                if generation.error is not None:
-                    raise generation.error
-
-
-def _save(engine: Engine, generation: Generation, path: Path, console: Console) -> None:
-    request = generation.request
-    content = images.encode(
-        engine.decode(generation),
-        image_format=request.image_format,
-        image_quality=request.image_quality,
-        text=images.provenance(request, seed=generation.seed, model=engine.spec.name),
-    )
-    engine.release(generation)
-    _write(path, content)
-    facts = f"{request.width}x{request.height}, {request.num_inference_steps} steps, seed {generation.seed}"
-    console.print(f"[bold]{path}[/]  {facts}, {time.monotonic() - generation.arrived_at:.2f} s")
+        steps = progress.add_task("Developing", total=request.num_inference_steps * request.num_images_per_prompt)
+        async with aclosing(dispatcher.stream(request)) as events:
+            async for event in events:
+                match event:
+                    case Step():
+                        progress.update(steps, advance=1, total=event.of * request.num_images_per_prompt)
+                    case Completed():
+                        return event.result
+                    case Failed():
+                        raise event.error
+    raise AssertionError("a stream ended without Completed or Failed")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from safelight import __version__
 from safelight.cli import generate, model, serve
@@ -45,7 +46,7 @@ def main() -> None:
     try:
         app()
     except SafelightError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {error.message}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(error.message)}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,91 @@
+"""The real `safelight` command in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SAFELIGHT = Path(sys.executable).with_name("safelight")
+START_TIMEOUT_S = 120
+
+
+@dataclass
+class Server:
+    """A running `safelight serve` and what it has printed so far."""
+
+    process: subprocess.Popen[str]
+    output: list[str] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self.output)
+
+    def stop(self, *, timeout_s: float = 60) -> int:
+        """Send SIGTERM and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=timeout_s)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a child sees: ours, without any setting of the machine it runs on."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
+    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"} | dict(extra or {})
+
+
+def run_safelight(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a `safelight` command to its end."""
+    return subprocess.run(
+        [str(SAFELIGHT), *arguments],
+        env=environment(env),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        check=False,
+    )
+
+
+@contextmanager
+def running_server(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`safelight serve` on a free port; ready when the block begins, gone when it ends."""
+    command = [str(SAFELIGHT), "serve", *arguments, "--port", "0"]
+    process = subprocess.Popen(
+        command, env=environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    server = Server(process)
+    is_serving = threading.Event()
+    reader = threading.Thread(target=_read, args=(server, is_serving), daemon=True)
+    reader.start()
+    try:
+        assert is_serving.wait(START_TIMEOUT_S), server.text
+        assert server.url, server.text
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(timeout=60)
+        reader.join(timeout=10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _read(server: Server, is_serving: threading.Event) -> None:
+    assert server.process.stdout is not None
+    for line in server.process.stdout:
+        server.output.append(line)
+        found = re.search(r"Serving .* at (http://\S+)", line)
+        if found:
+            server.url = found[1]
+            is_serving.set()
+    is_serving.set()

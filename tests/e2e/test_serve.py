@@ -1,0 +1,118 @@
+"""The real server process: pictures over both APIs with curl, keys, crashes, and stopping."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.pictures import open_picture
+from tests.e2e.processes import Server, running_server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Poll a condition that the outside world will make true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_banner_says_what_is_served_where_and_a_curl_line_that_works(server: Server, tmp_path: Path) -> None:
+    curl = next(line.strip() for line in server.output if line.strip().startswith("curl "))
+    subprocess.run(curl, shell=True, check=True, cwd=tmp_path, capture_output=True, timeout=60)
+
+    assert "sprite" in server.text
+    assert "no key" in server.text
+    assert open_picture(tmp_path / "astronaut.png").size == (256, 256)
+
+
+def test_curl_gets_an_openai_picture(server: Server) -> None:
+    body = json.dumps({"prompt": "a red apple", "size": "256x256", "seed": 1})
+    command = ["curl", "-sS", f"{server.url}/v1/images/generations", "-H", "Content-Type: application/json", "-d", body]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+
+    picture = json.loads(done.stdout)["data"][0]
+    assert open_picture(base64.b64decode(picture["b64_json"])).size == (256, 256)
+
+
+def test_both_apis_make_the_same_picture_of_the_same_request(server: Server) -> None:
+    parameters = {"seed": 9, "num_inference_steps": 2, "width": 128, "height": 128}
+    plain = httpx.post(f"{server.url}/predict", json={"inputs": "a red apple", "parameters": parameters})
+    openai = httpx.post(f"{server.url}/v1/images/generations", json={"prompt": "a red apple", **parameters})
+
+    picture = open_picture(plain.content)
+    other = open_picture(base64.b64decode(openai.json()["data"][0]["b64_json"]))
+    assert picture.tobytes() == other.tobytes()
+
+
+def test_a_picture_made_among_others_is_the_one_made_alone(server: Server) -> None:
+    def picture(seed: int, steps: int) -> bytes:
+        parameters = {"seed": seed, "num_inference_steps": steps}
+        answer = httpx.post(f"{server.url}/", json={"inputs": "a cat", "parameters": parameters}, timeout=60)
+        return open_picture(answer.content).tobytes()
+
+    alone = picture(seed=21, steps=4)
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda index: picture(seed=21 + index, steps=4 + index), range(6)))
+
+    assert together[0] == alone
+
+
+def test_a_killed_replica_comes_back(server: Server) -> None:
+    (replica,) = psutil.Process(server.process.pid).children()
+    replica.kill()
+
+    wait_until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503)
+    assert httpx.get(f"{server.url}/health/live").status_code == 200
+    wait_until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 200)
+    answer = httpx.post(f"{server.url}/", json={"inputs": "a cat"}, timeout=60)
+    assert answer.status_code == 200
+    assert "safelight_replica_restarts_total 1.0" in httpx.get(f"{server.url}/metrics").text
+
+
+def test_a_key_is_needed_where_one_is_set_and_is_never_printed(tmp_path: Path) -> None:
+    key_file = tmp_path / "key.txt"
+    key_file.write_text("a-secret-key\n")
+    with running_server("--api-key-file", str(key_file), "--num-threads", "1") as server:
+        body = {"inputs": "a cat"}
+        refused = httpx.post(f"{server.url}/", json=body)
+        wrong = httpx.post(f"{server.url}/v1/images/generations", json={}, headers={"Authorization": "Bearer nope"})
+        granted = httpx.post(f"{server.url}/", json=body, headers={"Authorization": "Bearer a-secret-key"}, timeout=60)
+        status = server.stop()
+
+    assert (refused.status_code, wrong.status_code, granted.status_code) == (401, 401, 200)
+    assert wrong.json()["error"]["code"] == "invalid_api_key"
+    assert "a-secret-key" not in server.text
+    assert status == 0
+
+
+def test_sigterm_lets_a_running_request_finish(tmp_path: Path) -> None:
+    with running_server("--num-threads", "1") as server, ThreadPoolExecutor(1) as pool:
+        body = {"inputs": "a cat", "parameters": {"num_inference_steps": 40}}
+        answer = pool.submit(httpx.post, f"{server.url}/", json=body, timeout=120)
+        wait_until(lambda: steps_run(server) > 0)
+        status = server.stop(timeout_s=120)
+
+        assert answer.result().status_code == 200
+        assert status == 0
+        assert "Traceback" not in server.text
+
+
+def steps_run(server: Server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("safelight_transformer_calls_total"))
