@@ -88,12 +88,12 @@ def save_normalisation(norm: Normalisation) -> None:
     np.save(_normalisation_path(), np.array([norm.scale, norm.shift]))
 
 
-def measure_normalisation() -> None:
+def measure_normalisation(count: int = 256) -> None:
     """Once, from held-out scenes; the flow is bound to it from then on."""
     if not is_normalised():
         random = Random("normalisation")
-        pictures = [draw(random_scene(random), 256, 256, random) for _ in range(256)]
-        latents = torch.cat([_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, 256, 16)])
+        pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count)]
+        latents = torch.cat([_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)])
         save_normalisation(Normalisation(1 / latents.std().item(), latents.mean().item()))
 
 
