@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
@@ -43,12 +43,12 @@ class Components:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """A component with weights: the classes that may fill it, and how its library names files and dtypes."""
+    """A component with weights: the classes that may fill it, its file, and how its library is asked for a dtype."""
 
     name: str
     classes: tuple[Any, ...]
     weights: str
-    dtype_argument: str
+    dtype_argument: Literal["dtype", "torch_dtype"]
 
 
 _NETWORKS = (
@@ -134,13 +134,15 @@ def _check_shards(index: Path) -> None:
 
 def _load_network(folder: Path, network: _Network, component_class: Any, dtype: torch.dtype) -> Any:
     place = folder / network.name
-    options = {network.dtype_argument: dtype, "use_safetensors": True, "local_files_only": True}
+    options: dict[str, Any] = {network.dtype_argument: dtype, "use_safetensors": True, "local_files_only": True}
+    if network.dtype_argument == "dtype":
+        options["ignore_mismatched_sizes"] = True  # transformers then reports them; diffusers raises with a reason
     loaded, report = _read(place, lambda: component_class.from_pretrained(place, output_loading_info=True, **options))
-    missing = sorted({*report["missing_keys"], *(str(key) for key in report["mismatched_keys"])})
-    if missing:
+    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if lacking:
         raise ModelLoadError(
-            f"{place} lacks {len(missing)} of the weights that its config.json asks for (such as {missing[0]}); "
-            "download the checkpoint again"
+            f"{place} lacks {len(lacking)} of the weights that its config.json asks for, or has them in another shape "
+            f"(such as {lacking[0]}); download the checkpoint again"
         )
     return loaded.eval().requires_grad_(False)
 
@@ -156,8 +158,8 @@ def _read(place: Path, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelLoadError(f"{place} cannot be loaded: {reason}") from error
+        reason = f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__
+        raise ModelLoadError(f"{place} cannot be loaded: {reason}; download the checkpoint again") from error
 
 
 def _silence_loading() -> None:

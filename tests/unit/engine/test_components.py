@@ -106,11 +106,16 @@ def test_a_truncated_weights_file_is_refused(folder: Path, name: str) -> None:
         load_engine(folder)
 
 
-def test_weights_of_another_shape_are_refused(folder: Path) -> None:
-    _edit(folder / "transformer" / "config.json", lambda config: config | {"joint_attention_dim": 48})
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("transformer", {"joint_attention_dim": 48}), ("text_encoder", {"hidden_size": 64})]
+)
+def test_weights_of_another_shape_are_refused_with_an_example(folder: Path, name: str, sizes: dict[str, int]) -> None:
+    _edit(folder / name / "config.json", lambda config: config | sizes)
 
-    with pytest.raises(ModelLoadError, match="transformer"):
+    with pytest.raises(ModelLoadError, match=rf"/{name} .*.*download the checkpoint again") as caught:
         load_engine(folder)
+
+    assert "ignore_mismatched_sizes" not in caught.value.message
 
 
 def test_a_broken_tokenizer_is_refused(folder: Path) -> None:
