@@ -138,7 +138,7 @@ async def call(app: FastAPI, receive: Callable[[], Any], headers: list[tuple[byt
     return sent
 
 
-def test_a_body_without_end_is_read_no_longer_than_a_fixed_multiple_of_the_limit(app: FastAPI) -> None:
+def test_a_body_without_end_is_read_no_further_than_the_limit(app: FastAPI) -> None:
     num_chunks = 0
 
     async def receive() -> dict[str, Any]:
@@ -149,14 +149,14 @@ def test_a_body_without_end_is_read_no_longer_than_a_fixed_multiple_of_the_limit
     sent = asyncio.run(call(app, receive, []))
 
     assert sent[0]["status"] == 413
-    assert num_chunks * 65536 < 40_000_000
+    assert num_chunks * 65536 <= 1_048_576 + 65536
 
 
 def test_a_body_declared_as_huge_is_refused_before_it_is_read(app: FastAPI) -> None:
     async def receive() -> dict[str, Any]:
         pytest.fail("the body was read")
 
-    for length in (b"100000000", b"9" * 5000):
+    for length in (b"1048577", b"9" * 5000):
         assert asyncio.run(call(app, receive, [(b"content-length", length)]))[0]["status"] == 413
 
 

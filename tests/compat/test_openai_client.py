@@ -118,6 +118,13 @@ def test_an_unknown_field_is_a_bad_request(client: openai.OpenAI) -> None:
     assert (caught.value.param, caught.value.code) == ("steps", "unknown_parameter")
 
 
+def test_a_prompt_of_ten_megabytes_is_refused_in_words_that_arrive(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError, match="1048576 bytes") as caught:
+        client.images.generate(prompt="x" * 10_000_000)
+
+    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
+
+
 def test_a_wrong_key_is_an_authentication_error(server: LiveServer) -> None:
     with (
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,

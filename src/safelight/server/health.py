@@ -12,12 +12,16 @@ def create_router(dispatcher: Dispatcher) -> APIRouter:
     """The routes that orchestrators and load balancers ask; none of them needs the key."""
     router = APIRouter(tags=["Health"])
 
-    @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    @router.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)
+    @router.head("/", include_in_schema=False)
+    @router.head("/health", include_in_schema=False)
+    @router.get("/", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="root")
+    @router.get(
+        "/health", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="health"
+    )
     async def health() -> PlainTextResponse:
         return PlainTextResponse("Ok")  # word for word the container behind the Hugging Face API
 
-    @router.get("/health/live", summary="200 while the server runs")
+    @router.get("/health/live", summary="200 while the server runs", response_class=PlainTextResponse)
     async def live() -> PlainTextResponse:
         return PlainTextResponse("Ok")
 
