@@ -195,25 +195,32 @@ class LocalReplica:
     async def _process(self) -> AsyncIterator[_Connection]:
         """The running process. When the block is left its socket is closed, and its end awaited."""
         ours, theirs = socket.socketpair()
-        with ours, theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                "--fd",
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            reader, writer = await asyncio.open_connection(sock=ours.dup())
-        self.pid, self._writer = process.pid, writer
+        with theirs:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            try:
+                process = await self._spawn(theirs.fileno())
+            except BaseException:
+                writer.transport.abort()
+                raise
         try:
+            self.pid, self._writer = process.pid, writer
             yield _Connection(process, reader)
         finally:
             self.pid, self._writer = None, None
             self._change(ReplicaState.STARTING)  # at once: nothing more may be sent to it
             writer.transport.abort()
             await _wait_for_exit(process)
+
+    async def _spawn(self, fd: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            "--fd",
+            str(fd),
+            pass_fds=(fd,),
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     async def _load_model(self, reader: asyncio.StreamReader) -> None:
         hello = await _expect(reader, Hello, timeout_s=HELLO_TIMEOUT_S)
@@ -280,6 +287,16 @@ async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: flo
 
 
 async def _wait_for_exit(process: asyncio.subprocess.Process) -> None:
+    """Wait to the end, even if the waiting task is cancelled meanwhile: no process is left behind."""
+    ending = asyncio.create_task(_end(process))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await ending
+        raise
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
     """A replica ends when its socket is closed; one that does not is killed."""
     try:
         async with asyncio.timeout(EXIT_TIMEOUT_S):

@@ -1,0 +1,238 @@
+"""The child process on its own terms: what it does when the gateway dies or talks nonsense, and the other way round."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost
+from safelight.generation import Failed
+from safelight.serving.deployment import create_dispatcher
+from safelight.serving.local_replica import LocalReplica
+from safelight.serving.messages import (
+    PROTOCOL_VERSION,
+    Cancel,
+    GatewayMessage,
+    Hello,
+    Load,
+    Ready,
+    ReplicaMessage,
+    Stats,
+    Submit,
+    encode_frame,
+    receive_message,
+    replica_messages,
+)
+from safelight.settings import Settings
+from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
+
+LOAD = Load(folder="/nowhere", spec=FAKE_SPEC)
+
+
+class Child:
+    """A replica's process, and the gateway's end of its socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+        self.process = process
+        self.sock = sock
+        sock.settimeout(DEADLINE_S)
+
+    def say(self, message: GatewayMessage) -> None:
+        self.sock.sendall(encode_frame(message))
+
+    def hear(self) -> ReplicaMessage:
+        return receive_message(self.sock, replica_messages)
+
+    def exit_status(self) -> int:
+        return self.process.wait(timeout=DEADLINE_S)
+
+
+@contextmanager
+def running_child(options: FakeEngineOptions | None = None) -> Iterator[Child]:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            command = [*fake_command(options), "--fd", str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stderr=subprocess.DEVNULL)
+        try:
+            yield Child(process, ours)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_child_says_hello_then_loads_then_is_ready() -> None:
+    with running_child() as child:
+        assert child.hear() == Hello(PROTOCOL_VERSION)
+
+        child.say(LOAD)
+
+        assert child.hear() == Ready()
+
+
+def test_a_child_ends_with_its_gateway() -> None:
+    with running_child() as child:
+        child.hear()
+
+        child.sock.close()
+
+        assert child.exit_status() == 0
+
+
+def test_a_child_ends_with_its_gateway_in_the_middle_of_loading(tmp_path: Path) -> None:
+    with running_child(FakeEngineOptions(load_gate=str(tmp_path / "never"))) as child:
+        child.hear()
+        child.say(LOAD)
+
+        child.sock.close()
+
+        assert child.exit_status() == 0
+
+
+def test_a_child_ends_with_its_gateway_in_the_middle_of_a_step(gate: Gate) -> None:
+    gate.allow(1)
+    with running_child(FakeEngineOptions(gate=str(gate.path))) as child:
+        child.hear()
+        child.say(LOAD)
+        child.say(Submit(1, fake_request(), 0.0))
+        while not isinstance(child.hear(), Stats):
+            pass  # now the second step is at the gate
+
+        child.sock.close()
+
+        assert child.exit_status() == 0
+
+
+@pytest.mark.parametrize("frame", [b"\xff\xff\xff\xff", struct.pack(">I", 3) + b"abc"])
+def test_a_child_that_hears_nonsense_ends(frame: bytes) -> None:
+    with running_child() as child:
+        child.hear()
+
+        child.sock.sendall(frame)
+
+        assert child.exit_status() == 1
+
+
+def test_a_child_that_is_not_told_what_to_load_ends() -> None:
+    with running_child() as child:
+        child.hear()
+
+        child.say(Cancel(1))
+
+        assert child.exit_status() == 1
+
+
+def script(*frames: bytes) -> list[str]:
+    """The command of a replica that says these frames, and then waits for its end."""
+    code = f"""
+import socket, sys
+sock = socket.socket(fileno=int(sys.argv[-1]))
+for frame in {frames!r}:
+    sock.sendall(frame)
+while sock.recv(65536):
+    pass
+"""
+    return [sys.executable, "-c", code]
+
+
+@contextmanager
+def _replica(command: list[str]) -> Iterator[LocalReplica]:
+    yield LocalReplica("replica 0", LOAD, environment=dict(os.environ), command=command, first_backoff_s=0.01)
+
+
+async def failure_of(command: list[str]) -> str:
+    """What is said of a replica that never comes up."""
+    with _replica(command) as replica:
+        await replica.start()
+        try:
+            await until(lambda: replica.state == "failed")
+        finally:
+            await replica.stop()
+    assert isinstance(replica.error, ModelLoadError)
+    return replica.error.message
+
+
+@pytest.mark.anyio
+async def test_a_replica_of_another_version_is_refused() -> None:
+    message = await failure_of(script(encode_frame(Hello(PROTOCOL_VERSION + 1))))
+
+    assert f"version {PROTOCOL_VERSION + 1}" in message
+    assert "restart the server" in message
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"\xff\xff\xff\xff"],
+        [struct.pack(">I", 3) + b"abc"],
+        [encode_frame(Ready())],
+        [encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Hello(PROTOCOL_VERSION))],
+    ],
+)
+async def test_a_replica_that_talks_nonsense_is_given_up(frames: list[bytes]) -> None:
+    assert "3 times in a row" in await failure_of(script(*frames))
+
+
+@pytest.mark.anyio
+async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again() -> None:
+    frames = [encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready()), encode_frame(Hello(PROTOCOL_VERSION))]
+    with _replica(script(*frames)) as replica:
+        await replica.start()
+        try:
+            await until(lambda: replica.restarts >= 4)
+        finally:
+            await replica.stop()
+
+
+@pytest.mark.anyio
+async def test_a_command_that_does_not_exist_is_a_failure_that_names_it() -> None:
+    assert "/no/such/python" in await failure_of(["/no/such/python"])
+
+
+@pytest.mark.anyio
+async def test_a_request_to_a_replica_that_is_not_ready_fails_at_once() -> None:
+    with _replica(fake_command()) as replica:
+        async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
+            (event,) = [event async for event in events]
+
+    assert isinstance(event, Failed)
+    assert isinstance(event.error, ReplicaLost)
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads what Linux shows of a process")
+async def test_no_key_is_in_the_environment_or_the_arguments_of_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_API_KEY", "very-secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_very-secret")
+    dispatcher = create_dispatcher(Settings(), Path("/nowhere"), FAKE_SPEC, command=fake_command())
+    await dispatcher.start()
+    try:
+        await dispatcher.wait_until_ready()
+        process = Path("/proc") / str(dispatcher.snapshot().replicas[0].pid)
+
+        environment, arguments = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
+    finally:
+        await dispatcher.stop()
+
+    assert b"very-secret" not in environment + arguments
+    assert b"OMP_WAIT_POLICY=PASSIVE" in environment
+
+
+@pytest.mark.anyio
+async def test_the_real_replica_process_says_why_a_folder_cannot_be_loaded(tmp_path: Path) -> None:
+    dispatcher = create_dispatcher(Settings(), tmp_path, FAKE_SPEC)
+    await dispatcher.start()
+    try:
+        with pytest.raises((ModelLoadError, ConfigurationError), match=str(tmp_path)):
+            await dispatcher.wait_until_ready()
+    finally:
+        await dispatcher.stop()
