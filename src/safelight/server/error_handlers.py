@@ -74,7 +74,7 @@ class ErrorRenderer:
         report = _report(request, error)
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
         if report.status >= 500:
-            logger.error("%s %s: %d: %s", request.method, path, report.status, report.message)
+            logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)
         return Response(
             json.dumps(dialect.error_body(path, report)),
             status_code=report.status,
