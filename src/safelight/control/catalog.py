@@ -1,13 +1,18 @@
-"""The catalogue: the models that Safelight knows by name, and how a name, a folder or a hub id becomes a model."""
+"""The catalogue: the models that Safelight knows by name; how a name, a folder, a hub id or a URI becomes a model."""
 
 from __future__ import annotations
 
 import importlib.resources
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
 from safelight.model_spec import Guidance, ModelSpec, read_model_spec
+
+HUGGING_FACE_REGISTRY = "HuggingFace"
+SAFELIGHT_REGISTRY = "Safelight"
 
 FLUX_SCHNELL = ModelSpec(
     name="black-forest-labs-flux.1-schnell",
@@ -34,11 +39,29 @@ class Model:
     """A model that can be served: where its files are, and its spec where that is known before they are there."""
 
     name: str
+    version: str = "1"
     folder: Path | None = None
     hub_id: str | None = None
     is_gated: bool = False
     provider: str = ""
+    registry: str = ""
+    """The registry whose `azureml://` URIs name it."""
+    description: str = ""
+    last_updated: str = ""
+    memory_gib: Mapping[str, float] = field(default_factory=dict)
+    """dtype -> what the weights take."""
     spec: ModelSpec | None = None
+
+    @property
+    def uri(self) -> str:
+        if self.registry:
+            return f"azureml://registries/{self.registry}/models/{self.name}/versions/{self.version}"
+        return f"azureml:{self.name}:{self.version}"
+
+    @property
+    def access_page(self) -> str | None:
+        """Where a gated model's access is requested."""
+        return f"https://huggingface.co/{self.hub_id}" if self.is_gated and self.hub_id else None
 
 
 def sprite_folder() -> Path:
@@ -49,12 +72,16 @@ def sprite_folder() -> Path:
 def list_models() -> tuple[Model, ...]:
     """The models known by name, the embedded one first."""
     return (
-        Model(name="sprite", folder=sprite_folder(), provider="Safelight"),
+        Model(name="sprite", folder=sprite_folder(), provider="Safelight", registry=SAFELIGHT_REGISTRY),
         Model(
             name=FLUX_SCHNELL.name,
             hub_id="black-forest-labs/FLUX.1-schnell",
             is_gated=True,
             provider="Hugging Face",
+            registry=HUGGING_FACE_REGISTRY,
+            description=FLUX_SCHNELL.description,
+            last_updated="January 2026",
+            memory_gib={"bfloat16": 31.4, "float16": 31.4, "float32": 62.8},
             spec=FLUX_SCHNELL,
         ),
     )
@@ -78,6 +105,52 @@ def find_model(name: str) -> Model:
         f"no model {name!r}: give one of {known}, a folder in the diffusers layout, or a hub id such as "
         "black-forest-labs/FLUX.1-schnell",
         field="model",
+    )
+
+
+_REFERENCES = (
+    re.compile(
+        r"azureml://registries/(?P<registry>[^/]+)/models/(?P<name>[^/]+)/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+))",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?:azureml:)?/subscriptions/.+/workspaces/[^/]+/models/(?P<name>[^/]+)/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+))",
+        re.IGNORECASE,
+    ),
+    re.compile(r"azureml:(?P<name>[^/:@]+)(?::(?P<version>[^/:@]+)|@(?P<label>[^/:@]+))?", re.IGNORECASE),
+)
+
+
+def resolve_model(reference: str, registered: Sequence[Model] = ()) -> Model:
+    """The model of a deployment: `azureml://registries/…`, `azureml:NAME:VERSION`, or whatever `find_model` takes.
+
+    `registered` are the user's own models; of several versions the newest comes last. Raises ModelNotFound.
+    """
+    match = next((found for each in _REFERENCES if (found := each.fullmatch(reference))), None)
+    if match is None:
+        named = [model for model in registered if model.name == reference]
+        return named[-1] if named else find_model(reference)
+    parts = match.groupdict()
+    label, registry = parts.get("label"), parts.get("registry")
+    if label not in (None, "latest"):
+        raise ModelNotFound(f"model label {label!r} is not known; use labels/latest or a version", field="model")
+    name = registry_name(parts["name"])
+    candidates = [model for model in (*list_models(), *registered) if model.name.lower() == name]
+    if registry:
+        candidates = [model for model in candidates if model.registry.lower() == registry.lower()]
+    return _of_version(reference, candidates, parts["version"])
+
+
+def _of_version(reference: str, candidates: Sequence[Model], version: str | None) -> Model:
+    matching = [model for model in candidates if version in (None, model.version)]
+    if matching:
+        return matching[-1]
+    if candidates:
+        versions = ", ".join(model.version for model in candidates)
+        raise ModelNotFound(f"no model {reference!r}; {candidates[0].name} has version {versions}", field="model")
+    known = ", ".join(model.uri for model in list_models())
+    raise ModelNotFound(
+        f"no model {reference!r}; the catalogue has {known}, and `safelight model create` adds to it", field="model"
     )
 
 

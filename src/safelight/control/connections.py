@@ -1,0 +1,114 @@
+"""Workspace connections: named secrets that are written, used by deployments, and shown to administrators only."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from safelight.control.secrets import Cipher
+from safelight.control.tables import Connection, SecretRead, utc_now
+from safelight.errors import InvalidRequest, ResourceNotFound
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
+CUSTOM_KEYS = "CustomKeys"
+API_KEY = "ApiKey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSpec:
+    """A connection as it was asked for, with its secrets."""
+
+    name: str
+    category: str = CUSTOM_KEYS
+    auth_type: str = CUSTOM_KEYS
+    target: str = "_"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_shared: bool = True
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise InvalidRequest(
+                f"connection name {self.name!r} is not possible: 3 to 33 letters, digits, - and _, the first one a "
+                "letter or digit",
+                field="name",
+            )
+        if not self.credentials:
+            raise InvalidRequest(
+                f"connection {self.name!r} has no secret; give at least one KEY=VALUE", field="secrets"
+            )
+        for key, value in self.credentials.items():
+            if not key or not value.strip():
+                raise InvalidRequest(f"the secret {key!r} of connection {self.name!r} is empty", field="secrets")
+
+
+def put_connection(session: Session, cipher: Cipher, spec: ConnectionSpec) -> Connection:
+    """Create the connection, or replace it whole."""
+    row = _find(session, spec.name)
+    if row is None:
+        row = Connection(name=spec.name)
+        session.add(row)
+    row.category = spec.category
+    row.auth_type = spec.auth_type
+    row.target = spec.target
+    row.labels = dict(spec.labels)
+    row.is_shared = spec.is_shared
+    row.encrypted_credentials = cipher.encrypt(json.dumps(dict(spec.credentials)))
+    row.updated_at = utc_now()
+    session.flush()
+    return row
+
+
+def get_connection(session: Session, name: str) -> Connection:
+    """Raises ResourceNotFound."""
+    row = _find(session, name)
+    if row is None:
+        raise ResourceNotFound(f"no connection {name!r}; see `safelight connection list`")
+    return row
+
+
+def list_connections(session: Session) -> Sequence[Connection]:
+    return session.scalars(select(Connection).order_by(Connection.name)).all()
+
+
+def delete_connection(session: Session, name: str) -> bool:
+    """Whether there was one. Deployments that use it keep the values they were deployed with."""
+    row = _find(session, name)
+    if row is not None:
+        session.delete(row)
+    return row is not None
+
+
+def read_credentials(
+    session: Session, cipher: Cipher, connection: Connection, *, reader: str, part: str
+) -> dict[str, str]:
+    """The secret values; that they were read, by whom, goes into the audit log in the same transaction."""
+    session.add(SecretRead(reader=reader, connection_name=connection.name, part=part))
+    credentials: dict[str, str] = json.loads(cipher.decrypt(connection.encrypted_credentials))
+    return credentials
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """Who read what, when."""
+
+    read_at: datetime
+    reader: str
+    connection_name: str
+    part: str
+
+
+def list_secret_reads(session: Session, *, limit: int = 1000) -> list[AuditLine]:
+    """The newest lines of the audit log, newest first."""
+    rows = session.scalars(select(SecretRead).order_by(SecretRead.id.desc()).limit(limit))
+    return [AuditLine(row.read_at, row.reader, row.connection_name, row.part) for row in rows]
+
+
+def _find(session: Session, name: str) -> Connection | None:
+    return session.scalar(select(Connection).where(func.lower(Connection.name) == name.lower()))

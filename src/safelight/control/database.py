@@ -1,0 +1,91 @@
+"""The one way to the database: SQLite in WAL mode by default, PostgreSQL by URL, migrated when it is opened.
+
+Everything here blocks; a coroutine calls it through `asyncio.to_thread`. A transaction is one operation: it commits at
+the end of the `with` block or leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from safelight.errors import ConfigurationError
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+class Database:
+    """An engine and its transactions."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _create_engine(make_url(url))
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back if an error leaves it."""
+        with self._sessions.begin() as session:
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest revision. Raises ConfigurationError if the database cannot be used."""
+        try:
+            with self._engine.begin() as connection:
+                command.upgrade(alembic_config(connection), "head")
+        except SQLAlchemyError as error:
+            raise ConfigurationError(f"the database at {self._engine.url!r} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_database(url: str | None, data_dir: Path) -> Database:
+    """The database at `url`, or `safelight.db` in the data directory; its tables are up to date."""
+    if url is None:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        url = f"sqlite:///{data_dir / 'safelight.db'}"
+    database = Database(url)
+    database.migrate()
+    return database
+
+
+def alembic_config(connection: Connection) -> Config:
+    """What Alembic needs to run this package's migrations on `connection`."""
+    config = Config()
+    config.set_main_option("script_location", "safelight.control:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _create_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url, pool_pre_ping=True)
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    connection.isolation_level = None  # sqlite3 then leaves BEGIN to us
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: two transactions that both read and then write would otherwise fail, not wait."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

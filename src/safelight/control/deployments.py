@@ -1,0 +1,206 @@
+"""Deployments: their rules and their queries. `desired` is what was asked for last, `applied` what serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from safelight.control.endpoints import check_name, get_endpoint
+from safelight.control.operations import begin_operation, error_code
+from safelight.control.secrets import Cipher
+from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
+from safelight.errors import Conflict, InvalidRequest, ResourceNotFound, SafelightError
+
+MAX_DEPLOYMENTS = 20
+MAX_INSTANCES = 50
+MAX_REQUEST_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How Azure would ask whether an instance lives. Kept and shown; replicas are supervised by their process."""
+
+    initial_delay_s: float = 10.0
+    period_s: float = 10.0
+    timeout_s: float = 2.0
+    success_threshold: int = 1
+    failure_threshold: int = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSpec:
+    """A deployment as it was asked for; valid once built. Stored as JSON."""
+
+    model: str
+    """The reference as it was written; `catalog.resolve_model` reads it."""
+    instance_count: int = 1
+    instance_type: str = ""
+    description: str = ""
+    environment_variables: dict[str, str] = field(default_factory=dict)
+    """With secret references, never with what they stand for."""
+    request_timeout_s: float = MAX_REQUEST_TIMEOUT_S
+    max_concurrent_requests_per_instance: int = 1
+    max_queue_wait_s: float = 0.5
+    liveness_probe: Probe = Probe()
+    readiness_probe: Probe = Probe()
+    app_insights_enabled: bool = False
+    egress_public_network_access: str = "Enabled"
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise InvalidRequest("a deployment needs a model", field="model")
+        if not 1 <= self.instance_count <= MAX_INSTANCES:
+            raise InvalidRequest(
+                f"instance_count must be 1 to {MAX_INSTANCES}, not {self.instance_count}", field="instance_count"
+            )
+        if not 0 < self.request_timeout_s <= MAX_REQUEST_TIMEOUT_S:
+            raise InvalidRequest(
+                f"request timeout must be above 0 and at most {MAX_REQUEST_TIMEOUT_S:g} s, not "
+                f"{self.request_timeout_s:g}",
+                field="request_timeout_ms",
+            )
+        if self.max_concurrent_requests_per_instance < 1:
+            raise InvalidRequest(
+                "max_concurrent_requests_per_instance must be at least 1", field="max_concurrent_requests_per_instance"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentBody:
+    """What a create or update carries beside the spec."""
+
+    endpoint_name: str
+    name: str
+    spec: DeploymentSpec
+    location: str = "local"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name("deployment", self.name)
+
+
+def put_deployment(session: Session, body: DeploymentBody) -> tuple[Deployment, Operation]:
+    """Create or update; the reconciler finishes the operation. Raises InvalidRequest, ResourceNotFound or Conflict."""
+    endpoint = get_endpoint(session, body.endpoint_name)
+    deployment = _find(session, endpoint, body.name)
+    kind = OperationKind.CREATE if deployment is None else OperationKind.UPDATE
+    operation = begin_operation(session, kind, endpoint.name, deployment.name if deployment else body.name)
+    if deployment is None:
+        _check_room(session, endpoint)
+        deployment = Deployment(endpoint_name=endpoint.name, name=body.name)
+        session.add(deployment)
+    deployment.location = body.location
+    deployment.tags = dict(body.tags)
+    deployment.properties = dict(body.properties)
+    deployment.desired = msgspec.to_builtins(body.spec)
+    creating = kind is OperationKind.CREATE
+    deployment.provisioning_state = ProvisioningState.CREATING if creating else ProvisioningState.UPDATING
+    deployment.error_code = deployment.error_message = None
+    deployment.updated_at = utc_now()
+    session.flush()
+    return deployment, operation
+
+
+def delete_deployment(session: Session, endpoint_name: str, name: str) -> Operation | None:
+    """Begin to delete; None if there is none. Raises Conflict while it takes traffic."""
+    endpoint = get_endpoint(session, endpoint_name)
+    deployment = _find(session, endpoint, name)
+    if deployment is None:
+        return None
+    if endpoint.traffic.get(deployment.name) or endpoint.mirror_traffic.get(deployment.name):
+        raise Conflict(
+            f"deployment '{name}' takes traffic; move it first: safelight online-endpoint update --name "
+            f"{endpoint.name} --traffic {deployment.name}=0"
+        )
+    operation = begin_operation(session, OperationKind.DELETE, endpoint.name, deployment.name)
+    deployment.provisioning_state = ProvisioningState.DELETING
+    return operation
+
+
+def get_deployment(session: Session, endpoint_name: str, name: str) -> Deployment:
+    """Raises ResourceNotFound."""
+    endpoint = get_endpoint(session, endpoint_name)
+    deployment = _find(session, endpoint, name)
+    if deployment is None:
+        raise ResourceNotFound(
+            f"endpoint '{endpoint.name}' has no deployment '{name}'; see `safelight online-deployment list --endpoint "
+            f"{endpoint.name}`"
+        )
+    return deployment
+
+
+def list_deployments(session: Session, endpoint_name: str) -> Sequence[Deployment]:
+    """Raises ResourceNotFound if there is no such endpoint."""
+    endpoint = get_endpoint(session, endpoint_name)
+    rows = select(Deployment).where(Deployment.endpoint_name == endpoint.name).order_by(Deployment.name)
+    return session.scalars(rows).all()
+
+
+def desired_spec(deployment: Deployment) -> DeploymentSpec:
+    return msgspec.convert(deployment.desired, DeploymentSpec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedDeployment:
+    """A deployment that has been ready once, with all that is needed to bring it back without a network."""
+
+    endpoint_name: str
+    name: str
+    spec: DeploymentSpec
+    folder: Path
+    environment: Mapping[str, str] = field(repr=False)
+
+
+def list_applied(session: Session, cipher: Cipher) -> list[AppliedDeployment]:
+    """What serves, or served when the server ended."""
+    rows = session.scalars(select(Deployment).where(Deployment.applied_folder.is_not(None)))
+    return [_applied(row, cipher) for row in rows]
+
+
+def record_applied(deployment: Deployment, cipher: Cipher, applied: AppliedDeployment) -> None:
+    """From now on this is what a restart brings back."""
+    deployment.applied = msgspec.to_builtins(applied.spec)
+    deployment.applied_folder = str(applied.folder)
+    deployment.encrypted_environment = cipher.encrypt(json.dumps(dict(applied.environment)))
+    deployment.provisioning_state = ProvisioningState.SUCCEEDED
+    deployment.error_code = deployment.error_message = None
+
+
+def record_failure(deployment: Deployment, error: SafelightError) -> None:
+    """What was applied before keeps serving."""
+    deployment.provisioning_state = ProvisioningState.FAILED
+    deployment.error_code = error_code(error)
+    deployment.error_message = error.message
+
+
+def _applied(row: Deployment, cipher: Cipher) -> AppliedDeployment:
+    assert row.applied_folder is not None
+    assert row.encrypted_environment is not None
+    return AppliedDeployment(
+        endpoint_name=row.endpoint_name,
+        name=row.name,
+        spec=msgspec.convert(row.applied, DeploymentSpec),
+        folder=Path(row.applied_folder),
+        environment=json.loads(cipher.decrypt(row.encrypted_environment)),
+    )
+
+
+def _check_room(session: Session, endpoint: Endpoint) -> None:
+    count = session.scalar(
+        select(func.count()).select_from(Deployment).where(Deployment.endpoint_name == endpoint.name)
+    )
+    if (count or 0) >= MAX_DEPLOYMENTS:
+        raise Conflict(f"endpoint '{endpoint.name}' has {MAX_DEPLOYMENTS} deployments already; delete one first")
+
+
+def _find(session: Session, endpoint: Endpoint, name: str) -> Deployment | None:
+    return session.scalar(
+        select(Deployment).where(Deployment.endpoint_name == endpoint.name, func.lower(Deployment.name) == name.lower())
+    )

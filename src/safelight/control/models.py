@@ -1,0 +1,66 @@
+"""Models that the user registers: a folder in the diffusers layout, or a hub id, under a name and a version."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from safelight.control.catalog import Model, is_hub_id, list_models
+from safelight.control.tables import RegisteredModel
+from safelight.errors import Conflict, InvalidRequest
+from safelight.model_spec import read_model_spec
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
+
+
+def register_model(
+    session: Session, *, name: str, path: str, version: str | None = None, description: str = ""
+) -> Model:
+    """Add a model; without a version, the next one. Raises InvalidRequest, Conflict or ModelLoadError."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"model name {name!r} is not possible: lower-case letters, digits, dots, dashes and underscores",
+            field="name",
+        )
+    if name in {model.name for model in list_models()}:
+        raise Conflict(f"'{name}' is a model of the catalogue; choose another name")
+    versions = [row.version for row in session.scalars(select(RegisteredModel).where(RegisteredModel.name == name))]
+    version = version or str(max((int(each) for each in versions if each.isdecimal()), default=0) + 1)
+    if version in versions:
+        raise Conflict(f"model '{name}' has a version {version} already; versions never change, so give another one")
+    row = RegisteredModel(name=name, version=version, path=_checked_path(path), description=description)
+    session.add(row)
+    session.flush()
+    return _model(row)
+
+
+def list_registered_models(session: Session) -> list[Model]:
+    """Oldest first."""
+    return [_model(row) for row in session.scalars(select(RegisteredModel).order_by(RegisteredModel.created_at))]
+
+
+def _checked_path(path: str) -> str:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        read_model_spec(folder)
+        return str(folder.resolve())
+    if is_hub_id(path):
+        return path
+    raise InvalidRequest(
+        f"path {path!r} is neither a folder on this machine nor a hub id such as org/name", field="path"
+    )
+
+
+def _model(row: RegisteredModel) -> Model:
+    is_folder = Path(row.path).is_absolute()
+    return Model(
+        name=row.name,
+        version=row.version,
+        folder=Path(row.path) if is_folder else None,
+        hub_id=None if is_folder else row.path,
+        provider="registered here",
+        description=row.description,
+    )

@@ -1,0 +1,113 @@
+"""Secrets at rest: encryption with rotating keys, and the 0600 files that hold keys and tokens.
+
+The newest key encrypts, all of them decrypt (`MultiFernet`). Rotation writes a new key first, re-encrypts every secret
+in one transaction, then drops the old keys: a crash in between leaves everything readable.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from safelight.control.tables import Connection, Deployment, Endpoint
+from safelight.errors import ConfigurationError
+
+KEY_FILE = "encryption-keys"
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
+
+
+class Cipher:
+    """Encrypts with the first of its keys, decrypts with any."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except ValueError as error:
+            raise ConfigurationError(f"an encryption key is not a Fernet key: {error}") from None
+
+    def encrypt(self, text: str) -> str:
+        return self._fernet.encrypt(text.encode("utf-8")).decode("ascii")
+
+    def decrypt(self, token: str) -> str:
+        """Raises ConfigurationError if none of the keys fits."""
+        try:
+            return self._fernet.decrypt(token).decode("utf-8")
+        except InvalidToken:
+            raise ConfigurationError(
+                f"a secret in the database was encrypted with a key that is not here; put back the file {KEY_FILE} of "
+                "the data directory, or the value of SAFELIGHT_ENCRYPTION_KEYS, that it was written with"
+            ) from None
+
+    def rotate(self, token: str) -> str:
+        """The same secret under the newest key."""
+        return self.encrypt(self.decrypt(token))
+
+
+def generate_key() -> str:
+    return Fernet.generate_key().decode("ascii")
+
+
+def read_keys(data_dir: Path, from_environment: str | None) -> list[str]:
+    """The encryption keys, newest first: from the environment, or from a file that is made if there is none."""
+    text = from_environment or read_or_create(data_dir / KEY_FILE, generate_key)
+    return text.replace(",", " ").split()
+
+
+def write_keys(data_dir: Path, keys: Sequence[str]) -> None:
+    _write_private(data_dir / KEY_FILE, "\n".join(keys))
+
+
+def read_admin_token(data_dir: Path) -> str:
+    """The administrator's token, made at the first start."""
+    return read_or_create(data_dir / ADMIN_TOKEN_FILE, lambda: secrets.token_urlsafe(32))
+
+
+def reencrypt_all(session: Session, cipher: Cipher) -> int:
+    """Put every secret under the newest key; how many there were."""
+    count = 0
+    for connection in session.scalars(select(Connection)):
+        connection.encrypted_credentials = cipher.rotate(connection.encrypted_credentials)
+        count += 1
+    for endpoint in session.scalars(select(Endpoint)):
+        endpoint.encrypted_primary_key = cipher.rotate(endpoint.encrypted_primary_key)
+        endpoint.encrypted_secondary_key = cipher.rotate(endpoint.encrypted_secondary_key)
+        endpoint.encrypted_token_key = cipher.rotate(endpoint.encrypted_token_key)
+        count += 3
+    for deployment in session.scalars(select(Deployment)):
+        if deployment.encrypted_environment is not None:
+            deployment.encrypted_environment = cipher.rotate(deployment.encrypted_environment)
+            count += 1
+    return count
+
+
+def read_or_create(path: Path, make: Callable[[], str]) -> str:
+    """The text of a private file; `make` fills it if it does not exist."""
+    try:
+        if not path.exists():
+            _write_private(path, make())
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read or made: {error.strerror}") from None
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(f"{path} is readable by others; run: chmod 600 {path}")
+    if not text:
+        raise ConfigurationError(f"{path} is empty; delete it to have a new one made")
+    return text
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write whole or not at all, readable by the owner only from the first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

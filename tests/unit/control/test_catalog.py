@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safelight.control.catalog import FLUX_SCHNELL, resolve_model
+from safelight.control.database import Database
+from safelight.control.models import list_registered_models, register_model
+from safelight.errors import Conflict, InvalidRequest, ModelNotFound
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/versions/1",
+        "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest",
+        "azureml:black-forest-labs-flux.1-schnell:1",
+        "azureml:black-forest-labs-flux.1-schnell@latest",
+        "black-forest-labs/FLUX.1-schnell",
+        "black-forest-labs-flux.1-schnell",
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/models/"
+        "black-forest-labs-flux.1-schnell/versions/1",
+    ],
+)
+def test_every_form_of_reference_finds_flux(reference: str) -> None:
+    assert resolve_model(reference).spec is FLUX_SCHNELL
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/versions/9", "has version 1"),
+        ("azureml://registries/HuggingFace/models/nothing/versions/1", "model create"),
+        ("azureml://registries/Other/models/sprite/versions/1", "model create"),
+        ("azureml:sprite@best", "label"),
+    ],
+)
+def test_a_reference_to_nothing_says_what_there_is(reference: str, message: str) -> None:
+    with pytest.raises(ModelNotFound, match=message):
+        resolve_model(reference)
+
+
+def test_a_registered_folder_is_found_by_name_version_and_label(database: Database, model_folder: Path) -> None:
+    with database.transaction() as session:
+        register_model(session, name="mine", path=str(model_folder))
+        second = register_model(session, name="mine", path=str(model_folder))
+        registered = list_registered_models(session)
+
+    assert second.version == "2"
+    assert resolve_model("azureml:mine:1", registered).version == "1"
+    assert resolve_model("azureml:mine@latest", registered).version == "2"
+    assert resolve_model("mine", registered).folder == model_folder.resolve()
+
+
+def test_a_registered_version_never_changes(database: Database) -> None:
+    with database.transaction() as session:
+        register_model(session, name="mine", path="org/name", version="3")
+
+        with pytest.raises(Conflict, match="never change"):
+            register_model(session, name="mine", path="org/other", version="3")
+
+
+@pytest.mark.parametrize(("name", "path"), [("Mine", "org/name"), ("mine", "/no/such/folder")])
+def test_a_model_that_makes_no_sense_is_not_registered(database: Database, name: str, path: str) -> None:
+    with database.transaction() as session, pytest.raises(InvalidRequest):
+        register_model(session, name=name, path=path)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from safelight.control.database import Database, open_database
+from safelight.control.tables import Base, RegisteredModel
+from safelight.errors import ConfigurationError
+
+
+def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
+    with database.transaction() as session:
+        differences = compare_metadata(MigrationContext.configure(session.connection()), Base.metadata)
+
+    assert differences == []
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    database.migrate()
+
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM alembic_version")) == 1
+
+
+def test_a_transaction_that_fails_leaves_nothing_behind(database: Database) -> None:
+    def fail_half_way() -> None:
+        with database.transaction() as session:
+            session.add(RegisteredModel(name="mine", version="1", path="/models/mine"))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+
+    with database.transaction() as session:
+        assert session.get(RegisteredModel, ("mine", "1")) is None
+
+
+def test_writers_wait_for_each_other_instead_of_failing(database: Database) -> None:
+    def write(version: int) -> None:
+        with database.transaction() as session:
+            _ = session.scalars(text("SELECT name FROM models")).all()
+            session.add(RegisteredModel(name="mine", version=str(version), path="/models/mine"))
+
+    threads = [threading.Thread(target=write, args=(version,)) for version in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    with database.transaction() as session:
+        assert session.scalar(text("SELECT count(*) FROM models")) == 8
+
+
+def test_sqlite_writes_ahead(tmp_path: Path) -> None:
+    database = open_database(None, tmp_path / "data")
+
+    with database.transaction() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.close()
+
+
+def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("this is no database, it is a text that is long enough to tell")
+
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        open_database(f"sqlite:///{tmp_path / 'file'}", tmp_path)
