@@ -39,6 +39,24 @@ def test_sharded_weights_are_loaded(folder: Path) -> None:
     assert (paint(engine) == expected).all()
 
 
+def test_files_and_names_as_in_the_published_checkpoints_are_loaded(folder: Path) -> None:
+    """FLUX.1-schnell was saved by older libraries: prefixed CLIP weights, vocab.json, both T5 embeddings."""
+    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    clip, t5 = folder / "text_encoder" / "model.safetensors", folder / "text_encoder_2" / "model.safetensors"
+    clip_weights = {f"text_model.{name}": weight for name, weight in load_file(clip).items()}
+    save_file(clip_weights | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, clip)
+    t5_weights = load_file(t5)
+    save_file(t5_weights | {"encoder.embed_tokens.weight": t5_weights["shared.weight"].clone()}, t5)
+    _save_tokenizer_as_vocabulary_and_merges(folder / "tokenizer")
+    _edit(
+        folder / "tokenizer_2" / "tokenizer_config.json", lambda config: config | {"tokenizer_class": "T5TokenizerFast"}
+    )
+
+    engine = load_engine(folder, device="cpu", dtype="float32")
+
+    assert (paint(engine) == expected).all()
+
+
 @pytest.mark.parametrize("name", ["transformer", "vae", "text_encoder", "text_encoder_2"])
 def test_a_missing_component_is_named(folder: Path, name: str) -> None:
     shutil.rmtree(folder / name)
@@ -134,6 +152,14 @@ def test_a_folder_of_another_pipeline_is_refused(folder: Path) -> None:
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def _save_tokenizer_as_vocabulary_and_merges(folder: Path) -> None:
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "tokenizer.json").unlink()
+    _edit(folder / "tokenizer_config.json", lambda config: config | {"do_lower_case": True, "errors": "replace"})
 
 
 def _split_into_shards(folder: Path) -> None:
