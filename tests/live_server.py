@@ -42,8 +42,10 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(deployment: FakeDeployment | None = None, **settings: object) -> Iterator[LiveServer]:
-    """Ready when the block begins, gone when it ends."""
+def live_server(
+    deployment: FakeDeployment | None = None, *, is_awaited: bool = True, **settings: object
+) -> Iterator[LiveServer]:
+    """Ready (or only alive, if not `is_awaited`) when the block begins, gone when it ends."""
     app = create_app(Settings(**settings), fake_dispatcher(deployment))  # type: ignore[arg-type]
     config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -52,7 +54,7 @@ def live_server(deployment: FakeDeployment | None = None, **settings: object) ->
         thread.start()
         live = LiveServer(listener.getsockname()[1], settings.get("api_key"))  # type: ignore[arg-type]
         try:
-            eventually(lambda: _is_ready(live))
+            eventually(lambda: _is_ok(live, "/health/ready" if is_awaited else "/health/live"))
             yield live
         finally:
             server.should_exit = True
@@ -74,8 +76,8 @@ def is_eventually(condition: Callable[[], bool], *, timeout_s: float) -> bool:
     return True
 
 
-def _is_ready(live: LiveServer) -> bool:
+def _is_ok(live: LiveServer, path: str) -> bool:
     try:
-        return httpx.get(f"{live.url}/health/ready", timeout=DEADLINE_S).status_code == 200
+        return httpx.get(f"{live.url}{path}", timeout=DEADLINE_S).status_code == 200
     except httpx.TransportError:
         return False

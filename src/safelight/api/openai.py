@@ -271,6 +271,7 @@ def to_generation_request(
 def render(result: GenerationResult, spec: ModelSpec) -> Response:
     """OpenAI's JSON."""
     request = result.request
+    negative_prompt = request.negative_prompt if request.is_guided else None
     body = ImagesResponse(
         created=int(time.time()),
         data=[
@@ -281,7 +282,7 @@ def render(result: GenerationResult, spec: ModelSpec) -> Response:
         size=f"{request.width}x{request.height}",
         usage=_usage(result, spec),
         warnings=warnings_of(result),
-        parameters={"model": spec.name, **parameters_in_force(request), "negative_prompt": request.negative_prompt},
+        parameters={"model": spec.name, **parameters_in_force(request), "negative_prompt": negative_prompt},
     )
     response = Response(body.model_dump_json(), media_type="application/json")
     for name, value in picture_headers(result):
