@@ -184,6 +184,7 @@ class FakeDeployment:
     max_concurrent_requests: int = 8
     max_queued_requests: int = 64
     first_backoff_s: float = 0.01
+    min_patience_s: float = 300.0
 
 
 def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
@@ -202,6 +203,7 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
             environment=dict(os.environ),
             command=fake_command(deployment.options),
             first_backoff_s=deployment.first_backoff_s,
+            min_patience_s=deployment.min_patience_s,
         )
         for index in range(deployment.num_replicas)
     ]

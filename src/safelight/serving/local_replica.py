@@ -57,6 +57,8 @@ STABLE_AFTER_S = 60.0
 """A replica that was ready for this long starts its back-off from the beginning."""
 MAX_FIRST_LOADS = 3
 """Deaths before it was ever ready: a model that never loads is not tried for ever."""
+MIN_PATIENCE_S = 300.0
+"""A replica that leaves a message unanswered for longer, and for twice a request's timeout, hangs: it is replaced."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 MAX_EVENTS = 256
@@ -78,6 +80,7 @@ class LocalReplica:
         environment: Mapping[str, str],
         command: Sequence[str] = COMMAND,
         first_backoff_s: float = 0.5,
+        min_patience_s: float = MIN_PATIENCE_S,
     ) -> None:
         self.name = name
         self.state = ReplicaState.STARTING
@@ -89,6 +92,8 @@ class LocalReplica:
         self._environment = environment
         self._command = command
         self._first_backoff_s = first_backoff_s
+        self._patience_s = min_patience_s
+        self._unanswered_since: float | None = None
         self._past_lives = Counters()
         self._this_life = Counters()
         self._ready_at: float | None = None
@@ -122,6 +127,7 @@ class LocalReplica:
             return
         ticket = next(self._tickets)
         events = self._events[ticket] = asyncio.Queue(MAX_EVENTS)
+        self._patience_s = max(self._patience_s, 2 * request.timeout_s)
         try:
             self._send(Submit(ticket, request, age_s))
             while True:
@@ -140,6 +146,8 @@ class LocalReplica:
         """Without waiting; `stream` sees to it that what is unsent stays bounded."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode_frame(message))
+            if self._unanswered_since is None:
+                self._unanswered_since = asyncio.get_running_loop().time()
 
     def _change(self, state: ReplicaState) -> None:
         if state is not self.state:
@@ -203,7 +211,7 @@ class LocalReplica:
                 writer.transport.abort()
                 raise
         try:
-            self.pid, self._writer = process.pid, writer
+            self.pid, self._writer, self._unanswered_since = process.pid, writer, None
             yield _Connection(process, reader)
         finally:
             self.pid, self._writer = None, None
@@ -232,13 +240,14 @@ class LocalReplica:
         self._change(ReplicaState.LOADING)
         self._send(self._load)
         await _expect(reader, Ready, timeout_s=LOAD_TIMEOUT_S)
-        self._was_ready = True
+        self._was_ready, self._unanswered_since = True, None
         self._ready_at = asyncio.get_running_loop().time()
         self._change(ReplicaState.READY)
 
     async def _relay(self, reader: asyncio.StreamReader) -> NoReturn:
         while True:
-            message = await read_message(reader, replica_messages)
+            message = await self._next_message(reader)
+            self._unanswered_since = None
             match message:
                 case StepDone():
                     self._pass_on(message.ticket, Step(message.image_index, message.index, message.of))
@@ -250,6 +259,24 @@ class LocalReplica:
                     self._this_life = message.counters
                 case _:
                     raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
+
+    async def _next_message(self, reader: asyncio.StreamReader) -> ReplicaMessage:
+        """Raises ReplicaLost if the replica has stopped answering."""
+        reading = asyncio.ensure_future(read_message(reader, replica_messages))
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=self._patience_s / 2)
+                if not reading.done() and self._silence_s() > self._patience_s:
+                    raise ReplicaLost(f"{self.name} did not answer for {self._silence_s():.0f} s")
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def _silence_s(self) -> float:
+        """How long a message has been unanswered; a replica that was asked nothing may be silent."""
+        if self._unanswered_since is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._unanswered_since
 
     def _pass_on(self, ticket: int, event: Event) -> None:
         events = self._events.get(ticket)

@@ -146,6 +146,7 @@ class ReplicaLoop:
                 self._accept(message)
             case Cancel(ticket=ticket):
                 self._drop(ticket)
+                self._report()
             case EncodedImage():
                 self._collect(message)
             case _:
@@ -261,6 +262,7 @@ class ReplicaLoop:
     def _fail(self, in_flight: InFlight, error: SafelightError) -> None:
         """End a request with an error; the siblings of the image that failed go with it."""
         self._drop(in_flight.ticket)
+        self._report()
         self._send(RequestFailed(in_flight.ticket, to_wire(error)))
 
     def _drop(self, ticket: int) -> None:
@@ -269,7 +271,6 @@ class ReplicaLoop:
             return  # it was done before the gateway's message came
         self._counters += Counters(steps_saved=in_flight.num_remaining_steps)
         self._forget(in_flight)
-        self._report()
 
     def _forget(self, in_flight: InFlight) -> None:
         del self._tickets[in_flight.ticket]

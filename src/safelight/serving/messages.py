@@ -46,7 +46,7 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Nobody waits for this request any more: drop it before the next transformer call. No answer is sent."""
+    """Nobody waits for this request any more: drop it before the next transformer call. Answered by Stats."""
 
     ticket: int
 

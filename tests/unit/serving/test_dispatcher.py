@@ -282,6 +282,24 @@ async def test_a_request_that_ends_every_replica_is_tried_twice_and_no_more() ->
         assert await dispatcher.generate(fake_request())
 
 
+async def test_a_replica_that_hangs_is_replaced(gate: Gate) -> None:
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)), min_patience_s=0.2)
+    async with running_dispatcher(deployment) as dispatcher:
+        with pytest.raises(DeadlineExceeded):
+            await dispatcher.generate(fake_request(timeout_s=0.1))
+
+        await until(lambda: dispatcher.snapshot().restarts == 1)
+        assert "did not answer" in dispatcher.snapshot().replicas[0].detail
+
+
+async def test_a_replica_that_has_nothing_to_do_may_be_silent() -> None:
+    async with running_dispatcher(FakeDeployment(min_patience_s=0.02)) as dispatcher:
+        await asyncio.sleep(0.2)  # ten times its patience
+
+        assert dispatcher.is_ready
+        assert dispatcher.snapshot().restarts == 0
+
+
 async def test_requests_that_wait_for_the_lost_replica_are_served_when_it_is_back(gate: Gate) -> None:
     async with running_dispatcher(gated(gate, max_concurrent_requests=1)) as dispatcher:
         running = await begin(dispatcher, fake_request(), gate)

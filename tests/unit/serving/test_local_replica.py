@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import socket
 import struct
@@ -236,3 +238,19 @@ async def test_the_real_replica_process_says_why_a_folder_cannot_be_loaded(tmp_p
             await dispatcher.wait_until_ready()
     finally:
         await dispatcher.stop()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("num_turns", [*range(1, 8), 20, 100])
+async def test_stopping_at_any_moment_of_the_start_leaves_nothing_behind(num_turns: int) -> None:
+    """Warnings are errors here: a socket that is not closed or a process that is not awaited fails the test."""
+    with _replica(fake_command()) as replica:
+        await replica.start()
+        for _ in range(num_turns):
+            await asyncio.sleep(0)
+
+        await replica.stop()
+
+    gc.collect()
+    assert replica.state == "stopped"
+    assert replica.pid is None
