@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from safelight.errors import ConfigurationError
@@ -42,7 +44,8 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "mps":
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch has none; fp32 is always right
+    # An older torch has none of these; fp32 is always right.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
