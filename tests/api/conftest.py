@@ -12,14 +12,31 @@ from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 
 
+@pytest.fixture(scope="session")
+def shared() -> Iterator[tuple[TestClient, FakeDispatcher]]:
+    """An app that keeps nothing between two requests but its metrics."""
+    dispatcher = FakeDispatcher()
+    with TestClient(create_app(Settings(), dispatcher)) as client:  # type: ignore[arg-type]
+        yield client, dispatcher
+
+
 @pytest.fixture
-def dispatcher() -> FakeDispatcher:
-    return FakeDispatcher()
+def dispatcher(shared: tuple[TestClient, FakeDispatcher]) -> FakeDispatcher:
+    """The dispatcher of `client` and of all that `connect` gives, as good as new."""
+    dispatcher = shared[1]
+    dispatcher.__init__()  # type: ignore[misc]
+    return dispatcher
+
+
+@pytest.fixture
+def client(shared: tuple[TestClient, FakeDispatcher], dispatcher: FakeDispatcher) -> TestClient:
+    """A client of the real app with default settings."""
+    return shared[0]
 
 
 @pytest.fixture
 def connect(dispatcher: FakeDispatcher) -> Iterator[Callable[..., TestClient]]:
-    """`connect(api_key="k")`: a client of the real app with these settings."""
+    """`connect(api_key="k")`: a client of a new app with these settings."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> TestClient:
@@ -27,8 +44,3 @@ def connect(dispatcher: FakeDispatcher) -> Iterator[Callable[..., TestClient]]:
             return stack.enter_context(TestClient(app))
 
         yield start
-
-
-@pytest.fixture
-def client(connect: Callable[..., TestClient]) -> TestClient:
-    return connect()

@@ -230,8 +230,11 @@ def test_parameters_in_the_url_are_checked_as_those_in_the_body(client: TestClie
     assert remedy in response.json()["error"]
 
 
-def test_parameters_in_both_places_are_refused(client: TestClient) -> None:
-    response = client.post("/?seed=1", json={"inputs": "a fox", "parameters": {"seed": 2}})
+@pytest.mark.parametrize(
+    "body", [{"inputs": "a fox", "parameters": {"seed": 2}}, {"inputs": {"prompt": "a fox", "seed": 2}}]
+)
+def test_parameters_in_both_places_are_refused(client: TestClient, body: Any) -> None:
+    response = client.post("/?seed=1", json=body)
 
     assert response.status_code == 400
     assert "in the URL and in the body" in response.json()["error"]

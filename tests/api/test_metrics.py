@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from safelight import errors
 from tests.api.fake_dispatcher import FakeDispatcher
+
+
+@pytest.fixture
+def client(connect: Callable[..., TestClient]) -> TestClient:
+    """Of an app that has counted nothing yet."""
+    return connect()
 
 
 def scrape(client: TestClient) -> dict[tuple[str, ...], float]:

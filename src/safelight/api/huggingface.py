@@ -97,7 +97,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
         media_type = negotiate(request.headers.get("accept", ""), OFFERS[request.url.path])
         body = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
         generation_request = to_generation_request(
-            _with_query(body, request),
+            _with_query(_with_inputs_unpacked(body), request),
             dispatcher.spec,
             id=request.state.generation_id,
             media_type=media_type,
@@ -115,7 +115,7 @@ def to_generation_request(
     body: Mapping[str, object], spec: ModelSpec, *, id: str, media_type: str, timeout_s: float
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest."""
-    parsed = validate(TextToImageBody, _with_inputs_unpacked(body))
+    parsed = validate(TextToImageBody, body)
     parameters = parsed.parameters or Parameters()
     width, height = _size(parameters)
     try:
@@ -178,7 +178,7 @@ def _with_inputs_unpacked(body: Mapping[str, object]) -> Mapping[str, object]:
 def _with_query(body: Mapping[str, object], request: Request) -> Mapping[str, object]:
     """Parameters in the URL stand in for a body without any."""
     names = list(request.query_params.keys())
-    if not names or isinstance(body.get("inputs"), dict):
+    if not names:
         return body
     if body.get("parameters"):
         raise InvalidRequest("parameters are given in the URL and in the body; send one of them", field=names[0][:64])
