@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -93,8 +93,8 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["Hugging Face"])
 
-    async def text_to_image(request: Request) -> Response:
-        media_type = negotiate(request.headers.get("accept", ""), OFFERS[request.url.path])
+    async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
+        media_type = negotiate(request.headers.get("accept", ""), offers)
         body = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
         generation_request = to_generation_request(
             _with_query(_with_inputs_unpacked(body), request),
@@ -106,8 +106,13 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
         result = await while_connected(request, dispatcher.generate(generation_request))
         return render(result, media_type)
 
-    for path in OFFERS:
-        router.add_api_route(path, text_to_image, methods=["POST"], **_documentation(path))
+    def add_route(path: str, offers: Sequence[str]) -> None:
+        @router.post(path, **_documentation(path))
+        async def text_to_image_here(request: Request) -> Response:
+            return await text_to_image(request, offers)
+
+    for path, offers in OFFERS.items():
+        add_route(path, offers)
     return router
 
 
