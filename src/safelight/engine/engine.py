@@ -26,6 +26,8 @@ from safelight.generation import Generation
 from safelight.model_spec import ModelSpec, read_model_spec
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
+SEED_PERIOD = 2**32
+"""torch's CPU generator reads the low 32 bits of a seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,9 @@ class Engine:
         """Encode its prompts and draw its noise: afterwards it can join any batch of its `batch_key`."""
         started_at = time.perf_counter()
         request = generation.request
-        prompts = self._encode_prompts(generation)
+        prompts, warnings = self._prompt_encoder.encode_request(request)
+        if generation.seed >= SEED_PERIOD:
+            warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
         generator = torch.Generator("cpu").manual_seed(generation.seed)
         latents = denoise.pack_latents(self._draw_noise(generation, generator))
         noise_scheduler = build_noise_scheduler(
@@ -96,6 +100,7 @@ class Engine:
         self._denoising[generation] = _Denoising(
             latents=latents, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator
         )
+        generation.warnings += warnings
         generation.num_steps = noise_scheduler.num_calls
         generation.num_text_tokens = prompts[0].num_tokens
         generation.batch_key = (request.width, request.height, self.spec.max_sequence_length)
@@ -140,16 +145,6 @@ class Engine:
             prompt_cache_hits=self._prompt_encoder.cache.hits,
             prompt_cache_misses=self._prompt_encoder.cache.misses,
         )
-
-    def _encode_prompts(self, generation: Generation) -> tuple[PromptEmbeds, ...]:
-        request = generation.request
-        texts = {"prompt": request.prompt}
-        if request.is_guided and request.negative_prompt is not None:
-            texts["negative_prompt"] = request.negative_prompt
-        prompts = {field: self._prompt_encoder.encode(text) for field, text in texts.items()}
-        for field, embeds in prompts.items():
-            generation.warnings += self._prompt_encoder.truncation_warnings(field, embeds)
-        return tuple(prompts.values())
 
     def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
         latents = torch.cat([self._denoising[generation].latents for generation in batch])

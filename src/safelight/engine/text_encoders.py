@@ -9,6 +9,7 @@ from torch import Tensor
 
 from safelight.engine.components import Components
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
+from safelight.generation import GenerationRequest
 
 
 class PromptEncoder:
@@ -22,8 +23,17 @@ class PromptEncoder:
         )
         self.cache = cache
 
-    def encode(self, prompt: str) -> PromptEmbeds:
-        """The embeddings of one prompt, on the components' device; from the cache if they are there."""
+    def encode_request(self, request: GenerationRequest) -> tuple[tuple[PromptEmbeds, ...], list[str]]:
+        """The prompt's embeddings, after them the negative prompt's if guidance runs; and what could not be read."""
+        texts = {"prompt": request.prompt}
+        if request.is_guided and request.negative_prompt is not None:
+            texts["negative_prompt"] = request.negative_prompt
+        prompts = {field: self._encode_once(text) for field, text in texts.items()}
+        warnings = [warning for field, embeds in prompts.items() for warning in self._truncations(field, embeds)]
+        return tuple(prompts.values()), warnings
+
+    def _encode_once(self, prompt: str) -> PromptEmbeds:
+        """From the cache if it is there."""
         key = (prompt, self._max_sequence_length)
         embeds = self.cache.get(key)
         if embeds is None:
@@ -31,7 +41,7 @@ class PromptEncoder:
             self.cache.put(key, embeds)
         return embeds
 
-    def truncation_warnings(self, field: str, embeds: PromptEmbeds) -> list[str]:
+    def _truncations(self, field: str, embeds: PromptEmbeds) -> list[str]:
         """One sentence for each encoder that did not read the whole prompt; `field` is prompt or negative_prompt."""
         warnings = []
         if embeds.num_dropped_tokens:

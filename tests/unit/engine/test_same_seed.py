@@ -131,6 +131,13 @@ def test_a_restarted_engine_paints_the_same_picture(engine: Engine, tiny_flux_fo
     _assert_same_picture(paint(restarted), paint(engine))
 
 
+def test_a_seed_beyond_32_bits_says_which_seed_it_repeats(engine: Engine) -> None:
+    generation = start(engine, seed=2**32 + 7)
+
+    assert generation.warnings == ["seed 4294967303 paints the same image as seed 7"]
+    _assert_same_picture(finish(engine, generation), paint(engine, seed=7))
+
+
 def test_another_seed_paints_another_picture(engine: Engine) -> None:
     assert not np.array_equal(paint(engine, seed=7), finish(engine, start(engine, seed=8)))
 
