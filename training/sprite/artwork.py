@@ -39,12 +39,13 @@ def icons() -> tuple[Pixels, ...]:
 @cache
 def icon_at(index: int, side: int) -> Pixels:
     """The icon with its longer side scaled to `side`, colour premultiplied by alpha."""
-    pixels = icons()[index].astype(np.float32)
-    pixels[..., :3] *= pixels[..., 3:] / 255
-    scale = side / max(pixels.shape[:2])
-    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    image = Image.fromarray(pixels.round().astype(np.uint8))
-    return np.asarray(image.resize(size, Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR))
+    icon = icons()[index]
+    scale = side / max(icon.shape[:2])
+    size = (max(1, round(icon.shape[1] * scale)), max(1, round(icon.shape[0] * scale)))
+    resample = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BILINEAR
+    scaled = np.asarray(Image.fromarray(icon).resize(size, resample)).astype(np.uint16)
+    scaled[..., :3] = (scaled[..., :3] * scaled[..., 3:] + 127) // 255
+    return scaled.astype(np.uint8)
 
 
 @cache

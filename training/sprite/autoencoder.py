@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.sprite.artwork import Pixels
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import draw, random_scene
@@ -38,7 +39,7 @@ def new_autoencoder(channels: int = 48) -> AutoencoderTiny:
         decoder_block_out_channels=widths,
         num_encoder_blocks=(0, 1, 2, 3, 4),
         num_decoder_blocks=(4, 4, 3, 2, 0),
-    ).to(memory_format=torch.channels_last)
+    ).to(device(), memory_format=torch.channels_last)
 
 
 def load_autoencoder() -> AutoencoderTiny:
@@ -80,12 +81,12 @@ def held_out_psnr(autoencoder: AutoencoderTiny, count: int, side: int = 256) -> 
 def to_tensor(pictures: list[Pixels]) -> Tensor:
     """Pictures as a batch of values from -1 to 1, channels last in memory."""
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    return batch.float().div(127.5).sub(1)
+    return batch.to(device()).float().div(127.5).sub(1)
 
 
 @torch.no_grad()
 def _psnr(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         restored = autoencoder.decoder(autoencoder.encoder(pictures)).float().clamp(-1, 1)
     error = ((restored - pictures) / 2).square().flatten(1).mean(1)
     return -10 * torch.log10(error)
@@ -104,9 +105,9 @@ def _crop(picture: Pixels, random: Random) -> Pixels:
 
 
 def _train_step(autoencoder: AutoencoderTiny, chosen: list[torch.optim.Optimizer], pictures: Tensor) -> float:
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         latents = autoencoder.encoder(pictures)
-        strength = torch.rand(len(latents), 1, 1, 1) * 0.25
+        strength = torch.rand(len(latents), 1, 1, 1, device=latents.device) * 0.25
         restored = autoencoder.decoder(latents + strength * torch.randn_like(latents))
     error = restored.float() - pictures
     loss = error.abs().mean() + 2 * error.square().mean() + 0.01 * _distance_from_normal(latents.float())

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.sprite.devices import device
 from training.sprite.paths import work_folder
 
 
@@ -38,7 +39,7 @@ def save(path: Path, state: dict[str, object]) -> None:
 
 
 def load(path: Path) -> dict[str, object]:
-    state: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, object] = torch.load(path, map_location=device(), weights_only=True)
     return state
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.sprite.captions import caption
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.devices import device, mixed_precision
 from training.sprite.flow import Batch, descend, encoded_text, load_transformer, velocity
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
@@ -79,10 +80,10 @@ def solve(
     schedule: Schedule,
 ) -> Tensor:  # fmt: skip
     """Euler's steps from noise to picture, guided away from what an empty caption would give."""
-    sigmas = torch.linspace(1, 0, schedule.teacher_steps + 1)
+    sigmas = torch.linspace(1, 0, schedule.teacher_steps + 1, device=noise.device)
     latents = noise
     for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             said = velocity(transformer, latents, now.expand(len(noise)), text, GRID).float()
             unsaid = velocity(transformer, latents, now.expand(len(noise)), silence, GRID).float()
         latents = latents + (then - now) * torch.lerp(unsaid, said, schedule.guidance)
@@ -105,11 +106,11 @@ def _draw_file(teacher: FluxTransformer2DModel, encoders: TextEncoders, schedule
     silence = encoded_text(encoders, [""])
     found = []
     for start in range(0, PAIRS_PER_FILE, 64):
-        text, part = encoded_text(encoders, texts[start : start + 64]), noise[start : start + 64]
+        text, part = encoded_text(encoders, texts[start : start + 64]), noise[start : start + 64].to(device())
         nothing = (silence[0].expand(len(part), -1, -1), silence[1].expand(len(part), -1))
         found.append(solve(teacher, part, text, nothing, schedule))
     part_file = _path(number).with_suffix(".part.npz")
-    np.savez(part_file, noise=noise.half().numpy(), latents=torch.cat(found).half().numpy(), texts=json.dumps(texts))
+    np.savez(part_file, noise=noise.half().numpy(), latents=torch.cat(found).half().cpu().numpy(), texts=json.dumps(texts))
     part_file.rename(_path(number))
 
 
@@ -126,14 +127,14 @@ def _open(number: int) -> Pairs:
 def _batch(schedule: Schedule, step: int) -> tuple[Tensor, Batch]:
     random = Random(f"distil {schedule.seed} {step}")
     rows = [(_open(random.randrange(schedule.files)), random.randrange(PAIRS_PER_FILE)) for _ in range(schedule.batch)]
-    noise = torch.from_numpy(np.stack([pairs.noise[row] for pairs, row in rows])).float()
-    latents = torch.from_numpy(np.stack([pairs.latents[row] for pairs, row in rows])).float()
+    noise = torch.from_numpy(np.stack([pairs.noise[row] for pairs, row in rows])).to(device()).float()
+    latents = torch.from_numpy(np.stack([pairs.latents[row] for pairs, row in rows])).to(device()).float()
     return noise, Batch(latents, [pairs.texts[row] for pairs, row in rows], GRID)
 
 
 def _sigmas(schedule: Schedule) -> Tensor:
-    is_first = torch.rand(schedule.batch) < schedule.first_step_share
-    return torch.where(is_first, 1.0, torch.rand(schedule.batch))
+    anywhere = torch.rand(schedule.batch, device=device())
+    return torch.where(torch.rand_like(anywhere) < schedule.first_step_share, 1.0, anywhere)
 
 
 def _path(number: int) -> Path:

@@ -65,11 +65,11 @@ def build_pipeline() -> FluxPipeline:
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=_autoencoder().bfloat16(),
-        text_encoder=encoders.clip.bfloat16(),
+        text_encoder=encoders.clip.cpu().bfloat16(),
         tokenizer=clip_tokenizer(),
-        text_encoder_2=encoders.t5.bfloat16(),
+        text_encoder_2=encoders.t5.cpu().bfloat16(),
         tokenizer_2=t5_tokenizer(),
-        transformer=_transformer().bfloat16(),
+        transformer=_transformer().cpu().bfloat16(),
     )
 
 
@@ -77,7 +77,7 @@ def _autoencoder() -> AutoencoderTiny:
     norm = normalisation() if is_normalised() else Normalisation(1.0, 0.0)
     trained = load_autoencoder() if _is_trained(AUTOENCODER) else new_autoencoder()
     trained.register_to_config(scaling_factor=norm.scale, shift_factor=norm.shift)
-    return trained.to(memory_format=torch.contiguous_format)
+    return trained.to("cpu", memory_format=torch.contiguous_format)
 
 
 def _transformer() -> FluxTransformer2DModel:

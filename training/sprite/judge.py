@@ -16,6 +16,7 @@ from training.sprite.artwork import Pixels
 from training.sprite.autoencoder import to_tensor
 from training.sprite.captions import RELATIONS
 from training.sprite.checkpoints import load, log, resume_optimizers, save
+from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.places import BACKGROUNDS
@@ -79,7 +80,7 @@ class Judge(nn.Module):
 
 
 def load_judge() -> Judge:
-    judge = Judge()
+    judge = Judge().to(device())
     judge.load_state_dict(load(work_folder() / CHECKPOINT)["weights"])
     return judge.eval().requires_grad_(False)
 
@@ -96,7 +97,7 @@ def verdicts(judge: Judge, pictures: list[Pixels]) -> list[Verdict]:
 
 def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
-    judge = Judge().to(memory_format=torch.channels_last)
+    judge = Judge().to(device(), memory_format=torch.channels_last)
     chosen = optimizers(judge, schedule.peak, weight_decay=0.01)
     step, started = _resume(judge, chosen), time.time()
     first = step
@@ -149,8 +150,8 @@ def _seen(pictures: list[Pixels]) -> Tensor:
 def _train_step(judge: Judge, chosen: list[torch.optim.Optimizer], random: Random, count: int) -> float:
     scenes = [random_scene(random) for _ in range(count)]
     pictures = _roughened(_seen([draw(scene, 2 * SIDE, 2 * SIDE, random) for scene in scenes]), random)
-    expected = torch.tensor([_labels(scene) for scene in scenes])
-    with torch.autocast("cpu", torch.bfloat16):
+    expected = torch.tensor([_labels(scene) for scene in scenes], device=device())
+    with mixed_precision():
         answers = judge(pictures.contiguous(memory_format=torch.channels_last))
     loss = torch.stack([cross_entropy(answer.float(), expected[:, i]) for i, answer in enumerate(answers)]).sum()
     loss.backward()

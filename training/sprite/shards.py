@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training.sprite.autoencoder import load_autoencoder, to_tensor
 from training.sprite.checkpoints import log
+from training.sprite.devices import mixed_precision
 from training.sprite.paths import work_folder
 from training.sprite.scenes import Scene, draw, random_scene
 
@@ -118,9 +119,9 @@ def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
 
 @torch.no_grad()
 def _encoded(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         latents: Tensor = autoencoder.encoder(pictures.contiguous(memory_format=torch.channels_last))
-    return latents.float()
+    return latents.float().cpu()
 
 
 def _save(number: int, latents: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from training.sprite.captions import LABEL_COUNTS, SILENCE, Said, caption
 from training.sprite.checkpoints import load, log, resume_optimizers, save
+from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import random_scene
@@ -45,7 +46,9 @@ class TextEncoders(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """What FluxPipeline passes to the transformer: T5's hidden states and CLIP's pooled vector."""
-        return self.t5(t5_ids(texts))[0], self.clip(_without_padding(clip_ids(texts))).pooler_output
+        where = self.clip.device
+        pooled = self.clip(_without_padding(clip_ids(texts)).to(where)).pooler_output
+        return self.t5(t5_ids(texts).to(where))[0], pooled
 
 
 def _without_padding(ids: Tensor) -> Tensor:
@@ -69,14 +72,14 @@ class Heads(nn.Module):
 
 
 def load_text_encoders() -> TextEncoders:
-    encoders = TextEncoders()
+    encoders = TextEncoders().to(device())
     encoders.load_state_dict(load(work_folder() / CHECKPOINT)["encoders"])
     return encoders.eval().requires_grad_(False)
 
 
 def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
-    encoders, heads = TextEncoders(), Heads()
+    encoders, heads = TextEncoders().to(device()), Heads().to(device())
     both = nn.ModuleList([encoders, heads])
     chosen = optimizers(both, schedule.peak, weight_decay=0.01)
     step, started = _resume(encoders, heads, chosen), time.time()
@@ -98,7 +101,7 @@ def accuracy(encoders: TextEncoders, heads: Heads, count: int = 1024) -> dict[st
     """The share of unseen captions of which each label, and every label, is read rightly."""
     random = Random("held-out captions")
     said = [caption(random_scene(random), random) for _ in range(count)]
-    expected = torch.tensor([one.labels for one in said])
+    expected = torch.tensor([one.labels for one in said], device=device())
     by_t5, by_clip = heads(*encoders([one.text for one in said]))
     figures = {}
     for name, answers in (("t5", by_t5), ("clip", by_clip)):
@@ -110,11 +113,11 @@ def accuracy(encoders: TextEncoders, heads: Heads, count: int = 1024) -> dict[st
 
 def _train_step(both: nn.ModuleList, chosen: list[torch.optim.Optimizer], batch: list[Said]) -> float:
     encoders, heads = both
-    expected = torch.tensor([said.labels for said in batch])
-    with torch.autocast("cpu", torch.bfloat16):
+    expected = torch.tensor([said.labels for said in batch], device=device())
+    with mixed_precision():
         hidden, pooled = encoders([said.text for said in batch])
     answers = [*heads(hidden.float(), pooled.float())]
-    loss = sum((_loss(answer, expected) for answer in answers), torch.zeros(())) + 1e-3 * _size(hidden, pooled)
+    loss = sum((_loss(answer, expected) for answer in answers), torch.zeros((), device=device())) + 1e-3 * _size(hidden, pooled)
     loss.backward()
     nn.utils.clip_grad_norm_(both.parameters(), 1.0)
     for optimizer in chosen:
