@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from safelight.errors import GenerationCancelled, ModelLoadError, NotReady, Overloaded, SafelightError
+from safelight.serving.admission import Admission
+from safelight.serving.replica import Replica, ReplicaState
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass(eq=False)
+class StillReplica:
+    """All that admission asks of a replica."""
+
+    name: str = "replica 0"
+    state: ReplicaState = ReplicaState.READY
+    error: SafelightError | None = None
+
+
+def admission(*replicas: StillReplica, places: int = 1, queue: int = 10) -> Admission:
+    return Admission(cast("list[Replica]", list(replicas)), max_concurrent_requests=places, max_queued_requests=queue)
+
+
+async def settle(door: Admission, *, queued: int) -> None:
+    while door.num_queued != queued:  # noqa: ASYNC110  turns of the event loop, not time
+        await asyncio.sleep(0)
+
+
+async def test_places_go_to_the_least_loaded_replica_that_is_ready() -> None:
+    one, other, loading = StillReplica("a"), StillReplica("b"), StillReplica("c", ReplicaState.LOADING)
+    door = admission(one, other, loading, places=2)
+
+    places = [await door.acquire() for _ in range(4)]
+
+    assert places == [one, other, one, other]
+
+
+async def test_retry_after_is_the_time_that_the_queue_takes_at_the_measured_pace() -> None:
+    door = admission(StillReplica("a"), StillReplica("b"), places=2, queue=7)
+    door.observe(6.0)
+    for _ in range(4):
+        await door.acquire()
+    waiting = [asyncio.create_task(door.acquire()) for _ in range(7)]
+    await settle(door, queued=7)
+
+    with pytest.raises(Overloaded) as refusal:
+        door.check()
+
+    assert refusal.value.retry_after_s == 12  # 8 turns of 6 s in 4 places
+    for each in waiting:
+        each.cancel()
+
+
+async def test_without_a_queue_a_request_that_finds_no_place_is_refused() -> None:
+    door = admission(StillReplica(), queue=0)
+    await door.acquire()
+
+    with pytest.raises(Overloaded):
+        await door.acquire()
+
+
+async def test_a_place_that_was_given_to_a_cancelled_request_goes_to_the_next() -> None:
+    """Both in the same turn of the event loop: the place was given, and the task does not know it yet."""
+    door = admission(StillReplica())
+    replica = await door.acquire()
+    leaving, staying = asyncio.create_task(door.acquire()), asyncio.create_task(door.acquire())
+    await settle(door, queued=2)
+
+    door.release(replica)
+    leaving.cancel()
+
+    assert await staying is replica
+    assert (door.num_running, door.num_queued) == (1, 0)
+
+
+async def test_a_rerun_goes_to_the_head_of_the_line() -> None:
+    door = admission(StillReplica(), queue=1)
+    replica = await door.acquire()
+    waiting = asyncio.create_task(door.acquire())
+    await settle(door, queued=1)
+    rerun = asyncio.create_task(door.acquire(is_rerun=True))
+    await settle(door, queued=2)
+
+    door.release(replica)
+    await rerun
+
+    assert not waiting.done()
+    door.release(replica)
+    await waiting
+
+
+async def test_those_who_wait_are_told_when_the_last_replica_has_failed() -> None:
+    replica = StillReplica()
+    door = admission(replica)
+    await door.acquire()
+    waiting = asyncio.create_task(door.acquire())
+    await settle(door, queued=1)
+
+    replica.state, replica.error = ReplicaState.FAILED, ModelLoadError("no file")
+    door.wake()
+
+    with pytest.raises(NotReady, match="no file"):
+        await waiting
+
+
+async def test_a_closed_door_refuses_the_new_and_keeps_the_line() -> None:
+    door = admission(StillReplica())
+    replica = await door.acquire()
+    waiting = asyncio.create_task(door.acquire())
+    await settle(door, queued=1)
+
+    door.close(NotReady("shutting down"))
+
+    with pytest.raises(NotReady, match="shutting down"):
+        door.check()
+    door.release(replica)
+    assert await waiting is replica
+
+
+async def test_ending_the_line_ends_all_that_wait() -> None:
+    door = admission(StillReplica())
+    await door.acquire()
+    waiting = asyncio.create_task(door.acquire())
+    await settle(door, queued=1)
+
+    door.refuse_waiting(GenerationCancelled("shutting down"))
+
+    with pytest.raises(GenerationCancelled):
+        await waiting
