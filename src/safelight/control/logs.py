@@ -1,0 +1,49 @@
+"""What a deployment has to tell: one file for the fetching of its model, one for its server, in the data directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from pathlib import Path
+from typing import Literal
+
+from safelight.control.tables import utc_now
+
+Container = Literal["StorageInitializer", "InferenceServer"]
+CONTAINERS: tuple[Container, ...] = ("StorageInitializer", "InferenceServer")
+DEFAULT_TAIL = 5000
+
+
+class DeploymentLogs:
+    """The logs of all deployments."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, endpoint_name: str, deployment_name: str) -> DeploymentLog:
+        return DeploymentLog(self._folder / endpoint_name.lower() / deployment_name.lower())
+
+
+class DeploymentLog:
+    """The log of one deployment. Lines are short and rare, so writing one does not leave the event loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, message: str, container: Container = "InferenceServer") -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self._folder / f"{container}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {message}\n")
+
+    def read(self, container: Container | None = None, *, tail: int = DEFAULT_TAIL) -> str:
+        """The last lines: of one container, or of both in the order of their work."""
+        lines: deque[str] = deque(maxlen=max(tail, 0))
+        for each in CONTAINERS if container is None else (container,):
+            path = self._folder / f"{each}.log"
+            if path.exists():
+                with path.open(encoding="utf-8") as file:
+                    lines.extend(file)
+        return "".join(lines)
+
+    def delete(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,341 @@
+"""Makes replicas match the database: takes up operations in progress, and after a restart brings back what served.
+
+    operation in the database -> plan (model, secrets) -> fetch -> start -> publish -> record -> stop what was before
+
+Each step may be repeated: a server that is killed anywhere finds the operation still in progress and takes it up again,
+with what was applied before serving until the new replicas are ready. Serving is seen through two Protocols.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy.orm import Session
+
+from safelight.control.catalog import Model, resolve_model
+from safelight.control.database import Database
+from safelight.control.deployments import (
+    AppliedDeployment,
+    DeploymentSpec,
+    desired_spec,
+    get_deployment,
+    list_applied,
+    list_deployments,
+    record_applied,
+    record_failure,
+)
+from safelight.control.endpoints import get_endpoint, list_endpoints
+from safelight.control.logs import DeploymentLog, DeploymentLogs
+from safelight.control.models import list_registered_models
+from safelight.control.operations import fail, get_operation, list_operations_in_progress, succeed
+from safelight.control.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
+from safelight.control.secrets import Cipher
+from safelight.control.tables import Endpoint, Operation, OperationKind, ProvisioningState
+from safelight.errors import EngineFailure, SafelightError
+
+logger = logging.getLogger(__name__)
+
+
+class Serving(Protocol):
+    """The replicas of one deployment."""
+
+    async def stop(self) -> None:
+        """Finish what was admitted, then end."""
+
+
+ServingT = TypeVar("ServingT", bound=Serving)
+ServingT_co = TypeVar("ServingT_co", bound=Serving, covariant=True)
+ServingT_contra = TypeVar("ServingT_contra", bound=Serving, contravariant=True)
+
+
+class ReplicaStarter(Protocol[ServingT_co]):
+    """What the reconciler asks of serving. Both raise SafelightError."""
+
+    async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
+        """The folder of a model that may have to be downloaded."""
+
+    async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServingT_co:
+        """Replicas that are ready to serve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointState:
+    """What the data plane needs to know of an endpoint."""
+
+    name: str
+    auth_mode: str
+    keys: tuple[str, ...] = field(repr=False)
+    token_key: str = field(repr=False)
+    traffic: Mapping[str, int]
+    mirror_traffic: Mapping[str, int]
+    deployment_names: frozenset[str]
+    """Those that have been ready once; while the server starts they may not be so yet."""
+
+
+class Routes(Protocol[ServingT_contra]):
+    """Where requests find endpoints."""
+
+    def publish(self, endpoint: EndpointState, serving: Mapping[str, ServingT_contra]) -> None:
+        """From now on requests for the endpoint go to these deployments."""
+
+    def remove(self, endpoint_name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """A deployment whose model and secrets are known."""
+
+    model: Model
+    spec: DeploymentSpec
+    environment: Mapping[str, str] = field(repr=False)
+
+
+class Reconciler(Generic[ServingT]):
+    """Owns every replica of every endpoint, and the tasks that start and stop them."""
+
+    def __init__(
+        self,
+        database: Database,
+        cipher: Cipher,
+        *,
+        starter: ReplicaStarter[ServingT],
+        routes: Routes[ServingT],
+        logs: DeploymentLogs,
+    ) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._starter = starter
+        self._routes = routes
+        self._logs = logs
+        self._serving: dict[tuple[str, str], ServingT] = {}
+        self._restoring: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._taken_up: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Publish every endpoint, begin to bring back what served, and take up what was in progress."""
+        for state in await asyncio.to_thread(self._read_endpoints):
+            self._routes.publish(state, {})
+        for applied in await asyncio.to_thread(self._read_what_served):
+            self._restoring[applied.endpoint_name, applied.name] = self._spawn(self._restore(applied))
+        self._spawn(self._take_up_operations())
+
+    def wake(self) -> None:
+        """There is a new operation in the database."""
+        self._changed.set()
+
+    async def wait_until_restored(self) -> None:
+        """Until everything that served before has been tried once."""
+        await asyncio.gather(*self._restoring.values())
+
+    async def stop(self) -> None:
+        """End all tasks and replicas. Operations in progress stay so; the next start takes them up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(serving.stop() for serving in self._serving.values()))
+        self._serving.clear()
+
+    async def publish(self, endpoint_name: str) -> None:
+        """Tell the data plane what the database says about an endpoint: its traffic and its keys."""
+        state = await asyncio.to_thread(self._read_endpoint, endpoint_name)
+        serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
+        self._routes.publish(state, serving)
+
+    async def _take_up_operations(self) -> None:
+        while True:
+            self._changed.clear()
+            for operation in await asyncio.to_thread(self._read_operations):
+                if operation.id not in self._taken_up:
+                    self._taken_up.add(operation.id)
+                    self._spawn(self._carry_out(operation))
+            await self._changed.wait()
+
+    async def _carry_out(self, operation: Operation) -> None:
+        """One operation from its row to its end. Whatever happens, it has an end."""
+        try:
+            await self._apply(operation)
+        except SafelightError as error:
+            await asyncio.to_thread(self._record_failure, operation, error)
+        except Exception:  # the endpoint would stay locked for ever
+            logger.exception("operation %s on endpoint %s", operation.id, operation.endpoint_name)
+            await asyncio.to_thread(
+                self._record_failure, operation, EngineFailure("an internal error; see the server's log")
+            )
+        finally:
+            self._taken_up.discard(operation.id)
+
+    async def _apply(self, operation: Operation) -> None:
+        endpoint_name, name = operation.endpoint_name, operation.deployment_name
+        if name is None:
+            if operation.kind is OperationKind.DELETE:
+                await self._delete_endpoint(operation)
+            else:
+                await self.publish(endpoint_name)
+                await asyncio.to_thread(self._record_endpoint, operation)
+            return
+        if (restoring := self._restoring.pop((endpoint_name, name), None)) is not None:
+            await restoring
+        if operation.kind is OperationKind.DELETE:
+            await self._delete_deployment(operation, name)
+        else:
+            await self._deploy(operation, name)
+
+    async def _deploy(self, operation: Operation, name: str) -> None:
+        """Start new replicas, switch to them, then end the old ones: no request fails in between."""
+        endpoint_name = operation.endpoint_name
+        log = self._logs.of(endpoint_name, name)
+        plan = await asyncio.to_thread(self._plan, endpoint_name, name)
+        log.write(f"{operation.kind} of deployment '{name}' with {plan.model.uri}", "StorageInitializer")
+        folder = plan.model.folder or await self._starter.fetch(plan.model, plan.environment, log)
+        applied = AppliedDeployment(
+            endpoint_name=endpoint_name, name=name, spec=plan.spec, folder=folder, environment=plan.environment
+        )
+        serving = await self._starter.start(applied, log)
+        before = self._serving.get((endpoint_name, name))
+        self._serving[endpoint_name, name] = serving
+        await self.publish(endpoint_name)
+        await asyncio.to_thread(self._record_deployment, operation, applied)
+        log.write("ready")
+        if before is not None:
+            await before.stop()
+
+    async def _restore(self, applied: AppliedDeployment) -> None:
+        """Bring back a deployment that served before a restart; needs neither network nor connection."""
+        log = self._logs.of(applied.endpoint_name, applied.name)
+        log.write("the server has started again")
+        try:
+            serving = await self._starter.start(applied, log)
+        except SafelightError as error:
+            logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
+            log.write(f"failed: {error.message}")
+            await asyncio.to_thread(self._record_lost, applied, error)
+            return
+        self._serving[applied.endpoint_name, applied.name] = serving
+        await self.publish(applied.endpoint_name)
+        log.write("ready")
+
+    async def _delete_deployment(self, operation: Operation, name: str) -> None:
+        serving = self._serving.pop((operation.endpoint_name, name), None)
+        await self.publish(operation.endpoint_name)
+        if serving is not None:
+            await serving.stop()
+        await asyncio.to_thread(self._forget_deployment, operation, name)
+        self._logs.of(operation.endpoint_name, name).delete()
+
+    async def _delete_endpoint(self, operation: Operation) -> None:
+        name = operation.endpoint_name
+        self._routes.remove(name)
+        restoring = [task for (endpoint, _), task in self._restoring.items() if endpoint == name]
+        await asyncio.gather(*restoring)
+        self._routes.remove(name)
+        keys = [key for key in self._serving if key[0] == name]
+        await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
+        await asyncio.to_thread(self._forget_endpoint, operation)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # What follows blocks, and runs in a thread: each is one transaction.
+
+    def _read_operations(self) -> Sequence[Operation]:
+        with self._database.transaction() as session:
+            return list_operations_in_progress(session)
+
+    def _read_endpoints(self) -> list[EndpointState]:
+        with self._database.transaction() as session:
+            return [self._state(session, endpoint) for endpoint in list_endpoints(session)]
+
+    def _read_endpoint(self, name: str) -> EndpointState:
+        with self._database.transaction() as session:
+            return self._state(session, get_endpoint(session, name))
+
+    def _read_what_served(self) -> list[AppliedDeployment]:
+        """But not what is being deleted."""
+        with self._database.transaction() as session:
+            doomed = {
+                (operation.endpoint_name, operation.deployment_name)
+                for operation in list_operations_in_progress(session)
+                if operation.kind is OperationKind.DELETE
+            }
+            return [
+                each
+                for each in list_applied(session, self._cipher)
+                if not doomed & {(each.endpoint_name, each.name), (each.endpoint_name, None)}
+            ]
+
+    def _state(self, session: Session, endpoint: Endpoint) -> EndpointState:
+        decrypt = self._cipher.decrypt
+        applied = (each.name for each in list_deployments(session, endpoint.name) if each.applied_folder is not None)
+        return EndpointState(
+            name=endpoint.name,
+            auth_mode=endpoint.auth_mode,
+            keys=(decrypt(endpoint.encrypted_primary_key), decrypt(endpoint.encrypted_secondary_key)),
+            token_key=decrypt(endpoint.encrypted_token_key),
+            traffic=endpoint.traffic,
+            mirror_traffic=endpoint.mirror_traffic,
+            deployment_names=frozenset(applied),
+        )
+
+    def _plan(self, endpoint_name: str, name: str) -> _Plan:
+        with self._database.transaction() as session:
+            endpoint = get_endpoint(session, endpoint_name)
+            spec = desired_spec(get_deployment(session, endpoint_name, name))
+            model = resolve_model(spec.model, list_registered_models(session))
+            environment = dict(spec.environment_variables)
+            if model.is_gated:
+                environment.setdefault(HUB_TOKEN, GATED_MODEL_REFERENCE)
+            reader = f"endpoint {endpoint.name}, deployment {name}"
+            resolved = resolve_references(session, self._cipher, endpoint, environment, reader=reader)
+            return _Plan(model=model, spec=spec, environment=resolved)
+
+    def _record_endpoint(self, operation: Operation) -> None:
+        with self._database.transaction() as session:
+            get_endpoint(session, operation.endpoint_name).provisioning_state = ProvisioningState.SUCCEEDED
+            succeed(get_operation(session, operation.id))
+
+    def _record_deployment(self, operation: Operation, applied: AppliedDeployment) -> None:
+        with self._database.transaction() as session:
+            record_applied(get_deployment(session, applied.endpoint_name, applied.name), self._cipher, applied)
+            succeed(get_operation(session, operation.id))
+
+    def _record_lost(self, applied: AppliedDeployment, error: SafelightError) -> None:
+        with self._database.transaction() as session:
+            record_failure(get_deployment(session, applied.endpoint_name, applied.name), error)
+
+    def _record_failure(self, operation: Operation, error: SafelightError) -> None:
+        endpoint_name, name = operation.endpoint_name, operation.deployment_name
+        if name is not None:
+            self._logs.of(endpoint_name, name).write(f"{operation.kind} failed: {error.message}")
+        with self._database.transaction() as session:
+            fail(get_operation(session, operation.id), error)
+            if name is not None:
+                record_failure(get_deployment(session, endpoint_name, name), error)
+            else:
+                get_endpoint(session, endpoint_name).provisioning_state = ProvisioningState.FAILED
+
+    def _forget_deployment(self, operation: Operation, name: str) -> None:
+        with self._database.transaction() as session:
+            session.delete(get_deployment(session, operation.endpoint_name, name))
+            succeed(get_operation(session, operation.id))
+
+    def _forget_endpoint(self, operation: Operation) -> None:
+        with self._database.transaction() as session:
+            self._delete_rows(session, operation.endpoint_name)
+            succeed(get_operation(session, operation.id))
+
+    def _delete_rows(self, session: Session, endpoint_name: str) -> None:
+        for deployment in list_deployments(session, endpoint_name):
+            self._logs.of(endpoint_name, deployment.name).delete()
+            session.delete(deployment)
+        session.flush()
+        session.delete(get_endpoint(session, endpoint_name))

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from safelight.control.connections import ConnectionSpec, delete_connection, put_connection
+from safelight.control.database import Database
+from safelight.control.deployments import (
+    DeploymentBody,
+    DeploymentSpec,
+    delete_deployment,
+    desired_spec,
+    get_deployment,
+    put_deployment,
+)
+from safelight.control.endpoints import EndpointSpec, delete_endpoint, find_endpoint, get_endpoint, put_endpoint
+from safelight.control.logs import DeploymentLogs
+from safelight.control.operations import get_operation
+from safelight.control.reconciler import Reconciler
+from safelight.control.secret_references import ENFORCE_ACCESS
+from safelight.control.secrets import Cipher
+from safelight.control.tables import Operation, OperationStatus, ProvisioningState
+from safelight.errors import ModelLoadError
+from tests.fakes import until
+from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
+
+FLUX = EndpointSpec(name="flux", properties={ENFORCE_ACCESS: "enabled"})
+BLUE = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="sprite"))
+GATED = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="black-forest-labs/FLUX.1-schnell"))
+
+
+@dataclass
+class World:
+    """A database, the reconciler over it, and the fakes that it works with."""
+
+    database: Database
+    cipher: Cipher
+    logs: DeploymentLogs
+    starter: FakeStarter
+    routes: FakeRoutes
+    reconciler: Reconciler[FakeServing]
+
+    async def do(self, change: Callable[[Session], Operation | None]) -> Operation:
+        """A change and the operation that follows from it, to its end."""
+        with self.database.transaction() as session:
+            operation = change(session)
+        assert operation is not None
+        self.reconciler.wake()
+        await until(lambda: self.operation(operation.id).status is not OperationStatus.IN_PROGRESS)
+        return self.operation(operation.id)
+
+    def operation(self, id: str) -> Operation:
+        with self.database.transaction() as session:
+            return get_operation(session, id)
+
+    async def put_endpoint(self, spec: EndpointSpec = FLUX) -> Operation:
+        return await self.do(lambda session: put_endpoint(session, self.cipher, spec)[1])
+
+    async def put_deployment(self, body: DeploymentBody = BLUE) -> Operation:
+        return await self.do(lambda session: put_deployment(session, body)[1])
+
+
+@asynccontextmanager
+async def running(database: Database, cipher: Cipher, tmp_path: Path, starter: FakeStarter) -> AsyncIterator[World]:
+    logs, routes = DeploymentLogs(tmp_path / "logs"), FakeRoutes()
+    reconciler = Reconciler[FakeServing](database, cipher, starter=starter, routes=routes, logs=logs)
+    await reconciler.start()
+    try:
+        yield World(database, cipher, logs, starter, routes, reconciler)
+    finally:
+        await reconciler.stop()
+
+
+@pytest.fixture
+def run(
+    database: Database, cipher: Cipher, tmp_path: Path
+) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
+    """Runs a scenario with a fresh reconciler; call it again for a restart."""
+
+    def run(scenario: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            async with running(database, cipher, tmp_path, FakeStarter()) as world:
+                await scenario(world)
+
+        asyncio.run(main())
+
+    return run
+
+
+Run = Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]
+
+
+def test_a_deployment_is_started_published_and_recorded(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        operation = await world.put_deployment()
+
+        assert operation.status is OperationStatus.SUCCEEDED
+        assert world.routes.serving("flux")["blue"] is world.starter.started[0]
+        with world.database.transaction() as session:
+            assert get_deployment(session, "flux", "blue").provisioning_state is ProvisioningState.SUCCEEDED
+
+    run(scenario)
+
+
+def test_an_update_switches_before_it_stops_what_was(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        two = DeploymentSpec(model="sprite", instance_count=2)
+        await world.put_deployment(DeploymentBody(endpoint_name="flux", name="blue", spec=two))
+
+        before, after = world.starter.started
+        assert world.routes.serving("flux")["blue"] is after
+        assert after.deployment.spec.instance_count == 2
+        await until(lambda: before.is_stopped)
+
+    run(scenario)
+
+
+def test_a_failed_update_keeps_the_old_one_serving_and_says_why(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        world.starter.fails_with = ModelLoadError("vae/config.json is missing")
+        operation = await world.put_deployment()
+
+        (before,) = world.starter.started
+        assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "BadArgument")
+        assert world.routes.serving("flux")["blue"] is before
+        assert not before.is_stopped
+        assert "vae/config.json is missing" in world.logs.of("flux", "blue").read()
+        with world.database.transaction() as session:
+            deployment = get_deployment(session, "flux", "blue")
+        assert deployment.provisioning_state is ProvisioningState.FAILED
+        assert deployment.error_message == "vae/config.json is missing"
+
+    run(scenario)
+
+
+def test_after_a_restart_endpoints_serve_again_without_a_command(run: Run) -> None:
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+
+    async def after(world: World) -> None:
+        await world.reconciler.wait_until_restored()
+
+        assert world.routes.serving("flux")["blue"].deployment.spec == BLUE.spec
+
+    run(before)
+    run(after)
+
+
+def test_after_a_failed_update_a_restart_brings_back_what_served(run: Run) -> None:
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        world.starter.fails_with = ModelLoadError("no such file")
+        await world.put_deployment(
+            DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="sprite", instance_count=3))
+        )
+
+    async def after(world: World) -> None:
+        await world.reconciler.wait_until_restored()
+
+        assert world.routes.serving("flux")["blue"].deployment.spec.instance_count == 1
+
+    run(before)
+    run(after)
+
+
+def test_while_it_comes_back_a_deployment_is_known_but_not_ready(run: Run) -> None:
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+
+    async def after(world: World) -> None:
+        state, serving = world.routes.endpoints["flux"]
+
+        assert state.deployment_names == {"blue"}
+        assert serving == {}
+
+    run(before)
+    run(after)
+
+
+def test_a_gated_model_gets_its_token_from_the_connection_by_itself(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        with world.database.transaction() as session:
+            spec = ConnectionSpec(name="HuggingFaceTokenConnection", credentials={"HF_TOKEN": "hf_secret"})
+            put_connection(session, world.cipher, spec)
+        await world.put_endpoint()
+        await world.put_deployment(GATED)
+
+        assert world.starter.fetched == [("black-forest-labs-flux.1-schnell", {"HF_TOKEN": "hf_secret"})]
+        assert "hf_secret" not in world.logs.of("flux", "blue").read()
+
+    run(scenario)
+
+
+def test_a_gated_model_without_the_connection_fails_with_secrets_injection_error(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        operation = await world.put_deployment(GATED)
+
+        assert operation.error_code == "SecretsInjectionError"
+        assert "safelight connection create" in (operation.error_message or "")
+        assert world.starter.fetched == []
+
+    run(scenario)
+
+
+def test_a_restart_needs_neither_the_connection_nor_the_hub(run: Run) -> None:
+    async def before(world: World) -> None:
+        with world.database.transaction() as session:
+            spec = ConnectionSpec(name="HuggingFaceTokenConnection", credentials={"HF_TOKEN": "hf_secret"})
+            put_connection(session, world.cipher, spec)
+        await world.put_endpoint()
+        await world.put_deployment(GATED)
+        with world.database.transaction() as session:
+            delete_connection(session, "HuggingFaceTokenConnection")
+
+    async def after(world: World) -> None:
+        await world.reconciler.wait_until_restored()
+
+        assert world.starter.fetched == []
+        assert world.routes.serving("flux")["blue"].deployment.environment == {"HF_TOKEN": "hf_secret"}
+
+    run(before)
+    run(after)
+
+
+def test_deleting_a_deployment_stops_it_after_its_requests_are_sent_elsewhere(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        await world.do(lambda session: delete_deployment(session, "flux", "blue"))
+
+        assert world.routes.serving("flux") == {}
+        assert world.starter.started[0].is_stopped
+
+    run(scenario)
+
+
+def test_deleting_an_endpoint_takes_its_deployments_along(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        await world.do(lambda session: delete_endpoint(session, "flux"))
+
+        assert world.routes.endpoints == {}
+        assert world.starter.started[0].is_stopped
+        with world.database.transaction() as session:
+            assert find_endpoint(session, "flux") is None
+
+    run(scenario)
+
+
+def test_new_traffic_is_published(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        await world.put_endpoint(EndpointSpec(name="flux", traffic={"blue": 100}))
+
+        assert world.routes.endpoints["flux"][0].traffic == {"blue": 100}
+        with world.database.transaction() as session:
+            assert get_endpoint(session, "flux").provisioning_state is ProvisioningState.SUCCEEDED
+
+    run(scenario)
+
+
+def test_a_stopped_server_takes_its_operation_up_again_at_the_next_start(run: Run) -> None:
+    ids = []
+
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        world.starter.may_start.clear()
+        with world.database.transaction() as session:
+            ids.append(put_deployment(session, BLUE)[1].id)
+        world.reconciler.wake()
+
+    async def after(world: World) -> None:
+        await until(lambda: world.operation(ids[0]).status is not OperationStatus.IN_PROGRESS)
+
+        assert world.operation(ids[0]).status is OperationStatus.SUCCEEDED
+        with world.database.transaction() as session:
+            assert desired_spec(get_deployment(session, "flux", "blue")) == BLUE.spec
+
+    run(before)
+    run(after)
