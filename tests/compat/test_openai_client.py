@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -12,7 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.compat.conftest import KEY
-from tests.live_server import LiveServer
+from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
+from tests.live_server import LiveServer, eventually, live_server
 
 
 @pytest.fixture
@@ -167,3 +170,36 @@ def test_the_azure_client_finds_its_path_and_sends_its_key(server: LiveServer) -
 
     assert answer.data is not None
     assert opened(answer.data[0].b64_json).size == (64, 64)
+
+
+def test_a_request_that_ran_out_of_time_is_not_sent_again(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)))
+    with (
+        live_server(deployment, request_timeout_s=0.2) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client,
+    ):
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.images.generate(prompt="a fox")
+        gate.open()
+
+        assert (caught.value.status_code, caught.value.code) == (408, "timeout")
+        assert server.count("safelight_requests_total", dialect="openai") == 1
+
+
+def test_a_request_that_found_the_queue_full_is_sent_again_until_there_is_room(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    deployment = FakeDeployment(
+        options=FakeEngineOptions(gate=str(gate.path)), max_concurrent_requests=1, max_queued_requests=0
+    )
+    with (
+        live_server(deployment) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=10) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        first, second = (pool.submit(client.images.generate, prompt="a fox") for _ in range(2))
+        eventually(lambda: server.count("safelight_requests_total", status="429") >= 1)
+        gate.open()
+
+        assert first.result().data
+        assert second.result().data

@@ -39,8 +39,10 @@ TABLE: dict[type[Exception], _Kind] = {
     WrongType: _Kind(400, _INVALID, "invalid_type"),
     errors.AuthenticationFailed: _Kind(401, _INVALID, "invalid_api_key"),
     errors.ModelNotFound: _Kind(404, _INVALID, "model_not_found"),
+    errors.ResourceNotFound: _Kind(404, _INVALID, "not_found"),
     errors.NotAcceptable: _Kind(406, _INVALID, "not_acceptable"),
     errors.DeadlineExceeded: _Kind(408, _SERVER, "timeout"),
+    errors.Conflict: _Kind(409, _INVALID, "conflict"),
     errors.BodyTooLarge: _Kind(413, _INVALID, "request_too_large"),
     errors.Overloaded: _Kind(429, _RATE, "rate_limit_exceeded"),
     ClientDisconnect: _Kind(CLIENT_LEFT, _INVALID, "client_left"),
@@ -121,6 +123,8 @@ def _headers(error: Exception) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="safelight"'}
     if isinstance(error, errors.Overloaded | errors.NotReady):
         return {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, errors.DeadlineExceeded):
+        return {"x-should-retry": "false"}  # the openai client repeats a 408 otherwise, and takes as long again
     if isinstance(error, errors.ReplicaLost | errors.GenerationCancelled):
         return {"Retry-After": "1"}
     return {}
