@@ -32,7 +32,7 @@ format: $(VENV)/.installed-dev ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev ## the measurements behind every figure in the docs
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run $(ONLY)
 
 sprite: $(VENV)/.installed-sprite ## train the embedded model (hours; resumes from its last checkpoint)
 	$(BIN)/python -m training.sprite.pipeline

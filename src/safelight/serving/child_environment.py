@@ -2,8 +2,8 @@
 
 By default an OpenMP thread that has finished its share of a parallel region spins, on the guess that the next region
 comes soon. In a server that guess burns the cores that the gateway's event loop and the other replicas need, and the
-loop in turn preempts threads that everybody else is spinning for: on two contended cores a step that took 1045 ms with
-the default took 130 ms with passive waiting (docs/decisions/0003-a-replica-is-a-process.md). So waiting threads sleep
+loop in turn preempts threads that everybody else is spinning for: on contended cores a step takes several times as long
+(`python -m benchmarks.waiting`; docs/decisions/0003-a-replica-is-a-process.md). So waiting threads sleep
 (`OMP_WAIT_POLICY`; `GOMP_SPINCOUNT` for GNU's and `KMP_BLOCKTIME` for LLVM's and Intel's runtime), and the replicas
 share the cores out between them. The variables are read when the runtime is loaded, which is why they are set here,
 before the process starts.
