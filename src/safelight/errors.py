@@ -2,6 +2,9 @@
 
 SafelightError
 ├── InvalidRequest            what was asked cannot be made; names the field and the remedy
+│   ├── MissingParameter      a field that the request cannot do without
+│   ├── UnknownParameter      a field that this API does not have
+│   ├── WrongType             a field of the wrong JSON type
 │   ├── NotAcceptable         no image format that the client accepts
 │   ├── BodyTooLarge          more bytes than the server reads
 │   └── ModelNotFound         no such model
@@ -41,6 +44,18 @@ class InvalidRequest(SafelightError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class MissingParameter(InvalidRequest):
+    """A field that the request cannot do without."""
+
+
+class UnknownParameter(InvalidRequest):
+    """A field that this API does not have."""
+
+
+class WrongType(InvalidRequest):
+    """A field of the wrong JSON type."""
 
 
 class NotAcceptable(InvalidRequest):

@@ -19,8 +19,8 @@ from safelight.api.disconnect import while_connected
 from safelight.api.headers import picture_headers
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.validation import Integer, MissingParameter, Number, WireModel, validate
-from safelight.errors import InvalidRequest
+from safelight.api.validation import Integer, Number, WireModel, validate
+from safelight.errors import InvalidRequest, MissingParameter
 from safelight.generation import GenerationRequest, GenerationResult
 from safelight.images import MEDIA_TYPES
 from safelight.model_spec import ModelSpec

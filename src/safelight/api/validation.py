@@ -9,23 +9,11 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from safelight.errors import InvalidRequest
+from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_PROBLEMS = 4
 """Of a body with more, the first ones are described."""
-
-
-class MissingParameter(InvalidRequest):
-    """A field that the request cannot do without."""
-
-
-class UnknownParameter(InvalidRequest):
-    """A field that this API does not have."""
-
-
-class WrongType(InvalidRequest):
-    """A field of the wrong JSON type."""
 
 
 class WireModel(BaseModel):
@@ -44,7 +32,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def validate(model: type[Model], body: object) -> Model:
-    """The body as `model`. Raises InvalidRequest or one of its kinds above."""
+    """The body as `model`. Raises InvalidRequest or one of its kinds."""
     try:
         return model.model_validate(body)
     except ValidationError as error:

@@ -14,7 +14,6 @@ from starlette.requests import ClientDisconnect
 
 from safelight import errors
 from safelight.api.dialect import Dialect, ErrorReport, owner_of
-from safelight.api.validation import MissingParameter, UnknownParameter, WrongType
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,9 @@ CLIENT_LEFT = 499
 
 TABLE: dict[type[Exception], _Kind] = {
     errors.InvalidRequest: _Kind(400, _INVALID, "invalid_value"),
-    MissingParameter: _Kind(400, _INVALID, "missing_required_parameter"),
-    UnknownParameter: _Kind(400, _INVALID, "unknown_parameter"),
-    WrongType: _Kind(400, _INVALID, "invalid_type"),
+    errors.MissingParameter: _Kind(400, _INVALID, "missing_required_parameter"),
+    errors.UnknownParameter: _Kind(400, _INVALID, "unknown_parameter"),
+    errors.WrongType: _Kind(400, _INVALID, "invalid_type"),
     errors.AuthenticationFailed: _Kind(401, _INVALID, "invalid_api_key"),
     errors.ModelNotFound: _Kind(404, _INVALID, "model_not_found"),
     errors.ResourceNotFound: _Kind(404, _INVALID, "not_found"),
