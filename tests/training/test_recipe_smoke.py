@@ -10,6 +10,9 @@ from diffusers import FluxPipeline
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
+from training.sprite import artwork, autoencoder, distil, export, flow, judge, paths, shards, text, tokens
+from training.sprite.checkpoints import load
+
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -17,8 +20,6 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty work folder; artwork fetched before is taken from the usual one."""
-    from training.sprite import artwork, paths
-
     fetched = paths.work_folder() / "art"
     monkeypatch.setenv("SPRITE_WORK", str(tmp_path))
     if all((fetched / short / "package").exists() for short in artwork.PACKAGES):
@@ -30,8 +31,6 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.sprite import autoencoder, distil, export, flow, judge, shards, text, tokens
-
     monkeypatch.setattr(shards, "SHARD_SCENES", 32)
     monkeypatch.setattr(distil, "PAIRS_PER_FILE", 8)
     tokens.train_tokenizers(lines=3000)
@@ -50,9 +49,6 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
 
 
 def test_a_stopped_stage_goes_on_from_its_checkpoint(work: Path) -> None:
-    from training.sprite import judge
-    from training.sprite.checkpoints import load
-
     judge.train(judge.Schedule(steps=1, anneal=1, batch=4))
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
 

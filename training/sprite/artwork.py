@@ -70,7 +70,9 @@ def prepare() -> None:
 
 def _fetch_package(package: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    answer = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
+    )
     with tarfile.open(folder / answer.stdout.split()[-1]) as archive:
         archive.extractall(folder, filter="data")
 

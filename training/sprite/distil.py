@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -82,7 +83,7 @@ def solve(
     """Euler's steps from noise to picture, guided away from what an empty caption would give."""
     sigmas = torch.linspace(1, 0, schedule.teacher_steps + 1, device=noise.device)
     latents = noise
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in pairwise(sigmas):
         with mixed_precision():
             said = velocity(transformer, latents, now.expand(len(noise)), text, GRID).float()
             unsaid = velocity(transformer, latents, now.expand(len(noise)), silence, GRID).float()
@@ -110,7 +111,9 @@ def _draw_file(teacher: FluxTransformer2DModel, encoders: TextEncoders, schedule
         nothing = (silence[0].expand(len(part), -1, -1), silence[1].expand(len(part), -1))
         found.append(solve(teacher, part, text, nothing, schedule))
     part_file = _path(number).with_suffix(".part.npz")
-    np.savez(part_file, noise=noise.half().numpy(), latents=torch.cat(found).half().cpu().numpy(), texts=json.dumps(texts))
+    np.savez(
+        part_file, noise=noise.half().numpy(), latents=torch.cat(found).half().cpu().numpy(), texts=json.dumps(texts)
+    )
     part_file.rename(_path(number))
 
 

@@ -108,7 +108,9 @@ def _row(pipeline: FluxPipeline, judge: Judge, bar: Bar, steps: int, share: floa
 
 
 def verdicts_of(judge: Judge, pictures: list[Pixels]) -> list[Verdict]:
-    return [verdict for start in range(0, len(pictures), 50) for verdict in verdicts(judge, pictures[start : start + 50])]
+    return [
+        verdict for start in range(0, len(pictures), 50) for verdict in verdicts(judge, pictures[start : start + 50])
+    ]
 
 
 def _vague_prompt(index: int) -> str:

@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -26,7 +26,9 @@ from training.sprite.tokens import TEXT_LENGTH
 
 CHECKPOINT = "flow.pt"
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
-ATTENTION = [SDPBackend.MATH] if device().type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+ATTENTION = (
+    [SDPBackend.MATH] if device().type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Schedule:
     batch: int = 64
     peak: float = 2e-3
     silence_share: float = 0.1
-    steps_per_new_shard: int = 120
+    steps_per_new_shard: int = 60
     most_shards: int = 400
     compiles: bool = True  # only the pass for 256x256: others would each take minutes to compile
     seed: int = 3
@@ -57,7 +59,7 @@ def new_transformer() -> FluxTransformer2DModel:
         axes_dims_rope=(8, 28, 28),
     )  # fmt: skip
     for name, param in transformer.named_parameters():
-        if ".norm" in name and ".linear" in name or name.startswith(("proj_out", "norm_out.linear")):
+        if (".norm" in name and ".linear" in name) or name.startswith(("proj_out", "norm_out.linear")):
             nn.init.zeros_(param)
     return transformer.to(device())
 
@@ -68,7 +70,9 @@ def load_transformer(checkpoint: str = CHECKPOINT) -> FluxTransformer2DModel:
     return transformer.eval().requires_grad_(False)
 
 
-def velocity(transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]) -> Tensor:
+def velocity(
+    transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]
+) -> Tensor:
     hidden, pooled = text
     answer: Tensor = transformer(
         hidden_states=noisy, timestep=sigma.to(noisy.dtype), encoder_hidden_states=hidden, pooled_projections=pooled,
@@ -78,8 +82,10 @@ def velocity(transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[T
 
 
 def image_ids(grid: tuple[int, int]) -> Tensor:
-    ids: Tensor = FluxPipeline._prepare_latent_image_ids(1, *grid, device(), torch.float32)
-    return ids
+    """Zero, row and column of every token, as FluxPipeline numbers them."""
+    height, width = grid
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([torch.zeros(height, width), rows, columns], -1).view(-1, 3).to(device())
 
 
 def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tensor]:

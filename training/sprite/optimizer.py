@@ -18,7 +18,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for params in _by_shape(group["params"]):
                 self._update(params, group["lr"], group["momentum"], group["weight_decay"])

@@ -37,7 +37,31 @@ DOINGS = (
     "standing", "sitting", "walking", "resting", "playing", "sleeping", "lying", "waiting", "alone", "running",
     "looking around", "having fun", "dancing", "relaxing", "enjoying life", "posing", "jumping", "hiding",
 )  # fmt: skip
-ONSETS = ("b", "br", "c", "ch", "d", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "v", "z")
+ONSETS = (
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "qu",
+    "r",
+    "s",
+    "st",
+    "t",
+    "v",
+    "z",
+)
 VOWELS = ("a", "e", "i", "o", "u", "ea", "oo", "y")
 CODAS = ("", "", "n", "r", "s", "t", "l", "m", "x", "ng", "ck", "sh")
 
@@ -163,5 +187,7 @@ def _unknown_word(random: Random) -> str:
     """A real word that names nothing sprite draws, or an invented one."""
     if random.random() < 0.6:
         return random.choice(strange_words("training"))
-    syllables = (random.choice(ONSETS) + random.choice(VOWELS) + random.choice(CODAS) for _ in range(random.randint(2, 3)))
+    syllables = (
+        random.choice(ONSETS) + random.choice(VOWELS) + random.choice(CODAS) for _ in range(random.randint(2, 3))
+    )
     return "".join(syllables)

@@ -37,6 +37,8 @@ def run(stage: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all of them when none is named")
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all of them when none is named"
+    )
     for chosen in parser.parse_args().stages or STAGES:
         run(chosen)

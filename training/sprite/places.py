@@ -43,7 +43,7 @@ BACKGROUNDS = (*COLOURS, *PLACE_PHRASES)
 def place_svg(name: str, width: int, height: int) -> str:
     """The place as an SVG drawn in units of a 100 by 100 square, stretched to the size asked for."""
     body = PLACES[name]()
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" preserveAspectRatio="none"'
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" preserveAspectRatio="none"'
     return f'{head} width="{width}" height="{height}">{body}</svg>'
 
 
@@ -81,7 +81,9 @@ def _beach() -> str:
 
 
 def _snow() -> str:
-    flakes = _dots(((8, 10), (26, 24), (46, 8), (66, 20), (88, 12), (94, 40), (14, 46), (56, 38), (77, 48)), 1.2, "#fff")
+    flakes = _dots(
+        ((8, 10), (26, 24), (46, 8), (66, 20), (88, 12), (94, 40), (14, 46), (56, 38), (77, 48)), 1.2, "#fff"
+    )
     return _gradient("#9db9d4", "#d3e2ee") + flakes + _hill(66, 8, "#f2f7fb") + _hill(84, 5, "#e2ecf4")
 
 
@@ -97,11 +99,15 @@ def _desert() -> str:
 
 def _ocean() -> str:
     rows = ((58, "#3d8fe0"), (68, "#2f7dd2"), (78, "#256bbd"), (88, "#1c5aa6"))
-    return _gradient("#a8defc", "#e6f6ff") + _rect(0, 50, 100, 50, "#4fa3ee") + "".join(_waves(y, fill) for y, fill in rows)
+    return (
+        _gradient("#a8defc", "#e6f6ff")
+        + _rect(0, 50, 100, 50, "#4fa3ee")
+        + "".join(_waves(y, fill) for y, fill in rows)
+    )
 
 
 def _waves(y: float, fill: str) -> str:
-    crests = "".join(f"q5 -4 10 0 q5 4 10 0 " for _ in range(5))
+    crests = "".join("q5 -4 10 0 q5 4 10 0 " for _ in range(5))
     return f'<path d="M0 {y} {crests} V100 H0 Z" fill="{fill}"/>'
 
 
@@ -134,7 +140,13 @@ def _tower(x: float, top: float, wide: float) -> str:
 def _room() -> str:
     window = _rect(8, 12, 26, 30, "#fff") + _rect(10, 14, 10.3, 26, "#a9dcf7") + _rect(21.7, 14, 10.3, 26, "#a9dcf7")
     frame = _rect(70, 16, 20, 16, "#a8703c") + _rect(72, 18, 16, 12, "#f7e9c8")
-    return _rect(0, 0, 100, 70, "#f3dfc1") + window + frame + _rect(0, 68, 100, 3, "#fff") + _rect(0, 71, 100, 29, "#b97f4b")
+    return (
+        _rect(0, 0, 100, 70, "#f3dfc1")
+        + window
+        + frame
+        + _rect(0, 68, 100, 3, "#fff")
+        + _rect(0, 71, 100, 29, "#b97f4b")
+    )
 
 
 PLACES: dict[str, Callable[[], str]] = {

@@ -10,7 +10,7 @@ from random import Random
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, FluxPipeline
+from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from training.sprite.autoencoder import load_autoencoder, to_tensor
@@ -94,14 +94,17 @@ def measure_normalisation(count: int = 256) -> None:
     if not is_normalised():
         random = Random("normalisation")
         pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count)]
-        latents = torch.cat([_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)])
+        latents = torch.cat(
+            [_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)]
+        )
         save_normalisation(Normalisation(1 / latents.std().item(), latents.mean().item()))
 
 
 def pack(latents: Tensor) -> Tensor:
     """(batch, 32, h, w) to the transformer's (batch, h/2 * w/2, 128), as FluxPipeline packs them."""
-    packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
-    return packed
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, height * width // 4, channels * 4)
 
 
 def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:

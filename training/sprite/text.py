@@ -117,7 +117,9 @@ def _train_step(both: nn.ModuleList, chosen: list[torch.optim.Optimizer], batch:
     with mixed_precision():
         hidden, pooled = encoders([said.text for said in batch])
     answers = [*heads(hidden.float(), pooled.float())]
-    loss = sum((_loss(answer, expected) for answer in answers), torch.zeros((), device=device())) + 1e-3 * _size(hidden, pooled)
+    loss = sum((_loss(answer, expected) for answer in answers), torch.zeros((), device=device())) + 1e-3 * _size(
+        hidden, pooled
+    )
     loss.backward()
     nn.utils.clip_grad_norm_(both.parameters(), 1.0)
     for optimizer in chosen:

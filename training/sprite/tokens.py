@@ -77,7 +77,8 @@ def _trained_t5(corpus: list[str]) -> T5Tokenizer:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus), model_writer=trained, vocab_size=VOCABULARY, model_type="unigram",
         normalization_rule_name="nmt_nfkc_cf", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>",
-        eos_piece="</s>", unk_piece="<unk>", hard_vocab_limit=False, character_coverage=1.0, num_threads=2, minloglevel=2,
+        eos_piece="</s>", unk_piece="<unk>", hard_vocab_limit=False, character_coverage=1.0,
+        num_threads=2, minloglevel=2,
     )  # fmt: skip
     model = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
     return T5Tokenizer(
@@ -102,7 +103,9 @@ def _trained_clip(corpus: list[str]) -> CLIPTokenizer:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.model.save(folder)
         return CLIPTokenizer(
-            vocab=str(Path(folder) / "vocab.json"), merges=str(Path(folder) / "merges.txt"), model_max_length=TEXT_LENGTH
+            vocab=str(Path(folder) / "vocab.json"),
+            merges=str(Path(folder) / "merges.txt"),
+            model_max_length=TEXT_LENGTH,
         )
 
 

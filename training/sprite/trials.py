@@ -72,11 +72,10 @@ def _count(number: int, random: Random, seed: int) -> Trial:
 
 
 def _free(random: Random, seed: int) -> Trial:
-    while True:
-        scene = Scene("one", random.choice(list(COLOUR_WORDS)), random.randrange(len(things())))
-        said = caption(scene, random)
-        if said.first == 1 + scene.first:
-            return Trial(said.text, seed, lambda verdict: verdict.first == scene.first)
+    thing = random.randrange(len(things()))
+    scene = Scene("one", random.choice(list(COLOUR_WORDS)), thing)
+    said = next(said for said in iter(lambda: caption(scene, random), None) if said.first == 1 + thing)
+    return Trial(said.text, seed, lambda verdict: verdict.first == thing)
 
 
 def _held_out_pair(random: Random) -> Scene:
