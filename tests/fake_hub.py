@@ -37,6 +37,7 @@ class FakeHub:
     folder: Path
     gate: Gate = "accepted"
     endpoint: str = ""
+    repo_id: str = REPO_ID
     downloads: list[str] = field(default_factory=list)
 
     def refusal(self, authorization: str | None) -> tuple[int, dict[str, str]] | None:
@@ -46,7 +47,7 @@ class FakeHub:
         if authorization is None:
             return 401, {
                 "X-Error-Code": "GatedRepo",
-                "X-Error-Message": f"Access to model {REPO_ID} is restricted. You must have access to it and be "
+                "X-Error-Message": f"Access to model {self.repo_id} is restricted. You must have access to it and be "
                 "authenticated to access it. Please log in.",
             }
         if authorization != f"Bearer {GOOD_TOKEN}":
@@ -57,7 +58,7 @@ class FakeHub:
                 "settings to view this repository."
             }
         if self.gate in _REFUSALS:
-            return 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": _REFUSALS[self.gate].format(id=REPO_ID)}
+            return 403, {"X-Error-Code": "GatedRepo", "X-Error-Message": _REFUSALS[self.gate].format(id=self.repo_id)}
         return None
 
     def files(self) -> list[Path]:
@@ -65,7 +66,7 @@ class FakeHub:
 
     def info(self) -> dict[str, object]:
         siblings = [{"rfilename": self.name_of(path)} for path in self.files()]
-        return {"id": REPO_ID, "sha": SHA, "private": False, "gated": "manual", "siblings": siblings}
+        return {"id": self.repo_id, "sha": SHA, "private": False, "gated": "manual", "siblings": siblings}
 
     def tree(self) -> list[dict[str, object]]:
         return [
@@ -82,9 +83,9 @@ def etag(path: Path) -> str:
 
 
 @contextmanager
-def fake_hub(folder: Path, gate: Gate = "accepted") -> Iterator[FakeHub]:
-    """Serve `folder` as `acme/tiny-flux` on loopback until the block ends."""
-    hub = FakeHub(folder, gate)
+def fake_hub(folder: Path, gate: Gate = "accepted", *, repo_id: str = REPO_ID) -> Iterator[FakeHub]:
+    """Serve `folder` as `repo_id` on loopback until the block ends."""
+    hub = FakeHub(folder, gate, repo_id=repo_id)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.hub = hub
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
@@ -115,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(unquote(urlsplit(self.path).path))
 
     def answer(self, path: str) -> None:
-        api, files = f"/api/models/{REPO_ID}/", f"/{REPO_ID}/resolve/{SHA}/"
+        repo_id = self.server.hub.repo_id
+        api, files = f"/api/models/{repo_id}/", f"/{repo_id}/resolve/{SHA}/"
         if path in (f"{api}revision/main", f"{api}revision/{SHA}"):
             self.send_json(self.server.hub.info())
         elif path == f"{api}tree/{SHA}":

@@ -46,9 +46,29 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
     data_dir: Path = Field(Path("~/.local/share/safelight"), description="where state lives")
+    online_endpoints: bool = Field(True, description="serve connections, endpoints and deployments beside the model")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL or SQLite URL of the control plane; by default a SQLite file in data_dir"
+    )
+    encryption_keys: SecretStr | None = Field(
+        None, description="Fernet keys for secrets at rest, newest first, with commas; by default a file in data_dir"
+    )
+    tls: bool = Field(False, description="serve HTTPS; makes a self-signed certificate unless one is given")
+    tls_certificate: Path | None = Field(None, description="PEM file with the certificate chain")
+    tls_private_key: Path | None = Field(None, description="PEM file with the certificate's key")
+    public_url: str | None = Field(
+        None, description="how clients reach this server, such as https://images.example.org"
+    )
+    base_domain: str = Field("localhost", description="NAME.base_domain reaches endpoint NAME; empty turns it off")
+    azure_status_codes: bool = Field(
+        False,
+        description="answer the model's own errors with 424, as Azure's gateway does, not with their honest status",
+    )
+    oidc_issuer: str | None = Field(None, description="issuer whose JWTs open endpoints with auth_mode aad_token")
+    oidc_audience: str = Field("https://ml.azure.com", description="audience that those JWTs must name")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
-    @field_validator("data_dir", "api_key_file")
+    @field_validator("data_dir", "api_key_file", "tls_certificate", "tls_private_key")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()

@@ -94,6 +94,12 @@ def read_credentials(
     return credentials
 
 
+def read_secrets(session: Session, cipher: Cipher, name: str, *, reader: str) -> tuple[Connection, dict[str, str]]:
+    """A connection with all its secrets, read by `reader`. Raises ResourceNotFound."""
+    connection = get_connection(session, name)
+    return connection, read_credentials(session, cipher, connection, reader=reader, part="*")
+
+
 @dataclass(frozen=True, slots=True)
 class AuditLine:
     """Who read what, when."""

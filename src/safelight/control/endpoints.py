@@ -72,6 +72,21 @@ def put_endpoint(session: Session, cipher: Cipher, spec: EndpointSpec) -> tuple[
     return existing, begin_operation(session, OperationKind.UPDATE, existing.name)
 
 
+def spec_of(endpoint: Endpoint) -> EndpointSpec:
+    """What would ask for the endpoint as it is."""
+    return EndpointSpec(
+        name=endpoint.name,
+        auth_mode=endpoint.auth_mode,
+        description=endpoint.description,
+        location=endpoint.location,
+        tags=endpoint.tags,
+        properties=endpoint.properties,
+        traffic=endpoint.traffic,
+        mirror_traffic=endpoint.mirror_traffic,
+        public_network_access=endpoint.public_network_access,
+    )
+
+
 def delete_endpoint(session: Session, name: str) -> Operation | None:
     """Begin to delete an endpoint with its deployments; None if there is none."""
     endpoint = find_endpoint(session, name)
@@ -117,14 +132,15 @@ def read_keys_of(endpoint: Endpoint, cipher: Cipher) -> Keys:
     return Keys(cipher.decrypt(endpoint.encrypted_primary_key), cipher.decrypt(endpoint.encrypted_secondary_key))
 
 
-def regenerate_key(endpoint: Endpoint, cipher: Cipher, key: KeyName, value: str | None = None) -> None:
-    """Replace one key. A `value` that is the current key counts as none: azure-ai-ml sends it."""
+def regenerate_key(endpoint: Endpoint, cipher: Cipher, key: KeyName, value: str | None = None) -> Keys:
+    """Replace one key; both as they are then. A `value` that is a current key counts as none: azure-ai-ml sends it."""
     keys = read_keys_of(endpoint, cipher)
     new = cipher.encrypt(value if value and value not in (keys.primary, keys.secondary) else generate_endpoint_key())
     if key == "primary":
         endpoint.encrypted_primary_key = new
     else:
         endpoint.encrypted_secondary_key = new
+    return read_keys_of(endpoint, cipher)
 
 
 def generate_endpoint_key() -> str:

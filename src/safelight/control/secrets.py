@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from safelight.control.database import Database
 from safelight.control.tables import Connection, Deployment, Endpoint
 from safelight.errors import ConfigurationError
 
@@ -26,6 +27,10 @@ class Cipher:
     """Encrypts with the first of its keys, decrypts with any."""
 
     def __init__(self, keys: Sequence[str]) -> None:
+        self.use(keys)
+
+    def use(self, keys: Sequence[str]) -> None:
+        """From now on these keys, the newest first. Raises ConfigurationError."""
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError as error:
@@ -47,6 +52,31 @@ class Cipher:
     def rotate(self, token: str) -> str:
         """The same secret under the newest key."""
         return self.encrypt(self.decrypt(token))
+
+
+class KeyRing:
+    """The keys on disk or from the environment, and the cipher that the whole control plane shares."""
+
+    def __init__(self, data_dir: Path, from_environment: str | None) -> None:
+        self._data_dir = data_dir
+        self._is_from_environment = from_environment is not None
+        self._keys = read_keys(data_dir, from_environment)
+        self.cipher = Cipher(self._keys)
+
+    def rotate(self, database: Database) -> int:
+        """Put every secret under a new key; how many there were. With keys from the environment: under its newest."""
+        if self._is_from_environment:
+            with database.transaction() as session:
+                return reencrypt_all(session, self.cipher)
+        keys = [generate_key(), *self._keys]
+        write_keys(self._data_dir, keys)
+        self.cipher.use(keys)
+        with database.transaction() as session:
+            count = reencrypt_all(session, self.cipher)
+        self._keys = keys[:1]
+        write_keys(self._data_dir, self._keys)
+        self.cipher.use(self._keys)
+        return count
 
 
 def generate_key() -> str:

@@ -12,6 +12,8 @@ from safelight.errors import AuthenticationFailed
 from safelight.server.error_handlers import ErrorRenderer
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
+OPEN_FOLDER = "/static-offline-docs/"
+"""The style and script of /docs."""
 
 
 class KeyMiddleware:
@@ -36,7 +38,7 @@ class KeyMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, request: Request) -> None:
-        given = _key_of(request)
+        given = key_of(request)
         if given is None:
             raise AuthenticationFailed("You didn't provide an API key; send it as `Authorization: Bearer <key>`")
         if not hmac.compare_digest(_digest(given), self._digest):
@@ -45,10 +47,10 @@ class KeyMiddleware:
 
 def _is_open(request: Request) -> bool:
     path = request.url.path
-    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/")
+    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDER))
 
 
-def _key_of(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()

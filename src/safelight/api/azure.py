@@ -1,0 +1,146 @@
+"""The Azure dialect: the part of Azure Resource Manager that `azure-ai-ml` and `az ml` style scripts speak.
+
+Paths match in any case, any api-version is served, and any subscription, resource group and workspace name the one
+workspace that there is. Every route under `/subscriptions` needs the administrator's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from safelight.api import azure_connections, azure_deployments, azure_endpoints, azure_registry
+from safelight.api.azure_wire import (
+    GROUP,
+    LOCATION,
+    PROVIDER,
+    WORKSPACE,
+    ArmRoute,
+    JsonObject,
+    base_url,
+    identity_of,
+    place_of,
+    render_operation,
+)
+from safelight.api.dialect import Dialect, ErrorReport
+from safelight.api.dialect import JsonObject as ErrorBody
+from safelight.control.operations import get_operation
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import OperationStatus
+from safelight.errors import AuthenticationFailed
+from safelight.settings import Settings
+
+OPERATIONS = "/subscriptions/{subscription}/providers/" + PROVIDER + "/locations/{location}"
+_ROOTS = ("/subscriptions", "/mferp", "/registrymanagement", "/metadata")
+_CODES = {
+    400: "BadRequest",
+    401: "AuthenticationFailed",
+    404: "ResourceNotFound",
+    405: "MethodNotAllowed",
+    409: "Conflict",
+    413: "RequestTooLarge",
+    415: "UnsupportedMediaType",
+}
+
+
+def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+    """All routes of this dialect."""
+
+    def check_administrator(request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        expected = plane.admin_token.encode()
+        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
+            raise AuthenticationFailed(
+                "this needs the administrator's token, as `Authorization: Bearer <token>`; it is in the file "
+                "admin-token of the server's data directory"
+            )
+
+    router = APIRouter(route_class=ArmRoute)
+    for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
+        router.include_router(part.create_router(plane, settings), dependencies=[Depends(check_administrator)])
+    router.include_router(_create_workspace_router(plane, settings), dependencies=[Depends(check_administrator)])
+    router.include_router(_create_metadata_router(settings))
+    return router
+
+
+def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+    router = APIRouter(route_class=ArmRoute, tags=["Workspace"])
+
+    @router.get(WORKSPACE, summary="Show the workspace")
+    async def get_workspace(request: Request, workspace: str) -> JsonObject:
+        place = place_of(request, settings)
+        return {
+            "id": place.path,
+            "name": workspace,
+            "type": "Microsoft.MachineLearningServices/workspaces",
+            "location": LOCATION,
+            "kind": "Default",
+            "tags": {},
+            "identity": identity_of("workspace"),
+            "properties": {
+                "workspaceId": str(identity_of("workspace")["principalId"]),
+                "friendlyName": workspace,
+                "description": "",
+                "discoveryUrl": f"{place.url}/discovery",
+                "provisioningState": "Succeeded",
+                "publicNetworkAccess": "Enabled",
+            },
+        }
+
+    @router.get(GROUP + "/workspaces", summary="List the workspaces: none is listed, any name is served")
+    async def list_workspaces() -> JsonObject:
+        return {"value": [], "nextLink": None}
+
+    @router.post(WORKSPACE + "/rotateEncryptionKey", summary="Put all secrets under a new encryption key")
+    async def rotate_encryption_key() -> JsonObject:
+        return {"reencrypted": await asyncio.to_thread(plane.rotate_encryption_key)}
+
+    @router.get(OPERATIONS + "/mfeOperationsStatus/{id}", summary="How a long-running operation stands")
+    async def operation_status(id: str) -> Response:
+        return render_operation(await plane.transact(lambda session: get_operation(session, id)))
+
+    @router.get(OPERATIONS + "/mfeOperationResults/{id}", summary="202 while an operation runs, then 200 or 204")
+    async def operation_result(request: Request, id: str) -> Response:
+        operation = await plane.transact(lambda session: get_operation(session, id))
+        if operation.status is OperationStatus.IN_PROGRESS:
+            return Response(status_code=202, headers={"Location": str(request.url), "Retry-After": "1"})
+        return Response(status_code=204)
+
+    return router
+
+
+def _create_metadata_router(settings: Settings) -> APIRouter:
+    router = APIRouter(route_class=ArmRoute, tags=["Cloud"])
+
+    @router.get("/metadata/endpoints", summary="The cloud, for ARM_CLOUD_METADATA_URL")
+    async def cloud(request: Request) -> Response:
+        url = base_url(request, settings)
+        cloud = {
+            "name": "Safelight",
+            "portal": url,
+            "resourceManager": url,
+            "authentication": {"loginEndpoint": url, "audiences": [url]},
+            "suffixes": {"storage": "core.local"},
+        }
+        return Response(json.dumps([cloud]), media_type="application/json")
+
+    return router
+
+
+def _error_body(_path: str, report: ErrorReport) -> ErrorBody:
+    code = _CODES.get(report.status, "InternalServerError")
+    return {
+        "error": {
+            "code": code,
+            "message": report.message,
+            "target": report.param,
+            "details": [],
+            "additionalInfo": [{"type": "ComponentName", "info": {"value": "managementfrontend"}}],
+        }
+    }
+
+
+DIALECT = Dialect(name="azure", owns_path=lambda path: path.lower().startswith(_ROOTS), error_body=_error_body)

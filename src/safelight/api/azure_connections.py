@@ -1,0 +1,152 @@
+"""Azure's workspace connections: written with their secrets, shown without; `listsecrets` alone returns them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from safelight.api.azure_wire import (
+    WORKSPACE,
+    ArmModel,
+    ArmRoute,
+    JsonObject,
+    Place,
+    collection,
+    place_of,
+    read_body,
+    system_data,
+)
+from safelight.control.connections import (
+    API_KEY,
+    CUSTOM_KEYS,
+    ConnectionSpec,
+    delete_connection,
+    get_connection,
+    list_connections,
+    list_secret_reads,
+    put_connection,
+    read_secrets,
+)
+from safelight.control.plane import ADMINISTRATOR, ControlPlane
+from safelight.control.tables import Connection
+from safelight.errors import InvalidRequest
+from safelight.settings import Settings
+
+CONNECTIONS = WORKSPACE + "/connections"
+
+
+class Credentials(ArmModel):
+    """`keys` of a CustomKeys connection, `key` of an ApiKey one."""
+
+    keys: dict[str, str] | None = Field(None, repr=False)
+    key: str | None = Field(None, repr=False)
+
+
+class ConnectionProperties(ArmModel):
+    """What a connection is made of."""
+
+    category: str = CUSTOM_KEYS
+    auth_type: str = CUSTOM_KEYS
+    target: str | None = None
+    metadata: dict[str, str] | None = None
+    is_shared_to_all: bool | None = None
+    credentials: Credentials | None = None
+
+
+class ConnectionResource(ArmModel):
+    """The body of a PUT."""
+
+    properties: ConnectionProperties
+
+
+def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+    """The routes of connections."""
+    router = APIRouter(route_class=ArmRoute, tags=["Connections"])
+
+    @router.put(CONNECTIONS + "/{name}", summary="Create or replace a connection")
+    async def put(request: Request, name: str) -> JsonObject:
+        spec = _spec(name, (await read_body(request, ConnectionResource, settings)).properties)
+        row = await plane.transact(lambda session: put_connection(session, plane.cipher, spec))
+        return _render(place_of(request, settings), row)
+
+    @router.get(CONNECTIONS + "/{name}", summary="Show a connection, without its secrets")
+    async def get(request: Request, name: str) -> JsonObject:
+        return _render(place_of(request, settings), await plane.transact(lambda session: get_connection(session, name)))
+
+    @router.get(CONNECTIONS, summary="List the connections, without their secrets")
+    async def list_(request: Request, category: str | None = None, target: str | None = None) -> JsonObject:
+        rows = await plane.transact(list_connections)
+        place = place_of(request, settings)
+        wanted = [row for row in rows if category in (None, row.category) and target in (None, row.target)]
+        return collection([_render(place, row) for row in wanted])
+
+    @router.delete(CONNECTIONS + "/{name}", summary="Delete a connection")
+    async def delete(name: str) -> Response:
+        existed = await plane.transact(lambda session: delete_connection(session, name))
+        return Response(status_code=200 if existed else 204)
+
+    @router.post(CONNECTIONS + "/{name}/listsecrets", summary="Show a connection with its secrets")
+    async def list_secrets(request: Request, name: str) -> JsonObject:
+        row, credentials = await plane.transact(
+            lambda session: read_secrets(session, plane.cipher, name, reader=ADMINISTRATOR)
+        )
+        return _render(place_of(request, settings), row, credentials)
+
+    @router.get(WORKSPACE + "/secretReads", summary="Who read which secret, newest first")
+    async def audit() -> JsonObject:
+        lines = await plane.transact(list_secret_reads)
+        return collection(
+            [
+                {
+                    "readAt": line.read_at.isoformat(),
+                    "reader": line.reader,
+                    "connection": line.connection_name,
+                    "part": line.part,
+                }
+                for line in lines
+            ]
+        )
+
+    return router
+
+
+def _spec(name: str, properties: ConnectionProperties) -> ConnectionSpec:
+    given = properties.credentials or Credentials(keys=None, key=None)
+    credentials = dict(given.keys or {})
+    if given.key is not None:
+        credentials["key"] = given.key
+    if properties.auth_type not in (CUSTOM_KEYS, API_KEY):
+        raise InvalidRequest(
+            f"authType {properties.auth_type!r} is not supported; use {CUSTOM_KEYS} or {API_KEY}", field="authType"
+        )
+    return ConnectionSpec(
+        name=name,
+        category=properties.category,
+        auth_type=properties.auth_type,
+        target=properties.target or "_",
+        labels=properties.metadata or {},
+        is_shared=properties.is_shared_to_all is not False,
+        credentials=credentials,
+    )
+
+
+def _render(place: Place, row: Connection, credentials: dict[str, str] | None = None) -> JsonObject:
+    shown: JsonObject | None = None
+    if credentials is not None:
+        shown = {"key": credentials["key"]} if row.auth_type == API_KEY else {"keys": credentials}
+    return {
+        "id": f"{place.path}/connections/{row.name}",
+        "name": row.name,
+        "type": "Microsoft.MachineLearningServices/workspaces/connections",
+        "properties": {
+            "authType": row.auth_type,
+            "category": row.category,
+            "credentials": shown,
+            "target": row.target,
+            "metadata": row.labels,
+            "isSharedToAll": row.is_shared,
+            "expiryTime": None,
+            "sharedUserList": [],
+        },
+        "systemData": system_data(row.created_at, row.updated_at),
+    }

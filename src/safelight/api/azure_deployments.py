@@ -1,0 +1,278 @@
+"""Azure's online deployments: the resource and its logs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from safelight.api.azure_endpoints import ENDPOINTS
+from safelight.api.azure_wire import (
+    LOCATION,
+    ArmModel,
+    ArmRoute,
+    JsonObject,
+    Place,
+    accepted,
+    collection,
+    format_duration,
+    parse_duration,
+    place_of,
+    read_body,
+    system_data,
+)
+from safelight.control.deployments import (
+    DeploymentBody,
+    DeploymentSpec,
+    Probe,
+    delete_deployment,
+    desired_spec,
+    get_deployment,
+    list_deployments,
+    put_deployment,
+)
+from safelight.control.logs import CONTAINERS, DEFAULT_TAIL
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import Deployment, OperationKind
+from safelight.errors import InvalidRequest
+from safelight.settings import Settings
+
+DEPLOYMENTS = ENDPOINTS + "/{endpoint}/deployments"
+DEPLOYMENT = DEPLOYMENTS + "/{name}"
+_DEFAULTS = DeploymentSpec(model="-")
+
+
+class Sku(ArmModel):
+    """`capacity` is the instance count."""
+
+    name: str = "Default"
+    capacity: int | None = None
+
+
+class RequestSettings(ArmModel):
+    """Limits of a deployment; durations in ISO 8601."""
+
+    max_concurrent_requests_per_instance: int | None = None
+    max_queue_wait: str | None = None
+    request_timeout: str | None = None
+
+
+class ProbeSettings(ArmModel):
+    """A probe; durations in ISO 8601."""
+
+    initial_delay: str | None = None
+    period: str | None = None
+    timeout: str | None = None
+    success_threshold: int | None = None
+    failure_threshold: int | None = None
+
+
+class DeploymentProperties(ArmModel):
+    """What a deployment is made of."""
+
+    model: str | None = None
+    instance_type: str | None = None
+    description: str | None = None
+    environment_variables: dict[str, str] | None = None
+    properties: dict[str, str] | None = None
+    request_settings: RequestSettings | None = None
+    liveness_probe: ProbeSettings | None = None
+    readiness_probe: ProbeSettings | None = None
+    app_insights_enabled: bool | None = None
+    egress_public_network_access: str | None = None
+
+
+class DeploymentResource(ArmModel):
+    """The body of a PUT."""
+
+    location: str | None = None
+    tags: dict[str, str] | None = None
+    sku: Sku | None = None
+    properties: DeploymentProperties
+
+
+class DeploymentPatch(ArmModel):
+    """The body of a PATCH."""
+
+    tags: dict[str, str] | None = None
+    sku: Sku | None = None
+
+
+class LogsBody(ArmModel):
+    """Which container's last lines."""
+
+    container_type: str | None = None
+    tail: int = Field(DEFAULT_TAIL, ge=0)
+
+
+def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+    """The routes of deployments."""
+    router = APIRouter(route_class=ArmRoute, tags=["Online deployments"])
+
+    @router.put(DEPLOYMENT, summary="Create or update a deployment", status_code=201)
+    async def put(request: Request, endpoint: str, name: str) -> Response:
+        return await _put(request, _body(endpoint, name, await read_body(request, DeploymentResource, settings)))
+
+    @router.patch(DEPLOYMENT, summary="Change a deployment's tags or instance count")
+    async def patch(request: Request, endpoint: str, name: str) -> Response:
+        changes = await read_body(request, DeploymentPatch, settings)
+        row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
+        return await _put(request, _patched(row, changes))
+
+    async def _put(request: Request, body: DeploymentBody) -> Response:
+        row, operation = await plane.transact(lambda session: put_deployment(session, body))
+        plane.wake()
+        place = place_of(request, settings)
+        status = 201 if operation.kind is OperationKind.CREATE else 200
+        return accepted(place, operation, _render(place, row), status=status)
+
+    @router.get(DEPLOYMENT, summary="Show a deployment")
+    async def get(request: Request, endpoint: str, name: str) -> JsonObject:
+        row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
+        return _render(place_of(request, settings), row)
+
+    @router.get(DEPLOYMENTS, summary="List the deployments of an endpoint")
+    async def list_(request: Request, endpoint: str) -> JsonObject:
+        place = place_of(request, settings)
+        rows = await plane.transact(lambda session: list_deployments(session, endpoint))
+        return collection([_render(place, row) for row in rows])
+
+    @router.delete(DEPLOYMENT, summary="Delete a deployment", status_code=202)
+    async def delete(request: Request, endpoint: str, name: str) -> Response:
+        operation = await plane.transact(lambda session: delete_deployment(session, endpoint, name))
+        if operation is None:
+            return Response(status_code=204)
+        plane.wake()
+        return accepted(place_of(request, settings), operation, None, status=202)
+
+    _add_logs(router, plane, settings)
+    return router
+
+
+def _add_logs(router: APIRouter, plane: ControlPlane, settings: Settings) -> None:
+    @router.post(DEPLOYMENT + "/getLogs", summary="The last lines of a deployment's logs")
+    async def get_logs(request: Request, endpoint: str, name: str) -> JsonObject:
+        body = await read_body(request, LogsBody, settings)
+        container = next((each for each in CONTAINERS if each == body.container_type), None)
+        if body.container_type is not None and container is None:
+            raise InvalidRequest(f"containerType must be one of {', '.join(CONTAINERS)}", field="containerType")
+        row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
+        return {"content": plane.logs.of(row.endpoint_name, row.name).read(container, tail=body.tail)}
+
+    @router.get(DEPLOYMENT + "/skus", summary="How far a deployment scales")
+    async def skus(endpoint: str, name: str) -> JsonObject:
+        await plane.transact(lambda session: get_deployment(session, endpoint, name))
+        capacity = {"default": 1, "minimum": 1, "maximum": 50, "scaleType": "Manual"}
+        return collection([{"resourceType": DEPLOYMENTS, "sku": {"name": "Default"}, "capacity": capacity}])
+
+
+def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentBody:
+    properties = resource.properties
+    if not properties.model:
+        raise InvalidRequest("properties.model is missing; give the model's URI", field="model")
+    requests = properties.request_settings or RequestSettings()
+    spec = DeploymentSpec(
+        model=properties.model,
+        instance_count=(resource.sku.capacity if resource.sku else None) or 1,
+        instance_type=properties.instance_type or "",
+        description=properties.description or "",
+        environment_variables=properties.environment_variables or {},
+        request_timeout_s=_seconds(requests.request_timeout, "requestTimeout", _DEFAULTS.request_timeout_s),
+        max_concurrent_requests_per_instance=_given(
+            requests.max_concurrent_requests_per_instance, _DEFAULTS.max_concurrent_requests_per_instance
+        ),
+        max_queue_wait_s=_seconds(requests.max_queue_wait, "maxQueueWait", _DEFAULTS.max_queue_wait_s),
+        liveness_probe=_probe(properties.liveness_probe, _DEFAULTS.liveness_probe),
+        readiness_probe=_probe(properties.readiness_probe, _DEFAULTS.readiness_probe),
+        app_insights_enabled=bool(properties.app_insights_enabled),
+        egress_public_network_access=properties.egress_public_network_access or "Enabled",
+    )
+    return DeploymentBody(
+        endpoint_name=endpoint,
+        name=name,
+        spec=spec,
+        location=resource.location or LOCATION,
+        tags=resource.tags or {},
+        properties=properties.properties or {},
+    )
+
+
+def _patched(row: Deployment, changes: DeploymentPatch) -> DeploymentBody:
+    spec = desired_spec(row)
+    if changes.sku is not None and changes.sku.capacity is not None:
+        spec = replace(spec, instance_count=changes.sku.capacity)
+    return DeploymentBody(
+        endpoint_name=row.endpoint_name,
+        name=row.name,
+        spec=spec,
+        location=row.location,
+        tags=row.tags if changes.tags is None else changes.tags,
+        properties=row.properties,
+    )
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _seconds(text: str | None, field: str, default: float) -> float:
+    return default if text is None else parse_duration(text, field)
+
+
+def _probe(probe: ProbeSettings | None, default: Probe) -> Probe:
+    if probe is None:
+        return default
+    return Probe(
+        initial_delay_s=_seconds(probe.initial_delay, "initialDelay", default.initial_delay_s),
+        period_s=_seconds(probe.period, "period", default.period_s),
+        timeout_s=_seconds(probe.timeout, "timeout", default.timeout_s),
+        success_threshold=_given(probe.success_threshold, default.success_threshold),
+        failure_threshold=_given(probe.failure_threshold, default.failure_threshold),
+    )
+
+
+def _render(place: Place, row: Deployment) -> JsonObject:
+    spec = desired_spec(row)
+    error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
+    return {
+        "id": f"{place.path}/onlineEndpoints/{row.endpoint_name}/deployments/{row.name}",
+        "name": row.name,
+        "type": "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments",
+        "location": row.location,
+        "tags": row.tags,
+        "kind": "Managed",
+        "sku": {"name": "Default", "capacity": spec.instance_count},
+        "systemData": system_data(row.created_at, row.updated_at),
+        "properties": {
+            "endpointComputeType": "Managed",
+            "model": spec.model,
+            "instanceType": spec.instance_type or None,
+            "description": spec.description or None,
+            "environmentVariables": spec.environment_variables,
+            "properties": row.properties,
+            "requestSettings": {
+                "maxConcurrentRequestsPerInstance": spec.max_concurrent_requests_per_instance,
+                "requestTimeout": format_duration(spec.request_timeout_s),
+                "maxQueueWait": format_duration(spec.max_queue_wait_s),
+            },
+            "livenessProbe": _render_probe(spec.liveness_probe),
+            "readinessProbe": _render_probe(spec.readiness_probe),
+            "scaleSettings": {"scaleType": "Default"},  # azure-ai-ml cannot parse a deployment without it
+            "appInsightsEnabled": spec.app_insights_enabled,
+            "egressPublicNetworkAccess": spec.egress_public_network_access,
+            "provisioningState": row.provisioning_state.value,
+            "provisioningError": error,
+            "servedFrom": row.applied_folder,
+        },
+    }
+
+
+def _render_probe(probe: Probe) -> JsonObject:
+    return {
+        "initialDelay": format_duration(probe.initial_delay_s),
+        "period": format_duration(probe.period_s),
+        "timeout": format_duration(probe.timeout_s),
+        "successThreshold": probe.success_threshold,
+        "failureThreshold": probe.failure_threshold,
+    }

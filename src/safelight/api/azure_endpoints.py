@@ -1,0 +1,208 @@
+"""Azure's online endpoints: the resource, its keys and its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from safelight.api.azure_wire import (
+    LOCATION,
+    WORKSPACE,
+    ArmModel,
+    ArmRoute,
+    JsonObject,
+    Place,
+    accepted,
+    collection,
+    identity_of,
+    place_of,
+    read_body,
+    system_data,
+)
+from safelight.control.endpoints import (
+    EndpointSpec,
+    Keys,
+    delete_endpoint,
+    get_endpoint,
+    list_endpoints,
+    put_endpoint,
+    read_keys_of,
+    regenerate_key,
+    spec_of,
+)
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import Endpoint, OperationKind
+from safelight.control.tokens import issue_token
+from safelight.errors import InvalidRequest
+from safelight.settings import Settings
+
+ENDPOINTS = WORKSPACE + "/onlineEndpoints"
+ENDPOINT = ENDPOINTS + "/{name}"
+_AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
+
+
+class EndpointKeys(ArmModel):
+    """The user's own keys, on creation only."""
+
+    primary_key: str | None = None
+    secondary_key: str | None = None
+
+
+class EndpointProperties(ArmModel):
+    """What an endpoint is made of."""
+
+    auth_mode: str = "Key"
+    description: str | None = None
+    properties: dict[str, str] | None = None
+    traffic: dict[str, int] | None = None
+    mirror_traffic: dict[str, int] | None = None
+    public_network_access: str | None = None
+    keys: EndpointKeys | None = None
+
+
+class EndpointResource(ArmModel):
+    """The body of a PUT."""
+
+    location: str | None = None
+    tags: dict[str, str] | None = None
+    properties: EndpointProperties = EndpointProperties()
+
+
+class EndpointPatch(ArmModel):
+    """The body of a PATCH."""
+
+    tags: dict[str, str] | None = None
+
+
+class RegenerateBody(ArmModel):
+    """Which key; `keyValue` is the new one unless it is a current one."""
+
+    key_type: Literal["Primary", "Secondary"]
+    key_value: str | None = None
+
+
+def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+    """The routes of endpoints."""
+    router = APIRouter(route_class=ArmRoute, tags=["Online endpoints"])
+
+    @router.put(ENDPOINT, summary="Create or update an endpoint", status_code=201)
+    async def put(request: Request, name: str) -> Response:
+        spec = _spec(name, await read_body(request, EndpointResource, settings))
+        return await _put(request, spec)
+
+    @router.patch(ENDPOINT, summary="Change an endpoint's tags")
+    async def patch(request: Request, name: str) -> Response:
+        body = await read_body(request, EndpointPatch, settings)
+        spec = spec_of(await plane.transact(lambda session: get_endpoint(session, name)))
+        return await _put(request, spec if body.tags is None else replace(spec, tags=body.tags))
+
+    async def _put(request: Request, spec: EndpointSpec) -> Response:
+        row, operation = await plane.transact(lambda session: put_endpoint(session, plane.cipher, spec))
+        plane.wake()
+        place = place_of(request, settings)
+        status = 201 if operation.kind is OperationKind.CREATE else 200
+        return accepted(place, operation, _render(place, row), status=status)
+
+    @router.get(ENDPOINT, summary="Show an endpoint")
+    async def get(request: Request, name: str) -> JsonObject:
+        return _render(place_of(request, settings), await plane.transact(lambda session: get_endpoint(session, name)))
+
+    @router.get(ENDPOINTS, summary="List the endpoints")
+    async def list_(request: Request) -> JsonObject:
+        place = place_of(request, settings)
+        return collection([_render(place, row) for row in await plane.transact(list_endpoints)])
+
+    @router.delete(ENDPOINT, summary="Delete an endpoint with its deployments", status_code=202)
+    async def delete(request: Request, name: str) -> Response:
+        operation = await plane.transact(lambda session: delete_endpoint(session, name))
+        if operation is None:
+            return Response(status_code=204)
+        plane.wake()
+        return accepted(place_of(request, settings), operation, None, status=202)
+
+    _add_credentials(router, plane, settings)
+    return router
+
+
+def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings) -> None:
+    @router.post(ENDPOINT + "/listKeys", summary="Show an endpoint's keys")
+    async def list_keys(name: str) -> JsonObject:
+        return _render_keys(
+            await plane.transact(lambda session: read_keys_of(get_endpoint(session, name), plane.cipher))
+        )
+
+    @router.post(ENDPOINT + "/regenerateKeys", summary="Replace one of an endpoint's keys")
+    async def regenerate_keys(request: Request, name: str) -> JSONResponse:
+        body = await read_body(request, RegenerateBody, settings)
+        key: Literal["primary", "secondary"] = "primary" if body.key_type == "Primary" else "secondary"
+        keys = await plane.transact(
+            lambda session: regenerate_key(get_endpoint(session, name), plane.cipher, key, body.key_value)
+        )
+        await plane.publish(name)
+        return JSONResponse(_render_keys(keys))
+
+    @router.post(ENDPOINT + "/token", summary="A token for an endpoint with authMode AMLToken")
+    async def token(name: str) -> JsonObject:
+        row = await plane.transact(lambda session: get_endpoint(session, name))
+        if row.auth_mode != "aml_token":
+            raise InvalidRequest(
+                f"endpoint '{row.name}' has auth_mode {row.auth_mode}, not aml_token, and gives no tokens", field="name"
+            )
+        issued = issue_token(row.name, plane.cipher.decrypt(row.encrypted_token_key))
+        return {
+            "accessToken": issued.text,
+            "expiryTimeUtc": issued.expires_at,
+            "refreshAfterTimeUtc": issued.refresh_after,
+            "tokenType": "Bearer",
+        }
+
+
+def _spec(name: str, resource: EndpointResource) -> EndpointSpec:
+    properties = resource.properties
+    modes = {azure.lower(): mode for mode, azure in _AUTH_MODES.items()}
+    keys = properties.keys or EndpointKeys()
+    return EndpointSpec(
+        name=name,
+        auth_mode=modes.get(properties.auth_mode.lower(), properties.auth_mode),
+        description=properties.description or "",
+        location=resource.location or LOCATION,
+        tags=resource.tags or {},
+        properties=properties.properties or {},
+        traffic=properties.traffic or {},
+        mirror_traffic=properties.mirror_traffic or {},
+        public_network_access=properties.public_network_access or "Enabled",
+        primary_key=keys.primary_key,
+        secondary_key=keys.secondary_key,
+    )
+
+
+def _render(place: Place, row: Endpoint) -> JsonObject:
+    url = f"{place.url}/endpoints/{row.name}"
+    return {
+        "id": f"{place.path}/onlineEndpoints/{row.name}",
+        "name": row.name,
+        "type": "Microsoft.MachineLearningServices/workspaces/onlineEndpoints",
+        "location": row.location,
+        "tags": row.tags,
+        "kind": "Managed",
+        "identity": identity_of(row.name),
+        "systemData": system_data(row.created_at, row.updated_at),
+        "properties": {
+            "authMode": _AUTH_MODES[row.auth_mode],
+            "description": row.description or None,
+            "properties": row.properties,
+            "traffic": row.traffic,
+            "mirrorTraffic": row.mirror_traffic,
+            "publicNetworkAccess": row.public_network_access,
+            "provisioningState": row.provisioning_state.value,
+            "scoringUri": f"{url}/score",
+            "swaggerUri": f"{url}/openapi.json",
+        },
+    }
+
+
+def _render_keys(keys: Keys) -> JsonObject:
+    return {"primaryKey": keys.primary, "secondaryKey": keys.secondary}

@@ -1,0 +1,144 @@
+"""What Azure's resources share on the wire: paths in any case, durations, system data, long-running operations."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from safelight.api.body import read_json_object
+from safelight.api.validation import Model, validate
+from safelight.control.tables import Operation, OperationStatus
+from safelight.errors import InvalidRequest
+from safelight.settings import Settings
+
+JsonObject = dict[str, object]
+PROVIDER = "Microsoft.MachineLearningServices"
+GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/" + PROVIDER
+WORKSPACE = GROUP + "/workspaces/{workspace}"
+LOCATION = "local"
+BODY_TIMEOUT_S = 60.0
+_TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
+_DURATION = re.compile(
+    r"P(?:(?P<days>[\d.]+)D)?(?:T(?:(?P<hours>[\d.]+)H)?(?:(?P<minutes>[\d.]+)M)?(?:(?P<seconds>[\d.]+)S)?)?"
+)
+
+
+class ArmRoute(APIRoute):
+    """A route whose path matches in any case, as ARM's do."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+
+class ArmModel(BaseModel):
+    """A body in camel case. API versions differ in what else they send, so other fields are let through unread."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a request was made: how clients reach the server, and the workspace in the path."""
+
+    url: str
+    path: str
+    """Of the workspace, as the request wrote it."""
+    subscription: str
+    api_version: str
+
+
+def place_of(request: Request, settings: Settings) -> Place:
+    parameters = request.path_params
+    path = request.url.path
+    end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
+    return Place(
+        url=base_url(request, settings),
+        path=path[: end.end()] if end else path,
+        subscription=parameters.get("subscription", ""),
+        api_version=request.query_params.get("api-version", ""),
+    )
+
+
+def base_url(request: Request, settings: Settings) -> str:
+    return (settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+
+
+async def read_body(request: Request, model: type[Model], settings: Settings) -> Model:
+    """The JSON body as `model`. Raises InvalidRequest."""
+    content = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
+    return validate(model, content)
+
+
+def collection(items: list[JsonObject]) -> JsonObject:
+    return {"value": items, "nextLink": None}
+
+
+def system_data(created_at: datetime, updated_at: datetime) -> JsonObject:
+    return {
+        "createdBy": "administrator",
+        "createdByType": "User",
+        "createdAt": created_at.isoformat(),
+        "lastModifiedBy": "administrator",
+        "lastModifiedByType": "User",
+        "lastModifiedAt": updated_at.isoformat(),
+    }
+
+
+def identity_of(name: str) -> JsonObject:
+    """Every resource acts in its own name; the ids are made from it."""
+    return {"type": "SystemAssigned", "principalId": str(uuid.uuid5(_TENANT, name)), "tenantId": str(_TENANT)}
+
+
+def accepted(place: Place, operation: Operation, body: Mapping[str, object] | None, *, status: int) -> Response:
+    """The answer that begins a long-running operation; `Retry-After` keeps azure-core from waiting 30 s."""
+    root = f"{place.url}/subscriptions/{place.subscription}/providers/{PROVIDER}/locations/{LOCATION}"
+    headers = {
+        "Azure-AsyncOperation": f"{root}/mfeOperationsStatus/{operation.id}?api-version={place.api_version}",
+        "Retry-After": "1",
+        "x-ms-async-operation-timeout": "PT1H",
+    }
+    if body is None:
+        headers["Location"] = f"{root}/mfeOperationResults/{operation.id}?api-version={place.api_version}"
+        return Response(status_code=status, headers=headers)
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def render_operation(operation: Operation) -> Response:
+    """How an operation stands."""
+    is_done = operation.status is not OperationStatus.IN_PROGRESS
+    body: JsonObject = {
+        "id": operation.id,
+        "name": operation.id,
+        "status": operation.status.value,
+        "percentComplete": 100 if is_done else 0,
+        "startTime": operation.created_at.isoformat(),
+    }
+    if operation.finished_at is not None:
+        body["endTime"] = operation.finished_at.isoformat()
+    if operation.error_code is not None:
+        body["error"] = {"code": operation.error_code, "message": operation.error_message, "details": []}
+    return JSONResponse(body, headers={} if is_done else {"Retry-After": "1"})
+
+
+def parse_duration(text: str, field: str) -> float:
+    """Seconds of an ISO 8601 duration such as PT1M30S. Raises InvalidRequest."""
+    match = _DURATION.fullmatch(text)
+    if match is None or not any(match.groupdict().values()):
+        raise InvalidRequest(f"{field} {text[:32]!r} is not an ISO 8601 duration such as PT90S", field=field)
+    factors = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
+    return sum(float(value) * factors[name] for name, value in match.groupdict().items() if value)
+
+
+def format_duration(seconds: float) -> str:
+    return f"PT{seconds:g}S"

@@ -1,0 +1,129 @@
+"""The data plane's door: finds the endpoint of a request, checks its credentials, and hands it to a deployment's app.
+
+Whatever names no endpoint goes on to the server's own model; the paths of Azure Resource Manager go to theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from safelight.api import azure
+from safelight.errors import SafelightError
+from safelight.server.deployment_starter import ServedDeployment
+from safelight.server.endpoint_routes import EndpointRoutes, inner_path, key_of
+from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.serving.router import DEPLOYMENT_HEADER, Choice, choose
+
+logger = logging.getLogger(__name__)
+
+GATEWAY_STATUSES = frozenset({401, 404, 408, 413, 429, CLIENT_LEFT})
+"""With Azure's status codes these are the gateway's own; every other error is the model's, and becomes 424."""
+
+
+class EndpointGateway:
+    """ASGI middleware around the application of the server's own model."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: EndpointRoutes,
+        arm: ASGIApp,
+        errors: ErrorRenderer,
+        has_azure_status_codes: bool,
+        max_mirrored_bytes: int,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._arm = arm
+        self._errors = errors
+        self._has_azure_status_codes = has_azure_status_codes
+        self._max_mirrored_bytes = max_mirrored_bytes
+        self._mirrored: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif azure.DIALECT.owns_path(scope["path"]):
+            await self._arm(scope, receive, send)
+        else:
+            await self._route(scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        try:
+            location = self._routes.locate(request)
+            if location is None:
+                await self._app(scope, receive, send)
+                return
+            await self._routes.check(location.endpoint.name, key_of(request))
+            choice = choose(location.endpoint, request.headers.get(DEPLOYMENT_HEADER))
+        except SafelightError as error:
+            inner = Request({**scope, "path": inner_path(scope["path"])})
+            await self._errors.render(inner, error)(scope, receive, send)
+            return
+        path = location.path
+        await self._forward(choice, {**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+    async def _forward(self, choice: Choice[ServedDeployment], scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[DEPLOYMENT_HEADER] = choice.name
+                if self._has_azure_status_codes:
+                    _use_azure_status(message, headers)
+            await send(message)
+
+        if choice.mirror is not None:
+            receive = self._mirroring(choice.mirror, scope, receive)
+        await choice.deployment.app(scope, receive, send_named)
+
+    def _mirroring(self, mirror: ServedDeployment, scope: Scope, receive: Receive) -> Receive:
+        """`receive`, and when the body is complete a copy of the request goes to `mirror`, whose answer is dropped."""
+        body = bytearray()
+
+        async def receive_and_copy() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                body.extend(message.get("body", b"")[: self._max_mirrored_bytes + 1])
+                if not message.get("more_body") and len(body) <= self._max_mirrored_bytes:
+                    task = asyncio.create_task(_send_copy(mirror, scope, bytes(body)))
+                    self._mirrored.add(task)
+                    task.add_done_callback(self._mirrored.discard)
+            return message
+
+        return receive_and_copy
+
+
+async def _send_copy(mirror: ServedDeployment, scope: Scope, body: bytes) -> None:
+    """Its outcome is nobody's but the log's."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        if pending:
+            return pending.pop()
+        await asyncio.Event().wait()
+        raise AssertionError("a copy has no client that could leave")
+
+    async def discard(_: Message) -> None:
+        """Nobody reads it."""
+
+    state = {**scope.get("state", {}), "generation_id": uuid.uuid4().hex}
+    try:
+        await mirror.app({**scope, "state": state}, replay, discard)
+    except SafelightError as error:
+        logger.warning("mirrored request: %s", error.message)
+
+
+def _use_azure_status(message: Message, headers: MutableHeaders) -> None:
+    status = message["status"]
+    if status >= 400 and status not in GATEWAY_STATUSES:
+        message["status"] = 424
+        headers["ms-azureml-model-error-statuscode"] = str(status)
+        headers["ms-azureml-model-error-reason"] = "model_error"

@@ -1,0 +1,88 @@
+"""What the reconciler publishes, as the gateway uses it: where an endpoint is, and who may call it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+
+from starlette.requests import Request
+
+from safelight.control.reconciler import EndpointState
+from safelight.control.tokens import OidcVerifier, check_token, endpoint_named_in
+from safelight.errors import AuthenticationFailed
+from safelight.server.auth import key_of
+from safelight.server.deployment_starter import ServedDeployment
+from safelight.serving.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
+
+__all__ = ["EndpointRoutes", "inner_path", "key_of"]
+
+
+class EndpointRoutes:
+    """The router with the credentials of its endpoints."""
+
+    def __init__(self, base_domain: str, verifier: OidcVerifier | None) -> None:
+        self._router = Router[ServedDeployment](base_domain)
+        self._states: dict[str, EndpointState] = {}
+        self._verifier = verifier
+
+    def publish(self, endpoint: EndpointState, serving: Mapping[str, ServedDeployment]) -> None:
+        """From now on requests for the endpoint go to these deployments."""
+        self._states[endpoint.name] = endpoint
+        keys = endpoint.keys if endpoint.auth_mode == "key" else ()
+        self._router.publish(
+            RoutedEndpoint(
+                name=endpoint.name,
+                traffic=endpoint.traffic,
+                mirror_traffic=endpoint.mirror_traffic,
+                deployments={name: serving.get(name) for name in endpoint.deployment_names | serving.keys()},
+                key_digests=frozenset(map(digest, keys)),
+            )
+        )
+
+    def remove(self, endpoint_name: str) -> None:
+        self._states.pop(endpoint_name, None)
+        self._router.remove(endpoint_name)
+
+    def locate(self, request: Request) -> Location[ServedDeployment] | None:
+        """The endpoint that a request names by path, host, key or token. Raises ResourceNotFound."""
+        path, key = request.url.path, key_of(request)
+        location = self._router.locate(path=path, host=request.headers.get("host", ""), key=key)
+        if location is None and key is not None and (name := endpoint_named_in(key)) in self._states:
+            return self._router.locate(path=f"{PATH_PREFIX}{name}{path}", host="", key=None)
+        return location
+
+    async def check(self, endpoint_name: str, key: str | None) -> None:
+        """Raises AuthenticationFailed."""
+        state = self._states[endpoint_name]
+        if key is None:
+            raise AuthenticationFailed(
+                f"endpoint '{endpoint_name}' needs its {_CREDENTIALS[state.auth_mode]}, as `Authorization: Bearer …`"
+            )
+        if state.auth_mode == "aml_token":
+            check_token(key, endpoint_name, state.token_key)
+        elif state.auth_mode == "aad_token":
+            await self._check_issuer(endpoint_name, key)
+        elif not any(hmac.compare_digest(digest(key), digest(each)) for each in state.keys):
+            raise AuthenticationFailed(
+                f"this is no key of endpoint '{endpoint_name}'; see `safelight online-endpoint get-credentials --name "
+                f"{endpoint_name}`"
+            )
+
+    async def _check_issuer(self, endpoint_name: str, token: str) -> None:
+        if self._verifier is None:
+            raise AuthenticationFailed(
+                f"endpoint '{endpoint_name}' takes tokens of an OIDC issuer, and none is configured: set "
+                "SAFELIGHT_OIDC_ISSUER"
+            )
+        await asyncio.to_thread(self._verifier.check, token)
+
+
+_CREDENTIALS = {"key": "key", "aml_token": "token", "aad_token": "OIDC token"}
+
+
+def inner_path(path: str) -> str:
+    """A path without the endpoint in front of it: what its dialect is told by."""
+    if not path.startswith(PATH_PREFIX):
+        return path
+    return "/" + path.removeprefix(PATH_PREFIX).partition("/")[2]

@@ -1,0 +1,136 @@
+"""Puts the control plane together: its database and secrets, the reconciler, the gateway, and the ARM application."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from safelight import __version__
+from safelight.api import azure, huggingface, openai
+from safelight.control.database import open_database
+from safelight.control.logs import DeploymentLogs
+from safelight.control.plane import ControlPlane
+from safelight.control.reconciler import Reconciler
+from safelight.control.secrets import KeyRing, read_admin_token
+from safelight.control.tokens import OidcVerifier
+from safelight.errors import ConfigurationError
+from safelight.server import health
+from safelight.server.deployment_starter import DeploymentStarter, ServedDeployment
+from safelight.server.endpoint_gateway import EndpointGateway
+from safelight.server.endpoint_routes import EndpointRoutes
+from safelight.server.error_handlers import ErrorRenderer
+from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.local_replica import COMMAND
+from safelight.settings import Settings
+
+DATA_PLANE_DIALECTS = (openai.DIALECT, huggingface.DIALECT)
+
+
+class _HasSecret(Protocol):
+    """pydantic's SecretStr, which stays on the wire's side."""
+
+    def get_secret_value(self) -> str: ...
+
+
+class OnlineEndpoints:
+    """Everything behind connections, endpoints and deployments. Opens the database at once; `start` starts replicas."""
+
+    def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND) -> None:
+        self._settings = settings
+        self._lock = _lock(settings.data_dir)
+        self._database = open_database(_secret(settings.database_url), settings.data_dir)
+        key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys))
+        logs = DeploymentLogs(settings.data_dir / "logs")
+        verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
+        self._routes = EndpointRoutes(settings.base_domain, verifier)
+        self._reconciler = Reconciler[ServedDeployment](
+            self._database,
+            key_ring.cipher,
+            starter=DeploymentStarter(settings, create_deployment_app, command=command),
+            routes=self._routes,
+            logs=logs,
+        )
+        self.plane = ControlPlane(
+            database=self._database,
+            cipher=key_ring.cipher,
+            logs=logs,
+            admin_token=read_admin_token(settings.data_dir),
+            wake=self._reconciler.wake,
+            publish=self._reconciler.publish,
+            rotate_encryption_key=lambda: key_ring.rotate(self._database),
+        )
+
+    async def start(self) -> None:
+        await self._reconciler.start()
+
+    async def stop(self) -> None:
+        await self._reconciler.stop()
+        self._database.close()
+        self._lock.close()
+
+    def gateway(self, app: ASGIApp) -> EndpointGateway:
+        """The application with endpoints in front of it."""
+        return EndpointGateway(
+            app,
+            routes=self._routes,
+            arm=_create_arm_app(self.plane, self._settings),
+            errors=ErrorRenderer(DATA_PLANE_DIALECTS),
+            has_azure_status_codes=self._settings.azure_status_codes,
+            max_mirrored_bytes=self._settings.max_body_bytes,
+        )
+
+
+def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI:
+    """The routes of one deployment: every dialect, in front of its own dispatcher."""
+    app = FastAPI(
+        title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
+    )
+    for router in (
+        openai.create_router(dispatcher, settings),
+        huggingface.create_router(dispatcher, settings),
+        health.create_router(dispatcher),
+    ):
+        app.include_router(router)
+    ErrorRenderer(DATA_PLANE_DIALECTS).install(app)
+    return app
+
+
+def _create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+    app = FastAPI(
+        title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    app.include_router(azure.create_router(plane, settings))
+    ErrorRenderer((azure.DIALECT,)).install(app)
+    return app
+
+
+def _lock(data_dir: Path) -> TextIO:
+    """Two servers over one data directory would start every replica twice."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (data_dir / "lock").open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"data_dir {data_dir} cannot be written: {error.strerror}; give another --data-dir"
+        ) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigurationError(
+            f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
+            "SAFELIGHT_ONLINE_ENDPOINTS=false"
+        ) from None
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _secret(value: _HasSecret | None) -> str | None:
+    return None if value is None else value.get_secret_value()

@@ -1,0 +1,211 @@
+"""The real `azure-ai-ml` SDK, unmodified, against a Safelight server over HTTPS: the order of the model card."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import ssl
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from PIL import Image
+
+from safelight.azure import AdminCredential, cloud
+from tests.fake_hub import GOOD_TOKEN, FakeHub, fake_hub
+from tests.online_server import OnlineServer, online_server
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+MODEL = "black-forest-labs-flux.1-schnell"
+MODEL_URI = f"azureml://registries/HuggingFace/models/{MODEL}/labels/latest"
+ENFORCE = {"enforce_access_to_default_secret_stores": "enabled"}
+CONNECTION = "HuggingFaceTokenConnection"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    """A hub with a gated FLUX.1-schnell whose files are only what a model needs to be known."""
+    folder = tmp_path_factory.mktemp("hub") / "model"
+    for path, content in (
+        ("model_index.json", {"_class_name": "FluxPipeline"}),
+        ("transformer/config.json", {"guidance_embeds": False}),
+        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(content))
+    with fake_hub(folder, repo_id="black-forest-labs/FLUX.1-schnell") as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub) -> Iterator[OnlineServer]:
+    with online_server(tmp_path_factory.mktemp("online"), {"HF_ENDPOINT": hub.endpoint}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def arguments(server: OnlineServer) -> Iterator[dict[str, Any]]:
+    """What points MLClient at the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(server.certificate))
+        patch.setenv("AZURE_ML_CLI_PRIVATE_FEATURES_ENABLED", "false")
+        yield cloud(server.url)
+
+
+@pytest.fixture(scope="module")
+def client(server: OnlineServer, arguments: dict[str, Any]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from azure.ai.ml import MLClient  # noqa: PLC0415  slow, and it warns
+
+        return MLClient(AdminCredential(data_dir=server.data_dir), "sub", "group", "workspace", **arguments)
+
+
+def create_connection(client: Any, credentials: dict[str, Any]) -> None:
+    """Custom keys have no public class in the SDK; its own REST models carry them."""
+    from azure.ai.ml._restclient.arm_ml_service import models  # noqa: PLC0415
+
+    client.connections._operation.create(
+        resource_group_name="group",
+        workspace_name="workspace",
+        connection_name=CONNECTION,
+        body=models.WorkspaceConnectionPropertiesV2BasicResource(
+            properties=models.CustomKeysWorkspaceConnectionProperties(
+                category="CustomKeys", target="_", credentials=models.CustomKeys({"keys": credentials})
+            )
+        ),
+    )
+
+
+def test_the_workspace_is_there(client: Any) -> None:
+    workspace = client.workspaces.get("workspace")
+
+    assert (workspace.name, workspace.location) == ("workspace", "local")
+
+
+def test_a_connection_is_created_listed_and_deleted_without_showing_its_secret(client: Any) -> None:
+    from azure.ai.ml.entities import ApiKeyConfiguration, WorkspaceConnection  # noqa: PLC0415
+
+    client.connections.create_or_update(
+        WorkspaceConnection(name="other", type="custom", target="_", credentials=ApiKeyConfiguration(key="hf_secret"))
+    )
+    shown = client.connections.get("other")
+    listed = [each.name for each in client.connections.list()]
+    client.connections.delete("other")
+
+    assert "hf_secret" not in str(shown)
+    assert "other" in listed
+    assert "other" not in [each.name for each in client.connections.list()]
+
+
+def test_a_registry_model_is_found_by_version_and_by_label(server: OnlineServer, arguments: dict[str, Any]) -> None:
+    from azure.ai.ml import MLClient  # noqa: PLC0415
+
+    registry = MLClient(AdminCredential(data_dir=server.data_dir), registry_name="HuggingFace", **arguments)
+
+    by_version = registry.models.get(MODEL, version="1")
+    by_label = registry.models.get(MODEL, label="latest")
+
+    assert (by_version.name, by_version.version) == (MODEL, "1")
+    assert by_label.id == by_version.id == f"azureml://registries/HuggingFace/models/{MODEL}/versions/1"
+    assert MODEL in [model.name for model in registry.models.list()]
+
+
+def test_the_order_of_the_model_card_ends_in_a_picture(client: Any, hub: FakeHub, tmp_path: Path) -> None:
+    from azure.ai.ml import load_online_deployment, load_online_endpoint  # noqa: PLC0415
+    from azure.core.exceptions import HttpResponseError  # noqa: PLC0415
+
+    endpoint = load_online_endpoint(_yaml(tmp_path, {"name": "flux", "auth_mode": "key", "properties": ENFORCE}))
+    client.online_endpoints.begin_create_or_update(endpoint).result()
+    deployment_yaml = {
+        "name": "blue",
+        "endpoint_name": "flux",
+        "model": MODEL_URI,
+        "instance_type": "Standard_NC40ads_H100_v5",
+        "instance_count": 1,
+    }
+    deployment = load_online_deployment(_yaml(tmp_path, deployment_yaml))
+
+    with pytest.raises(HttpResponseError, match="SecretsInjectionError") as caught:
+        client.online_deployments.begin_create_or_update(deployment).result()
+    assert "safelight connection create" in str(caught.value)
+
+    create_connection(client, {"HF_TOKEN": "hf_wrong"})
+    with pytest.raises(HttpResponseError, match="does not accept the token"):
+        client.online_deployments.begin_create_or_update(deployment).result()
+
+    create_connection(client, {"HF_TOKEN": GOOD_TOKEN})
+    client.online_deployments.begin_create_or_update(deployment).result()
+    assert client.online_deployments.get("blue", "flux").provisioning_state == "Succeeded"
+    assert [each.name for each in client.online_deployments.list("flux")] == ["blue"]
+    assert "ready" in client.online_deployments.get_logs("blue", "flux", 50)
+
+    picture = _invoke(client, tmp_path, deployment_name="blue")
+    assert picture.format == "PNG"
+
+    shown = client.online_endpoints.get("flux")
+    shown.traffic = {"blue": 100}
+    client.online_endpoints.begin_create_or_update(shown).result()
+    assert client.online_endpoints.get("flux").traffic == {"blue": 100}
+    _invoke(client, tmp_path)
+
+    _regenerate(client)
+    _draw_with_openai(client)
+    _delete(client)
+
+
+def _regenerate(client: Any) -> None:
+    before = client.online_endpoints.get_keys("flux")
+    client.online_endpoints.begin_regenerate_keys("flux", key_type="secondary").result()
+    after = client.online_endpoints.get_keys("flux")
+
+    assert after.primary_key == before.primary_key
+    assert after.secondary_key != before.secondary_key
+
+
+def _draw_with_openai(client: Any) -> None:
+    """The official client keeps scheme and host of the scoring URI only: the key names the endpoint."""
+    parts = urlsplit(client.online_endpoints.get("flux").scoring_uri)
+    keys = client.online_endpoints.get_keys("flux")
+    context = ssl.create_default_context(cafile=os.environ["REQUESTS_CA_BUNDLE"])
+    with openai.OpenAI(
+        base_url=f"{parts.scheme}://{parts.netloc}/v1",
+        api_key=keys.secondary_key,
+        default_headers={"azureml-model-deployment": "blue"},
+        http_client=openai.DefaultHttpxClient(verify=context),
+    ) as images:
+        answer = images.images.generate(prompt="Astronaut", size="256x256")
+
+    assert answer.data is not None
+    content = base64.b64decode(answer.data[0].b64_json or "")
+    assert Image.open(io.BytesIO(content)).size == (256, 256)
+
+
+def _delete(client: Any) -> None:
+    shown = client.online_endpoints.get("flux")
+    shown.traffic = {}
+    client.online_endpoints.begin_create_or_update(shown).result()
+    client.online_deployments.begin_delete("blue", "flux").result()
+    assert list(client.online_deployments.list("flux")) == []
+    client.online_endpoints.begin_delete("flux").result()
+    assert [each.name for each in client.online_endpoints.list()] == []
+
+
+def _invoke(client: Any, tmp_path: Path, **options: Any) -> Image.Image:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"inputs": "Astronaut", "parameters": {"width": 64, "height": 64, "seed": 7}}))
+    answer = client.online_endpoints.invoke("flux", request_file=str(request), **options)
+    return Image.open(io.BytesIO(base64.b64decode(json.loads(answer))))
+
+
+def _yaml(folder: Path, content: dict[str, Any]) -> str:
+    path = folder / "resource.yml"
+    path.write_text(json.dumps(content))  # JSON is YAML
+    return str(path)

@@ -1,0 +1,109 @@
+"""A Safelight server with online endpoints over HTTPS, in a process of its own; its models are drawn by FakeEngine.
+
+Run as a module it is that process: settings come from SAFELIGHT_* variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from safelight.server.app import create_app
+from safelight.server.certificates import certificate_files
+from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.settings import load_settings
+from tests.fakes import fake_command, fake_dispatcher
+
+START_TIMEOUT_S = 120
+STARTED = "Uvicorn running on "
+
+
+@dataclass
+class OnlineServer:
+    """Where it is, and the process."""
+
+    process: subprocess.Popen[str]
+    url: str
+    data_dir: Path
+
+    @property
+    def admin_token(self) -> str:
+        return (self.data_dir / "admin-token").read_text().strip()
+
+    @property
+    def certificate(self) -> Path:
+        return self.data_dir / "tls-certificate.pem"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=60)
+
+
+@contextmanager
+def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int = 0) -> Iterator[OnlineServer]:
+    """Running when the block begins, gone when it ends; started again over the same `data_dir` it continues."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
+    settings = {
+        "SAFELIGHT_DATA_DIR": str(data_dir),
+        "SAFELIGHT_PORT": str(port),
+        "SAFELIGHT_TLS": "true",
+        "HF_HOME": str(data_dir / "hf"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.online_server"],
+        env=kept | settings | dict(env or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    printed = ""
+    for line in process.stderr:
+        printed += line
+        if STARTED in line:
+            break
+    else:
+        process.wait()
+        raise AssertionError(printed)
+    url = printed.rpartition(STARTED)[2].split()[0]
+    reader = threading.Thread(target=process.stderr.read, daemon=True)
+    reader.start()
+    try:
+        yield OnlineServer(process, url, data_dir)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        reader.join(timeout=10)
+        process.stderr.close()
+
+
+def main() -> None:
+    settings = load_settings()
+    online = OnlineEndpoints(settings, command=fake_command())
+    certificate, key = certificate_files(settings)
+
+    async def serve() -> None:
+        config = uvicorn.Config(
+            create_app(settings, fake_dispatcher(), online),
+            host="127.0.0.1",
+            port=settings.port,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            timeout_graceful_shutdown=1,  # an idle TLS client takes its time to say goodbye
+        )
+        await uvicorn.Server(config).serve()
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main()
