@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
@@ -60,3 +63,20 @@ def test_the_page_is_there(client: TestClient) -> None:
 
     assert response.status_code == 200
     assert "swagger" in response.text
+
+
+def test_the_docs_page_loads_nothing_from_another_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(links) >= 3
+    assert all(link.startswith("/") for link in links), links
+    assert all(client.get(link).status_code == 200 for link in links)
+
+
+def test_the_docs_page_works_without_a_key_where_one_is_set(connect: Callable[..., TestClient]) -> None:
+    client = connect(api_key="k")
+
+    assert client.get("/docs").status_code == 200
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+    assert client.get("/metrics").status_code == 401
