@@ -28,6 +28,7 @@ class Schedule:
     warm_up: int = 100
     batch: int = 16
     peak: float = 3e-3
+    decoder_only: bool = False  # once the flow has begun, the latents must stay what they are
     seed: int = 1
 
 
@@ -51,9 +52,10 @@ def load_autoencoder() -> AutoencoderTiny:
 
 def train(schedule: Schedule) -> None:
     autoencoder = new_autoencoder()
+    autoencoder.encoder.requires_grad_(not schedule.decoder_only)
     chosen = optimizers(autoencoder, schedule.peak, weight_decay=0.01)
     average = Average.of(autoencoder, 0.995)
-    step = _resume(autoencoder, chosen, average)
+    step = _resume(autoencoder, chosen, average, schedule.decoder_only)
     started, seen = time.time(), 0
     while step < schedule.steps:
         random = Random(f"autoencoder {schedule.seed} {step}")
@@ -66,7 +68,7 @@ def train(schedule: Schedule) -> None:
         if step % 25 == 0:
             log("autoencoder", step=step, loss=round(loss, 5), images_per_s=round(seen / (time.time() - started), 2))
         if step % 200 == 0 or step == schedule.steps:
-            _save(autoencoder, chosen, average, step)
+            _save(autoencoder, chosen, average, step, schedule.decoder_only)
             log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
 
 
@@ -131,23 +133,27 @@ def _rate(schedule: Schedule, step: int) -> float:
     )
 
 
-def _resume(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average) -> int:
+def _resume(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, decoder_only: bool) -> int:
     path = work_folder() / CHECKPOINT
     if not path.exists():
         return 0
     state = load(path)
-    autoencoder.load_state_dict(state["weights"])
+    autoencoder.load_state_dict(state["average" if decoder_only else "weights"])
     average.weights = state["average"]
-    resume_optimizers(chosen, state)
+    if state.get("decoder_only", False) == decoder_only:
+        resume_optimizers(chosen, state)
     return int(state["step"])
 
 
-def _save(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
+def _save(
+    autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, step: int, decoder_only: bool
+) -> None:
     state = {
         "weights": autoencoder.state_dict(),
         "average": average.weights,
         "optimizers": [optimizer.state_dict() for optimizer in chosen],
         "step": step,
+        "decoder_only": decoder_only,
     }
     save(work_folder() / CHECKPOINT, state)
 
@@ -156,5 +162,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--anneal", type=int, default=Schedule.anneal)
+    parser.add_argument("--decoder-only", action="store_true", help="leave the encoder, and so the latents, alone")
     given = parser.parse_args()
-    train(Schedule(steps=given.steps, anneal=given.anneal))
+    train(Schedule(steps=given.steps, anneal=given.anneal, decoder_only=given.decoder_only))

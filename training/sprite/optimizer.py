@@ -55,6 +55,8 @@ def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.0) -> list[
     embeddings = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
     matrices, rest = [], []
     for name, param in module.named_parameters():
+        if not param.requires_grad:
+            continue
         is_matrix = param.ndim >= 2 and id(param) not in embeddings and "norm" not in name
         (matrices if is_matrix else rest).append(param)
     return [

@@ -4,6 +4,7 @@ import argparse
 
 from training.sprite import artwork, autoencoder, distil, evaluate, export, flow, judge, shards, text, tokens
 from training.sprite.checkpoints import log
+from training.sprite.paths import work_folder
 
 FIRST_SHARDS = 16
 STAGES = ("artwork", "tokens", "autoencoder", "text", "shards", "flow", "distil", "judge", "export", "evaluate")
@@ -16,6 +17,8 @@ def run(stage: str) -> None:
             artwork.prepare()
         case "tokens":
             tokens.train_tokenizers()
+        case "autoencoder" | "text" if flow_has_begun():
+            log("pipeline", kept=stage)
         case "autoencoder":
             autoencoder.train(autoencoder.Schedule())
         case "text":
@@ -33,6 +36,11 @@ def run(stage: str) -> None:
             export.export()
         case _:
             print(evaluate.table(evaluate.evaluate((4, 32), 1.0)))
+
+
+def flow_has_begun() -> bool:
+    """From then on the flow is bound to its latents and its text, so those stages are left as they are."""
+    return shards.is_normalised() or (work_folder() / flow.CHECKPOINT).exists()
 
 
 if __name__ == "__main__":
