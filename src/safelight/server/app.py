@@ -11,28 +11,33 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from safelight import __version__
-from safelight.api import huggingface, openai
+from safelight.api import azure, huggingface, openai
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
-DIALECTS = (openai.DIALECT, huggingface.DIALECT)
+DIALECTS = (azure.DIALECT, openai.DIALECT, huggingface.DIALECT)
 """The last one words the errors of paths that belong to none."""
 
 KEY = Security(HTTPBearer(scheme_name="key", auto_error=False))
 """For the OpenAPI document only: `KeyMiddleware` checks, so that unknown routes are behind the key as well."""
 
 
-def create_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI:
-    """The application; it starts the dispatcher, and drains it when it is shut down."""
+def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoints | None = None) -> FastAPI:
+    """The application; it starts the dispatcher and the endpoints, and drains them when it is shut down."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await dispatcher.start()
+        if online is not None:
+            await online.start()
         yield
+        if online is not None:
+            await online.stop()
         await dispatcher.drain(settings.drain_timeout_s)
 
     app = FastAPIOffline(  # /docs without a CDN: it works on a closed network, and no stranger's script runs on it
@@ -46,12 +51,12 @@ def create_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI:
     app.include_router(openai.create_router(dispatcher, settings), dependencies=[KEY])
     app.include_router(huggingface.create_router(dispatcher, settings), dependencies=[KEY])
     app.include_router(health.create_router(dispatcher))
-    _add_edges(app, settings, dispatcher)
+    _add_edges(app, settings, dispatcher, online)
     return app
 
 
-def _add_edges(app: FastAPI, settings: Settings, dispatcher: Dispatcher) -> None:
-    """Metrics, errors and the key: what surrounds the routes. The middleware added last is outermost."""
+def _add_edges(app: FastAPI, settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoints | None) -> None:
+    """Metrics, errors, the key and the endpoints: what surrounds the routes. The middleware added last is outermost."""
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
@@ -60,4 +65,6 @@ def _add_edges(app: FastAPI, settings: Settings, dispatcher: Dispatcher) -> None
     key = settings.read_api_key()
     if key is not None:
         app.add_middleware(KeyMiddleware, key=key, errors=errors)
+    if online is not None:
+        app.add_middleware(online.gateway)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))

@@ -38,7 +38,7 @@ class KeyMiddleware:
         await self._app(scope, receive, send)
 
     def _check(self, request: Request) -> None:
-        given = _key_of(request)
+        given = key_of(request)
         if given is None:
             raise AuthenticationFailed("You didn't provide an API key; send it as `Authorization: Bearer <key>`")
         if not hmac.compare_digest(_digest(given), self._digest):
@@ -50,7 +50,7 @@ def _is_open(request: Request) -> bool:
     return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDER))
 
 
-def _key_of(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
