@@ -52,6 +52,12 @@ BARS = (
 )
 
 
+def report(steps: tuple[int, ...], share: float) -> None:
+    measured = evaluate(steps, share)
+    (work_folder() / "evaluation.json").write_text(json.dumps([asdict(row) for row in measured], indent=2))
+    print(table(measured))
+
+
 def evaluate(steps: tuple[int, ...], share: float) -> list[Row]:
     pipeline, judge = load_pipeline(), load_judge()
     log("evaluation", judge=json.dumps(check(judge, 400)))
@@ -134,6 +140,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 32])
     parser.add_argument("--share", type=float, default=1.0, help="of the trials, for a quicker look")
     given = parser.parse_args()
-    measured = evaluate(tuple(given.steps), given.share)
-    (work_folder() / "evaluation.json").write_text(json.dumps([asdict(row) for row in measured], indent=2))
-    print(table(measured))
+    report(tuple(given.steps), given.share)

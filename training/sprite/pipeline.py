@@ -1,52 +1,45 @@
 """`python -m training.sprite.pipeline`: every stage in turn, each from its last checkpoint, to the package folder."""
 
 import argparse
+from collections.abc import Callable
 
 from training.sprite import artwork, autoencoder, distil, evaluate, export, flow, judge, shards, text, tokens
 from training.sprite.checkpoints import log
 from training.sprite.paths import work_folder
 
 FIRST_SHARDS = 16
-STAGES = ("artwork", "tokens", "autoencoder", "text", "shards", "flow", "distil", "judge", "export", "evaluate")
+
+
+def encode_first_shards() -> None:
+    shards.measure_normalisation()
+    shards.encode_shards(range(FIRST_SHARDS))
+
+
+STAGES: dict[str, Callable[[], object]] = {
+    "artwork": artwork.prepare,
+    "tokens": tokens.train_tokenizers,
+    "autoencoder": lambda: autoencoder.train(autoencoder.Schedule()),
+    "text": lambda: text.train(text.Schedule()),
+    "shards": encode_first_shards,
+    "flow": lambda: flow.train(flow.Schedule()),
+    "distil": lambda: distil.train(distil.Schedule()),
+    "judge": lambda: judge.train(judge.Schedule()),
+    "export": export.export,
+    "evaluate": lambda: evaluate.report((4, 32), 1.0),
+}
+BEFORE_THE_FLOW = ("tokens", "autoencoder", "text")
 
 
 def run(stage: str) -> None:
-    log("pipeline", begins=stage)
-    match stage:
-        case "artwork":
-            artwork.prepare()
-        case "tokens":
-            tokens.train_tokenizers()
-        case "autoencoder" | "text" if flow_has_begun():
-            log("pipeline", kept=stage)
-        case "autoencoder":
-            autoencoder.train(autoencoder.Schedule())
-        case "text":
-            text.train(text.Schedule())
-        case "shards":
-            shards.measure_normalisation()
-            shards.encode_shards(range(FIRST_SHARDS))
-        case "flow":
-            flow.train(flow.Schedule())
-        case "distil":
-            distil.train(distil.Schedule())
-        case "judge":
-            judge.train(judge.Schedule())
-        case "export":
-            export.export()
-        case _:
-            print(evaluate.table(evaluate.evaluate((4, 32), 1.0)))
-
-
-def flow_has_begun() -> bool:
-    """From then on the flow is bound to its latents and its text, so those stages are left as they are."""
-    return shards.is_normalised() or (work_folder() / flow.CHECKPOINT).exists()
+    """A flow that has begun is bound to its latents and its text, so the stages before it are left as they are."""
+    is_kept = stage in BEFORE_THE_FLOW and (work_folder() / flow.CHECKPOINT).exists()
+    log("pipeline", stage_is="kept" if is_kept else "begun", name=stage)
+    if not is_kept:
+        STAGES[stage]()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all of them when none is named"
-    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all when none is named")
     for chosen in parser.parse_args().stages or STAGES:
         run(chosen)
