@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -21,10 +22,10 @@ from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import load_settings
-from tests.fakes import fake_command, fake_dispatcher
+from tests.fakes import fake_command, fake_dispatcher, until
 
 START_TIMEOUT_S = 120
-STARTED = "Uvicorn running on "
+STARTED = "Serving at "
 
 
 @dataclass
@@ -90,17 +91,24 @@ def main() -> None:
     settings = load_settings()
     online = OnlineEndpoints(settings, command=fake_command())
     certificate, key = certificate_files(settings)
+    listener = socket.create_server(("127.0.0.1", settings.port))
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+    online.announce(url, certificate)
 
     async def serve() -> None:
         config = uvicorn.Config(
             create_app(settings, fake_dispatcher(), online),
-            host="127.0.0.1",
-            port=settings.port,
+            log_level="warning",
             ssl_certfile=certificate,
             ssl_keyfile=key,
             timeout_graceful_shutdown=1,  # an idle TLS client takes its time to say goodbye
         )
-        await uvicorn.Server(config).serve()
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started or serving.done())
+        sys.stderr.write(f"{STARTED}{url}\n")
+        sys.stderr.flush()
+        await serving
 
     asyncio.run(serve())
 

@@ -21,6 +21,7 @@ from safelight.control.secrets import KeyRing, read_admin_token
 from safelight.control.tokens import OidcVerifier
 from safelight.errors import ConfigurationError
 from safelight.server import health
+from safelight.server.address import ServerAddress, write_address
 from safelight.server.deployment_starter import DeploymentStarter, ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes
@@ -65,6 +66,11 @@ class OnlineEndpoints:
             publish=self._reconciler.publish,
             rotate_encryption_key=lambda: key_ring.rotate(self._database),
         )
+
+    def announce(self, url: str, certificate: Path | None = None) -> None:
+        """Tell the command line where this server listens."""
+        address = ServerAddress(url=url, certificate=None if certificate is None else str(certificate))
+        write_address(self._settings.data_dir, address)
 
     async def start(self) -> None:
         await self._reconciler.start()

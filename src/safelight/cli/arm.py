@@ -1,0 +1,128 @@
+"""The command line's way to a running server: its ARM surface, with the token from its data directory."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from safelight.control.secrets import ADMIN_TOKEN_FILE
+from safelight.errors import ConfigurationError, ResourceNotFound, SafelightError
+from safelight.server.address import read_address
+from safelight.settings import load_settings
+
+JsonObject = dict[str, Any]
+WORKSPACE = "/subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local"
+API_VERSION = {"api-version": "2024-10-01"}
+TIMEOUT_S = 60.0
+POLL_S = 1.0
+
+
+class RequestRefused(SafelightError):
+    """The server refused what was asked, and said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a create, update or delete has begun."""
+
+    resource: JsonObject
+    status_url: str | None
+    """None: it is done already."""
+
+
+class Arm:
+    """A running server's control plane."""
+
+    def __init__(self, data_dir: Path | None) -> None:
+        settings = load_settings(data_dir=data_dir)
+        self.address = read_address(settings.data_dir)
+        if settings.public_url is not None:
+            self.address = replace(self.address, url=settings.public_url)
+        try:
+            token = (settings.data_dir / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the administrator's token in {settings.data_dir} cannot be read: {error.strerror}"
+            ) from None
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    def tls(self) -> ssl.SSLContext | bool:
+        """What the server's certificate is checked against."""
+        if self.address.certificate is None:
+            return True
+        return ssl.create_default_context(cafile=self.address.certificate)
+
+    def get(self, path: str) -> JsonObject:
+        """Raises ResourceNotFound or RequestRefused."""
+        return self._json(self._send("GET", path))
+
+    def list(self, path: str) -> list[JsonObject]:
+        return list(self.get(path)["value"])
+
+    def post(self, path: str, body: JsonObject | None = None) -> JsonObject:
+        return self._json(self._send("POST", path, body))
+
+    def put(self, path: str, body: JsonObject) -> Operation:
+        return self._operation(self._send("PUT", path, body))
+
+    def delete(self, path: str) -> Operation:
+        """Raises ResourceNotFound if there is nothing to delete."""
+        response = self._send("DELETE", path)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            raise ResourceNotFound(f"there is no {path.strip('/').replace('/', ' ')}")
+        return self._operation(response)
+
+    def wait(self, operation: Operation, doing: str) -> None:
+        """Until the operation has ended. Raises RequestRefused with the reason if it failed."""
+        if operation.status_url is None:
+            return
+        console = Console(stderr=True, highlight=False)
+        with console.status(f"{doing} ..."):
+            while (state := self.get(operation.status_url))["status"] == "InProgress":
+                time.sleep(POLL_S)
+        if state["status"] != "Succeeded":
+            error = state["error"]
+            raise RequestRefused(f"({error['code']}) {error['message']}")
+
+    def _send(self, method: str, path: str, body: JsonObject | None = None) -> httpx.Response:
+        url = path if path.startswith("http") else self.address.url + WORKSPACE + path
+        content = None if method in ("GET", "DELETE") else json.dumps(body or {})
+        try:
+            response = httpx.request(
+                method,
+                url,
+                params=API_VERSION,
+                content=content,
+                headers=self._headers,
+                verify=self.tls(),
+                timeout=TIMEOUT_S,
+                trust_env=False,
+            )
+        except httpx.HTTPError as error:
+            raise RequestRefused(
+                f"no server answers at {self.address.url} ({error}); start one with `safelight serve`"
+            ) from None
+        if response.is_error:
+            raise self._refusal(response)
+        return response
+
+    def _refusal(self, response: httpx.Response) -> SafelightError:
+        try:
+            message = str(response.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            message = f"the server answered {response.status_code}: {response.text[:500]}"
+        return ResourceNotFound(message) if response.status_code == httpx.codes.NOT_FOUND else RequestRefused(message)
+
+    def _json(self, response: httpx.Response) -> JsonObject:
+        value: JsonObject = response.json() if response.content else {}
+        return value
+
+    def _operation(self, response: httpx.Response) -> Operation:
+        return Operation(self._json(response), response.headers.get("azure-asyncoperation"))

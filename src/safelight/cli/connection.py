@@ -1,0 +1,164 @@
+"""`safelight connection`: named secrets, such as the hub token that a gated model needs."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from safelight.cli.arm import Arm
+from safelight.cli.options import (
+    DataDir,
+    Name,
+    OptionalFile,
+    OptionalName,
+    Output,
+    ResourceGroup,
+    Set,
+    Workspace,
+    Yes,
+    confirm,
+)
+from safelight.cli.output import print_list, print_one
+from safelight.cli.resource_files import CONNECTION_FIELDS, connection_body, read_resource
+from safelight.errors import InvalidRequest
+
+app = typer.Typer(help="Manage workspace connections: named secrets.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    *,
+    name: OptionalName = None,
+    file: OptionalFile = None,
+    type: Annotated[str | None, typer.Option("--type", help="Generic or custom.")] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option("--secret", help="KEY asks for the value; KEY=VALUE shows it in process listings."),
+    ] = None,
+    secret_file: Annotated[
+        list[str] | None, typer.Option("--secret-file", help="KEY=FILE; KEY=- reads standard input.")
+    ] = None,
+    set: Set = None,
+    resource_group: ResourceGroup = None,
+    workspace_name: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Create or replace a connection."""
+    del resource_group, workspace_name
+    resource = read_resource(file, CONNECTION_FIELDS, set or [])
+    if type is not None:
+        resource["type"] = type
+    name = name or resource.get("name")
+    if not name:
+        raise InvalidRequest("give the connection a --name, or a name in its file", field="name")
+    body = connection_body(resource, _read_secrets(secret or [], secret_file or []))
+    print_one(_view(Arm(data_dir).put(f"/connections/{name}", body).resource), output)
+
+
+@app.command("show")
+def show(
+    *,
+    name: Name,
+    populate_secrets: Annotated[bool, typer.Option("--populate-secrets", help="With the values; audited.")] = False,
+    resource_group: ResourceGroup = None,
+    workspace_name: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a connection, without its secrets."""
+    del resource_group, workspace_name
+    arm, path = Arm(data_dir), f"/connections/{name}"
+    print_one(_view(arm.post(f"{path}/listsecrets") if populate_secrets else arm.get(path)), output)
+
+
+@app.command("list")
+def list_(
+    *,
+    resource_group: ResourceGroup = None,
+    workspace_name: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the connections, without their secrets."""
+    del resource_group, workspace_name
+    print_list([_view(each) for each in Arm(data_dir).list("/connections")], ("name", "type", "target"), output)
+
+
+@app.command("delete")
+def delete(
+    *,
+    name: Name,
+    yes: Yes = False,
+    resource_group: ResourceGroup = None,
+    workspace_name: Workspace = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete a connection; what was deployed with it keeps its values."""
+    del resource_group, workspace_name
+    confirm(f"Delete connection {name}?", is_sure=yes)
+    Arm(data_dir).delete(f"/connections/{name}")
+
+
+@app.command("list-secret-reads")
+def list_secret_reads(*, output: Output = None, data_dir: DataDir = None) -> None:
+    """Show who read which secret and when, newest first."""
+    reads = [
+        {"read_at": each["readAt"], "reader": each["reader"], "connection": each["connection"], "part": each["part"]}
+        for each in Arm(data_dir).list("/secretReads")
+    ]
+    print_list(reads, ("read_at", "reader", "connection", "part"), output)
+
+
+@app.command("rotate-encryption-key")
+def rotate_encryption_key(*, output: Output = None, data_dir: DataDir = None) -> None:
+    """Put every secret under a new encryption key."""
+    print_one(Arm(data_dir).post("/rotateEncryptionKey"), output)
+
+
+def _read_secrets(secrets: list[str], files: list[str]) -> dict[str, str]:
+    values = {}
+    for secret in secrets:
+        key, equals, value = secret.partition("=")
+        values[key] = value if equals else _ask(key)
+    for file in files:
+        key, equals, path = file.partition("=")
+        if not equals:
+            raise InvalidRequest(f"--secret-file {file!r} does not have the form KEY=FILE", field="secret_file")
+        values[key] = _read_file(path)
+    return values
+
+
+def _ask(key: str) -> str:
+    if not sys.stdin.isatty():
+        raise InvalidRequest(
+            f"there is no terminal to ask for {key}; give --secret-file {key}=FILE, or {key}=- for standard input",
+            field="secret",
+        )
+    return getpass.getpass(f"{key}: ")
+
+
+def _read_file(path: str) -> str:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="secret_file") from None
+    return text.strip()
+
+
+def _view(resource: dict[str, Any]) -> dict[str, Any]:
+    properties = resource["properties"]
+    view = {
+        "name": resource["name"],
+        "type": "custom",
+        "target": properties["target"],
+        "metadata": properties["metadata"],
+        "is_shared": properties["isSharedToAll"],
+        "created_at": resource["systemData"]["createdAt"],
+    }
+    credentials = properties["credentials"]
+    return view if credentials is None else view | {"credentials": credentials}

@@ -1,0 +1,36 @@
+"""The options that the nouns of `az ml` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safelight.cli.output import OutputFormat
+
+Name = Annotated[str, typer.Option("--name", "-n", help="Name of the resource.")]
+OptionalName = Annotated[str | None, typer.Option("--name", "-n", help="Name, instead of the file's.")]
+File = Annotated[Path, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
+OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
+Endpoint = Annotated[str, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint.")]
+OptionalEndpoint = Annotated[
+    str | None, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint, instead of the file's.")
+]
+Output = Annotated[
+    OutputFormat | None, typer.Option("--output", "-o", help="By default a table on a terminal, JSON elsewhere.")
+]
+DataDir = Annotated[Path | None, typer.Option(help="The server's data directory [~/.local/share/safelight].")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return while the server is still at work.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field of the file: PATH=VALUE.")]
+ResourceGroup = Annotated[
+    str | None, typer.Option("--resource-group", "-g", help="Accepted as `az` has it; there is one.")
+]
+Workspace = Annotated[str | None, typer.Option("--workspace-name", "-w", help="Accepted as `az` has it; there is one.")]
+
+
+def confirm(question: str, *, is_sure: bool) -> None:
+    """Ask before something is lost. Ends the command unless the answer is yes."""
+    if not is_sure:
+        typer.confirm(question, abort=True, err=True)

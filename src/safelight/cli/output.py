@@ -1,0 +1,67 @@
+"""How the nouns of `az ml` print: a table on a terminal, JSON elsewhere, or what `-o` says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+JsonObject = dict[str, Any]
+
+
+class OutputFormat(StrEnum):
+    """The values of `-o`."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: OutputFormat | None) -> None:
+    """Several resources: as rows, or as one JSON or YAML list."""
+    if _format(output) is not OutputFormat.TABLE:
+        _print_text(list(items), output)
+        return
+    table = Table(*columns, box=None, pad_edge=False)
+    for item in items:
+        table.add_row(*(_cell(item.get(column)) for column in columns))
+    Console(highlight=False).print(table, markup=False)
+
+
+def print_one(item: JsonObject, output: OutputFormat | None) -> None:
+    """One resource: as two columns, or as JSON or YAML."""
+    if _format(output) is not OutputFormat.TABLE:
+        _print_text(item, output)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in item.items():
+        if value not in (None, "", {}, []):
+            table.add_row(key, _cell(value))
+    Console(highlight=False).print(table, markup=False)
+
+
+def _format(output: OutputFormat | None) -> OutputFormat:
+    if output is not None:
+        return output
+    return OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.JSON
+
+
+def _print_text(value: object, output: OutputFormat | None) -> None:
+    text = (
+        yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+        if _format(output) is OutputFormat.YAML
+        else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    )
+    sys.stdout.write(text)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    return "" if value is None else str(value)

@@ -1,0 +1,36 @@
+"""Where the server over a data directory listens: written when it starts, read by the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safelight.errors import ConfigurationError
+
+ADDRESS_FILE = "server.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """How to reach a server on this machine."""
+
+    url: str
+    certificate: str | None = None
+    """The PEM file to check it against, where it made its own."""
+
+
+def write_address(data_dir: Path, address: ServerAddress) -> None:
+    partial = data_dir / f".{ADDRESS_FILE}.partial"
+    partial.write_text(json.dumps(asdict(address)), encoding="utf-8")
+    partial.replace(data_dir / ADDRESS_FILE)
+
+
+def read_address(data_dir: Path) -> ServerAddress:
+    """Raises ConfigurationError if no server has been started over this directory."""
+    try:
+        return ServerAddress(**json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise ConfigurationError(
+            f"no server has been started over {data_dir}; run `safelight serve`, or name its --data-dir"
+        ) from None

@@ -1,0 +1,172 @@
+"""The nouns of `az ml` against a running server over HTTPS, in the order of the model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from safelight.cli.main import app
+from safelight.errors import SafelightError
+from tests.fake_hub import GOOD_TOKEN, FakeHub, fake_hub
+from tests.online_server import OnlineServer, online_server
+
+MODEL_URI = "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest"
+ENDPOINT_YAML = """
+$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineEndpoint.schema.json
+name: flux
+auth_mode: key
+properties:
+  enforce_access_to_default_secret_stores: enabled
+"""
+DEPLOYMENT_YAML = f"""
+$schema: https://azuremlschemas.azureedge.net/latest/managedOnlineDeployment.schema.json
+name: blue
+endpoint_name: flux
+model: {MODEL_URI}
+instance_type: Standard_NC40ads_H100_v5
+instance_count: 1
+request_settings:
+  request_timeout_ms: 90000
+  max_concurrent_requests_per_instance: 2
+liveness_probe:
+  initial_delay: 600
+  failure_threshold: 30
+"""
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    folder = tmp_path_factory.mktemp("hub") / "model"
+    for path, content in (
+        ("model_index.json", {"_class_name": "FluxPipeline"}),
+        ("transformer/config.json", {"guidance_embeds": False}),
+        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
+    ):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(json.dumps(content))
+    with fake_hub(folder, repo_id="black-forest-labs/FLUX.1-schnell") as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub) -> Iterator[OnlineServer]:
+    with online_server(tmp_path_factory.mktemp("online"), {"HF_ENDPOINT": hub.endpoint}) as server:
+        yield server
+
+
+@pytest.fixture
+def run(server: OnlineServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs a command; its standard output, or the message that `main` would print."""
+    monkeypatch.setenv("SAFELIGHT_DATA_DIR", str(server.data_dir))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, input: str | None = None) -> str:
+        result = CliRunner().invoke(app, list(arguments), input=input)
+        if isinstance(result.exception, SafelightError):
+            return f"error: {result.exception.message}"
+        assert result.exception is None, (result.exception, result.output)
+        return result.stdout
+
+    return run
+
+
+def test_the_order_of_the_model_card_ends_in_a_picture(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "endpoint.yml").write_text(ENDPOINT_YAML)
+    (tmp_path / "deployment.yml").write_text(DEPLOYMENT_YAML)
+    (tmp_path / "token").write_text(GOOD_TOKEN + "\n")
+    (tmp_path / "request.json").write_text(
+        '{"inputs": "Astronaut", "parameters": {"width": 64, "height": 64, "seed": 7}}'
+    )
+
+    connection = ["--name", "HuggingFaceTokenConnection", "--type", "Generic", "--secret-file", "HF_TOKEN=token"]
+    run("connection", "create", *connection, "--resource-group", "g", "--workspace-name", "w")
+    run("online-endpoint", "create", "-f", "endpoint.yml")
+    deployment = json.loads(run("online-deployment", "create", "-f", "deployment.yml", "--all-traffic", "-o", "json"))
+    assert deployment["provisioning_state"] == "Succeeded"
+    assert deployment["request_settings"]["request_timeout_ms"] == 90_000
+
+    run("online-endpoint", "invoke", "-n", "flux", "--request-file", "request.json", "--output-file", "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (64, 64)
+    assert yaml.safe_load(run("online-endpoint", "show", "-n", "flux", "-o", "yaml"))["traffic"] == {"blue": 100}
+    assert "ready" in run("online-deployment", "get-logs", "-n", "blue", "-e", "flux", "--lines", "20")
+    assert "move it first" in run("online-deployment", "delete", "-n", "blue", "-e", "flux", "--yes")
+
+    run("online-deployment", "update", "-n", "blue", "-e", "flux", "--instance-count", "2")
+    assert json.loads(run("online-deployment", "show", "-n", "blue", "-e", "flux"))["instance_count"] == 2
+    keys = json.loads(run("online-endpoint", "get-credentials", "-n", "flux"))
+    renewed = json.loads(run("online-endpoint", "regenerate-keys", "-n", "flux", "--key-type", "secondary"))
+    assert renewed["primaryKey"] == keys["primaryKey"]
+    assert renewed["secondaryKey"] != keys["secondaryKey"]
+
+    run("online-endpoint", "update", "-n", "flux", "--traffic", "blue=0")
+    run("online-deployment", "delete", "-n", "blue", "-e", "flux", "--yes")
+    run("online-endpoint", "delete", "-n", "flux", "--yes")
+    assert json.loads(run("online-endpoint", "list")) == []
+
+
+def test_a_secret_is_shown_only_when_it_is_asked_for_and_that_is_recorded(run: Run) -> None:
+    run("connection", "create", "-n", "shown", "--secret-file", "KEY=-", input="s3cret\n")
+
+    assert "s3cret" not in run("connection", "show", "-n", "shown") + run("connection", "list")
+    assert json.loads(run("connection", "show", "-n", "shown", "--populate-secrets"))["credentials"] == {
+        "keys": {"KEY": "s3cret"}
+    }
+    (newest, *_) = json.loads(run("connection", "list-secret-reads"))
+    assert (newest["reader"], newest["connection"]) == ("administrator", "shown")
+
+
+def test_secrets_survive_the_rotation_of_the_encryption_key(run: Run) -> None:
+    run("connection", "create", "-n", "rotated", "--secret", "KEY=s3cret")
+
+    assert json.loads(run("connection", "rotate-encryption-key"))["reencrypted"] >= 1
+
+    assert "s3cret" in run("connection", "show", "-n", "rotated", "--populate-secrets")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{name: in-yaml, type: custom, secrets: {HF_TOKEN: s3cret}}",
+        "{name: in-yaml, type: custom, credentials: {type: custom_keys, keys: {HF_TOKEN: s3cret}}}",
+        "{name: in-yaml, type: generic, target: _, credentials: {type: custom_keys, keys: {HF_TOKEN: s3cret}}}",
+    ],
+)
+def test_every_written_form_of_a_connection_is_the_same(run: Run, tmp_path: Path, text: str) -> None:
+    (tmp_path / "connection.yml").write_text(text)
+
+    run("connection", "create", "-f", "connection.yml")
+
+    shown = json.loads(run("connection", "show", "-n", "in-yaml", "--populate-secrets"))
+    assert shown["credentials"] == {"keys": {"HF_TOKEN": "s3cret"}}
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        ("online-endpoint", "{name: flux, auth_mod: key}", "'auth_mod' in resource.yml (did you mean 'auth_mode'?)"),
+        ("online-deployment", "{name: blue, model: m, gpu: 1}", "unknown field 'gpu'"),
+        (
+            "online-deployment",
+            "{name: b, endpoint_name: e, request_settings: {timeout: 1}}",
+            "request_settings.timeout",
+        ),
+        ("connection", "{name: hub, type: git}", "'git' is not supported"),
+    ],
+)
+def test_an_unknown_field_is_refused_by_name(run: Run, tmp_path: Path, command: str, text: str, message: str) -> None:
+    (tmp_path / "resource.yml").write_text(text)
+
+    assert message in run(command, "create", "-f", "resource.yml")
+
+
+def test_without_a_server_the_command_says_how_to_start_one(run: Run, tmp_path: Path) -> None:
+    assert "safelight serve" in run("connection", "list", "--data-dir", str(tmp_path / "nowhere"))
