@@ -2,7 +2,8 @@
 
 `python tests/fakes.py OPTIONS --fd N` is the child. What a test wants of it is in `FakeEngineOptions`, and in the
 prompt: `FAIL_START` in it makes `start` raise, `FAIL_STEP` makes `step` raise (for the whole batch), `FAIL_ROW` gives
-that generation alone an error, `FAIL_DECODE` makes `decode` raise, `EXIT` ends the process.
+that generation alone an error, `FAIL_PREVIEW` and `FAIL_DECODE` make `preview` and `decode` raise, `EXIT` ends the
+process.
 """
 
 from __future__ import annotations
@@ -124,6 +125,13 @@ class FakeEngine:
             generation.step_index += 1
             if "FAIL_ROW" in generation.request.prompt:
                 generation.error = NonFiniteValues(f"step {generation.step_index} made NaN, as asked")
+
+    def preview(self, generation: Generation) -> np.ndarray:
+        self._on_call("preview", [generation])
+        assert generation in self._held
+        if "FAIL_PREVIEW" in generation.request.prompt:
+            raise RuntimeError("preview failed, as asked")
+        return expected_pixels(generation.request, generation.seed)[::4, ::4]
 
     def decode(self, generation: Generation) -> np.ndarray:
         self._on_call("decode", [generation])

@@ -13,11 +13,26 @@ from typing import Literal
 from safelight.errors import InvalidRequest, SafelightError
 
 ImageFormat = Literal["png", "jpeg", "webp"]
+PreviewDecoder = Literal["projection", "autoencoder"]
+"""What makes a preview: one small matrix, or the model's own decoder, at the cost of a decoded picture."""
 
 MAX_SEED = 2**63 - 1 - 10
 """Greatest seed: image i uses seed + i, and torch's generators take 63 bits for sure."""
 MAX_IMAGES_PER_PROMPT = 10
 MAX_PROMPT_CHARACTERS = 32_000
+MAX_PREVIEWS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """The picture that a generation starts from, in the request's own size, a byte for each value."""
+
+    pixels: bytes = field(repr=False)
+    """Height x width x 3 (RGB)."""
+    strength: float
+    """How much of the way from noise to image is walked again: 1 is all of it, and little is left of the picture."""
+    mask: bytes | None = field(default=None, repr=False)
+    """Height x width: painted anew where it is 128 or more, kept elsewhere. None: everything is painted anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +57,11 @@ class GenerationRequest:
     image_format: ImageFormat = "png"
     image_quality: int = 95
     """1 to 100, for JPEG and WebP."""
+    source: SourceImage | None = None
+    """None: the picture starts from nothing but noise."""
+    num_previews: int = 0
+    """Of each image, while it develops; fewer come if it has fewer steps."""
+    preview_decoder: PreviewDecoder = "projection"
     timeout_s: float = 180.0
     warnings: tuple[str, ...] = ()
     """What was asked and has no effect, or was changed."""
@@ -61,11 +81,28 @@ class GenerationRequest:
         for name in ("guidance_scale", "true_cfg_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise InvalidRequest(f"{name} must be a finite number", field=name)
+        if not 0 <= self.num_previews <= MAX_PREVIEWS:
+            raise InvalidRequest(
+                f"the number of previews must be between 0 and {MAX_PREVIEWS}, not {self.num_previews}",
+                field="num_previews",
+            )
+        if self.source is not None:
+            self._check_source(self.source)
 
     @property
     def is_guided(self) -> bool:
         """Whether classifier-free guidance runs: two rows in the batch, twice the cost."""
         return self.true_cfg_scale > 1 and self.negative_prompt is not None
+
+    def _check_source(self, source: SourceImage) -> None:
+        if not 0 < source.strength <= 1:
+            raise InvalidRequest(
+                f"strength must be above 0 and at most 1, not {source.strength:g}; 1 keeps least of the image",
+                field="strength",
+            )
+        num_pixels = self.width * self.height
+        assert len(source.pixels) == num_pixels * 3, "the dialect fits the image to the request"
+        assert source.mask is None or len(source.mask) == num_pixels, "the dialect fits the mask to the request"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -85,6 +122,7 @@ class Generation:
     error: SafelightError | None = None
     """Set by the engine when this row alone failed; the rest of the batch goes on."""
     num_text_tokens: int = 0
+    num_previews_made: int = 0
     encode_s: float = 0.0
     denoise_s: float = 0.0
     started_at: float = 0.0
@@ -100,6 +138,13 @@ class Generation:
     @property
     def is_denoised(self) -> bool:
         return self.step_index >= self.num_steps > 0
+
+    @property
+    def is_preview_due(self) -> bool:
+        """Whether the step that was just taken is one to show: k previews divide the steps into k + 1 equal parts."""
+        num_previews = self.request.num_previews
+        shown = {round(i * self.num_steps / (num_previews + 1)) for i in range(1, num_previews + 1)}
+        return 0 < self.step_index < self.num_steps and self.step_index in shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +194,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The image as it looks so far, encoded."""
+    """The image as the model expects it to become, encoded; `index` counts the previews of this image from 0."""
 
     image_index: int
+    index: int
     content: bytes
 
 

@@ -21,11 +21,17 @@ MEDIA_TYPES: Mapping[ImageFormat, str] = {"png": "image/png", "jpeg": "image/jpe
 
 
 def encode(
-    pixels: np.ndarray, *, image_format: ImageFormat, image_quality: int = 95, text: Mapping[str, str] | None = None
+    pixels: np.ndarray,
+    *,
+    image_format: ImageFormat,
+    image_quality: int = 95,
+    png_effort: int = 6,
+    text: Mapping[str, str] | None = None,
 ) -> bytes:
     """The image file of `pixels` (uint8, height x width x 3).
 
-    `image_quality` (1 to 100) is for JPEG and WebP. `text` becomes text chunks of a PNG; the others carry none yet.
+    `image_quality` (1 to 100) is for JPEG and WebP; `png_effort` (0 to 9) makes a PNG smaller, and is never seen. `text`
+    becomes text chunks of a PNG; the others carry none yet.
     """
     assert pixels.dtype == np.uint8, pixels.dtype
     assert pixels.ndim == 3, pixels.shape
@@ -33,7 +39,7 @@ def encode(
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     if image_format == "png":
-        image.save(buffer, "PNG", pnginfo=_text_chunks(text or {}))
+        image.save(buffer, "PNG", compress_level=png_effort, pnginfo=_text_chunks(text or {}))
     elif image_format == "jpeg":
         image.save(buffer, "JPEG", quality=image_quality, subsampling=0)  # 4:4:4: flat colours keep their edges
     else:

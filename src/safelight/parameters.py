@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
-from safelight.generation import MAX_PROMPT_CHARACTERS, GenerationRequest, ImageFormat
+from safelight.generation import MAX_PROMPT_CHARACTERS, GenerationRequest, ImageFormat, PreviewDecoder, SourceImage
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 
 MAX_GUIDANCE_SCALE = 100.0
@@ -32,11 +32,14 @@ def build_generation_request(
     num_images_per_prompt: int = 1,
     image_format: ImageFormat = "png",
     image_quality: int = 95,
+    source: SourceImage | None = None,
+    num_previews: int = 0,
+    preview_decoder: PreviewDecoder = "projection",
     timeout_s: float = 180.0,
     warnings: tuple[str, ...] = (),
 ) -> GenerationRequest:
     """The request in force for `spec`. Raises InvalidRequest with the field and the remedy."""
-    if not prompt.strip():
+    if not prompt.strip() and source is None:
         raise InvalidRequest("prompt is empty; say what the picture should show", field="prompt")
     if len(negative_prompt or "") > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
@@ -60,6 +63,9 @@ def build_generation_request(
         num_images_per_prompt=num_images_per_prompt,
         image_format=image_format,
         image_quality=image_quality,
+        source=source,
+        num_previews=num_previews,
+        preview_decoder=preview_decoder,
         timeout_s=timeout_s,
         warnings=warnings + guidance.warnings,
     )

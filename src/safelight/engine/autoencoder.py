@@ -1,4 +1,4 @@
-"""Denoised latents become pixels."""
+"""Denoised latents become pixels, and the pixels of an upload become latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
@@ -25,10 +26,35 @@ def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:
     return _decode(autoencoder, latents)
 
 
+def encode_image(autoencoder: Any, image: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Images (rows, 3, height, width), -1 to 1, to latents (rows, channels, height, width) in the image's dtype.
+
+    AutoencoderKL draws them from its distribution with the generator, and without one takes the mean; AutoencoderTiny
+    has but one answer. An overflow is treated as in `decode_latents`.
+    """
+    latents = _encode(autoencoder, image, generator)
+    if autoencoder.dtype is not torch.float32 and not bool(torch.isfinite(latents).all()):
+        autoencoder.to(torch.float32)
+        latents = _encode(autoencoder, image, generator)
+    return latents.to(image.dtype)
+
+
 def to_pixels(image: Tensor) -> Pixels:
     """A finite image (3, height, width), -1 to 1, to uint8 (height, width, 3); what lies beyond is clipped."""
     unit = (image * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return (unit * 255).round().astype(np.uint8)
+
+
+def _encode(autoencoder: Any, image: Tensor, generator: torch.Generator | None) -> Tensor:
+    config = autoencoder.config
+    encoded = autoencoder.encode(image.to(autoencoder.dtype))
+    if isinstance(autoencoder, AutoencoderTiny):
+        latents: Tensor = encoded.latents
+    else:
+        distribution = encoded.latent_dist
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+    scaled: Tensor = (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+    return scaled
 
 
 def _decode(autoencoder: Any, latents: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The engine: loads a checkpoint and moves generations from noise to pixels, one denoising step at a time.
 
-The caller owns the pace: `start` once, `step` with any batch of equal `batch_key` until denoised, `decode`, `release`.
-One thread calls it. Tensors stay here, keyed by their `Generation`.
+The caller owns the pace: `start` once, `step` with any batch of equal `batch_key` until denoised (a `preview` after any
+of them), `decode`, `release`. One thread calls it. Tensors stay here, keyed by their `Generation`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from safelight.engine import denoise
-from safelight.engine.autoencoder import Pixels, decode_latents, to_pixels
+from safelight.engine.autoencoder import Pixels, decode_latents, encode_image, to_pixels
 from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
+from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import NonFiniteValues
-from safelight.generation import Generation
+from safelight.generation import Generation, SourceImage
 from safelight.model_spec import ModelSpec, read_model_spec
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
@@ -39,6 +41,16 @@ class EngineCounters:
     prompt_cache_misses: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Original:
+    """What a masked image keeps: its packed latents, and the noise that they have in common with the new ones."""
+
+    latents: Tensor
+    noise: Tensor
+    mask: Tensor
+    """1 where the image is painted anew."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Denoising:
     """The tensors of one generation in flight."""
@@ -49,6 +61,10 @@ class _Denoising:
     """The prompt's, and after it the negative prompt's if guidance runs: one row of the batch each."""
     noise_scheduler: NoiseScheduler
     generator: torch.Generator
+    original: _Original | None = None
+    """None unless the request has a mask."""
+    clean_latents: Tensor | None = None
+    """As the last step expects them to become; None unless there are previews to make."""
 
 
 def load_engine(
@@ -78,30 +94,26 @@ class Engine:
         self._prompt_encoder = PromptEncoder(
             components, max_sequence_length=spec.max_sequence_length, cache=PromptCache(prompt_cache_bytes)
         )
+        self._project = fit_projection(
+            components.autoencoder,
+            scale_factor=spec.size_multiple // 2,
+            device=components.device,
+            dtype=components.dtype,
+        )
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
 
     @torch.inference_mode()
     def start(self, generation: Generation) -> None:
-        """Encode its prompts and draw its noise: afterwards it can join any batch of its `batch_key`."""
+        """Encode its prompts and image, and draw its noise: afterwards it can join any batch of its `batch_key`."""
         started_at = time.perf_counter()
         request = generation.request
         prompts, warnings = self._prompt_encoder.encode_request(request)
         if generation.seed >= SEED_PERIOD:
             warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
-        generator = torch.Generator("cpu").manual_seed(generation.seed)
-        latents = denoise.pack_latents(self._draw_noise(generation, generator))
-        noise_scheduler = build_noise_scheduler(
-            request.scheduler,
-            self._components.scheduler_config,
-            num_inference_steps=request.num_inference_steps,
-            image_seq_len=latents.shape[1],
-        )
-        self._denoising[generation] = _Denoising(
-            latents=latents, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator
-        )
+        self._denoising[generation] = denoising = self._begin(generation, prompts)
         generation.warnings += warnings
-        generation.num_steps = noise_scheduler.num_calls
+        generation.num_steps = denoising.noise_scheduler.num_calls
         generation.num_text_tokens = prompts[0].num_tokens
         generation.batch_key = (request.width, request.height, self.spec.max_sequence_length)
         generation.encode_s = time.perf_counter() - started_at
@@ -115,12 +127,21 @@ class Engine:
         assert len({generation.batch_key for generation in batch}) == 1, "a batch has one batch_key"
         velocities = self._predict_velocities(batch)
         for generation, velocity in zip(batch, velocities, strict=True):
-            denoising = self._denoising[generation]
-            denoising.latents = denoising.noise_scheduler.step(
-                velocity, generation.step_index, denoising.latents, denoising.generator
-            )
+            self._advance(generation, self._denoising[generation], velocity)
             generation.step_index += 1
         self._fail_non_finite(batch)
+
+    @torch.inference_mode()
+    def preview(self, generation: Generation) -> Pixels:
+        """The picture as its last step expects it to become: small, or in full size from the real decoder."""
+        clean_latents = self._denoising[generation].clean_latents
+        assert clean_latents is not None, "a preview follows a step of a request that has previews"
+        latents = denoise.unpack_latents(clean_latents, *self._latent_size(generation))
+        if generation.request.preview_decoder == "autoencoder":
+            image = decode_latents(self._components.autoencoder, latents)
+        else:
+            image = self._project(latents)
+        return to_pixels(image.nan_to_num())
 
     @torch.inference_mode()
     def decode(self, generation: Generation) -> Pixels:
@@ -145,6 +166,56 @@ class Engine:
             prompt_cache_hits=self._prompt_encoder.cache.hits,
             prompt_cache_misses=self._prompt_encoder.cache.misses,
         )
+
+    def _begin(self, generation: Generation, prompts: tuple[PromptEmbeds, ...]) -> _Denoising:
+        """From noise, or from the request's image with as much noise as its strength says."""
+        request = generation.request
+        generator = torch.Generator("cpu").manual_seed(generation.seed)
+        image = None if request.source is None else self._encode_source(generation, request.source, generator)
+        noise = denoise.pack_latents(self._draw_noise(generation, generator))
+        noise_scheduler = build_noise_scheduler(
+            request.scheduler,
+            self._components.scheduler_config,
+            num_inference_steps=request.num_inference_steps,
+            image_seq_len=noise.shape[1],
+            strength=1.0 if request.source is None else request.source.strength,
+        )
+        denoising = _Denoising(latents=noise, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator)
+        if image is not None and request.source is not None:
+            denoising.latents = denoise.add_noise(image, noise, noise_scheduler.sigmas[0])
+            if request.source.mask is not None:
+                mask = self._pack_mask(generation, request.source.mask)
+                denoising.original = _Original(latents=image, noise=noise, mask=mask)
+        return denoising
+
+    def _advance(self, generation: Generation, denoising: _Denoising, velocity: Tensor) -> None:
+        """One step of its own noise scheduler; what its mask does not cover stays the original's."""
+        call, sigmas, original = generation.step_index, denoising.noise_scheduler.sigmas, denoising.original
+        if generation.request.num_previews:
+            denoising.clean_latents = denoise.predict_clean(denoising.latents, velocity, sigmas[call])
+        denoising.latents = denoising.noise_scheduler.step(velocity, call, denoising.latents, denoising.generator)
+        if original is None:
+            return
+        kept = denoise.add_noise(original.latents, original.noise, sigmas[call + 1])
+        denoising.latents = denoise.keep_unmasked(denoising.latents, kept, original.mask)
+        if denoising.clean_latents is not None:
+            denoising.clean_latents = denoise.keep_unmasked(denoising.clean_latents, original.latents, original.mask)
+
+    def _encode_source(self, generation: Generation, source: SourceImage, generator: torch.Generator) -> Tensor:
+        """Packed latents of the request's image; AutoencoderKL draws them with the generator, before the noise."""
+        height, width = generation.request.height, generation.request.width
+        pixels = torch.frombuffer(bytearray(source.pixels), dtype=torch.uint8).view(1, height, width, 3)
+        image = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._components.device, self._components.dtype)
+        return denoise.pack_latents(encode_image(self._components.autoencoder, image, generator))
+
+    def _pack_mask(self, generation: Generation, mask: bytes) -> Tensor:
+        """1 where the latents are painted anew, 0 elsewhere; sampled as FluxInpaintPipeline samples it."""
+        request, latent_size = generation.request, self._latent_size(generation)
+        is_new = torch.frombuffer(bytearray(mask), dtype=torch.uint8).view(1, 1, request.height, request.width) >= 128
+        small = functional.interpolate(is_new.float(), size=latent_size)
+        channels = self._components.transformer.config.in_channels // 4
+        packed = denoise.pack_latents(small.repeat(1, channels, 1, 1))
+        return packed.to(self._components.device, self._components.dtype)
 
     def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
         latents = torch.cat([self._denoising[generation].latents for generation in batch])

@@ -36,13 +36,19 @@ _MULTISTEP: dict[str, Any] = {
 
 
 class NoiseScheduler:
-    """One generation's way from noise to image: a diffusers scheduler and the timesteps of its transformer calls."""
+    """One generation's way from noise to image: a diffusers scheduler and the timesteps of its transformer calls.
 
-    def __init__(self, scheduler: Any) -> None:
-        scheduler.set_begin_index(0)
+    Whoever starts from an image skips the first steps: `first_step` is the one to begin with.
+    """
+
+    def __init__(self, scheduler: Any, *, first_step: int = 0) -> None:
+        first_call = first_step * scheduler.order
+        scheduler.set_begin_index(first_call)
         self._scheduler = scheduler
         self._takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        self.timesteps: Tensor = scheduler.timesteps
+        self.timesteps: Tensor = scheduler.timesteps[first_call:]
+        self.sigmas: Tensor = scheduler.sigmas[first_call:]
+        """The share of noise in the latents before each call; one more than there are calls, and the last is 0."""
 
     @property
     def num_calls(self) -> int:
@@ -58,15 +64,25 @@ class NoiseScheduler:
 
 
 def build_noise_scheduler(
-    name: str, config: SchedulerConfig, *, num_inference_steps: int, image_seq_len: int
+    name: str, config: SchedulerConfig, *, num_inference_steps: int, image_seq_len: int, strength: float = 1.0
 ) -> NoiseScheduler:
-    """The scheduler of diffusers class `name`, ready for its first step; `config` is the checkpoint's."""
+    """The scheduler of diffusers class `name`, ready for its first step; `config` is the checkpoint's.
+
+    `strength` is the share of the steps that are taken, rounded up.
+    """
+    # As FluxImg2ImgPipeline.get_timesteps rounds, float for float.
+    first_step = int(max(num_inference_steps - min(num_inference_steps * strength, num_inference_steps), 0))
+    scheduler = _build(name, config, num_inference_steps, image_seq_len)
+    return NoiseScheduler(scheduler, first_step=first_step)
+
+
+def _build(name: str, config: SchedulerConfig, num_inference_steps: int, image_seq_len: int) -> Any:
     if name in _FLOW_MATCH:
-        return NoiseScheduler(_flow_match(_FLOW_MATCH[name], config, num_inference_steps, image_seq_len))
+        return _flow_match(_FLOW_MATCH[name], config, num_inference_steps, image_seq_len)
     if name in _MULTISTEP:
-        return NoiseScheduler(_multistep(_MULTISTEP[name], config, num_inference_steps, image_seq_len))
+        return _multistep(_MULTISTEP[name], config, num_inference_steps, image_seq_len)
     assert name == "FlowMatchHeunDiscreteScheduler", f"{name} is in SCHEDULER_ALIASES but not built here"
-    return NoiseScheduler(_heun(config, num_inference_steps, image_seq_len))
+    return _heun(config, num_inference_steps, image_seq_len)
 
 
 def _flow_match(scheduler_class: Any, config: SchedulerConfig, num_inference_steps: int, image_seq_len: int) -> Any:

@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from safelight.api.dialect import Dialect, owner_of
-from safelight.serving.counters import Stage, StageTime
+from safelight.serving.counters import StageName, StageTime
 from safelight.serving.dispatcher import Dispatcher
 
 LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 180)
@@ -99,7 +99,7 @@ def _batch_rows(calls_by_rows: Mapping[int, int]) -> Metric:
     return family
 
 
-def _stage_seconds(stages: Mapping[Stage, StageTime]) -> Metric:
+def _stage_seconds(stages: Mapping[StageName, StageTime]) -> Metric:
     family = SummaryMetricFamily("safelight_stage_seconds", "Time in each stage of a picture", labels=["stage"])
     for stage, time in stages.items():
         family.add_metric([stage], time.count, time.seconds)

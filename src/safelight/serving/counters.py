@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Stage = Literal["queue", "encode", "denoise", "decode", "image_encode"]
+StageName = Literal["queue", "encode", "denoise", "preview", "decode", "image_encode"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Counters:
     prompt_cache_misses: int = 0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     """Rows of a batch -> how many batches had that many."""
-    stages: Mapping[Stage, StageTime] = field(default_factory=dict)
+    stages: Mapping[StageName, StageTime] = field(default_factory=dict)
 
     def __add__(self, other: Counters) -> Counters:
         stages = {name: self.stages.get(name, StageTime()) for name in (*self.stages, *other.stages)}

@@ -25,7 +25,7 @@ from safelight.errors import (
     ReplicaLost,
     SafelightError,
 )
-from safelight.generation import Completed, Event, Failed, GenerationRequest, Step
+from safelight.generation import Completed, Event, Failed, GenerationRequest, Preview, Step
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
@@ -35,6 +35,7 @@ from safelight.serving.messages import (
     Hello,
     Load,
     LoadFailed,
+    PreviewMade,
     Ready,
     ReplicaMessage,
     RequestFailed,
@@ -62,7 +63,7 @@ MIN_PATIENCE_S = 300.0
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 MAX_EVENTS = 256
-"""Of one request, not yet read. When a slow reader leaves no room, steps are skipped; the last event always fits."""
+"""Of one request, not yet read. A slow reader misses steps and previews; the last event always fits."""
 
 M = TypeVar("M", Hello, Ready)
 
@@ -251,6 +252,8 @@ class LocalReplica:
             match message:
                 case StepDone():
                     self._pass_on(message.ticket, Step(message.image_index, message.index, message.of))
+                case PreviewMade():
+                    self._pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
                 case Done():
                     self._pass_on(message.ticket, Completed(message.result))
                 case RequestFailed():

@@ -1,8 +1,8 @@
 """The heart of a replica: one thread that owns the device and gives every generation its steps.
 
-Messages come in through a queue and go out through `send`. Encoding a prompt and decoding an image are stages of their
-own between two steps: `_has_paused_enough` says how long the running batch may wait for them. A generation that
-nobody wants any more is dropped before the next transformer call.
+Messages come in through a queue and go out through `send`. Encoding a prompt, making a preview and decoding an image
+are stages of their own between two steps: `_has_paused_enough` says how long the running batch may wait for them. A
+generation that nobody wants any more is dropped before the next transformer call.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.generation import GeneratedImage, Generation
 from safelight.model_spec import ModelSpec
 from safelight.serving.batcher import StepBatcher
-from safelight.serving.counters import Counters, Stage, StageTime
+from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.in_flight import InFlight
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
     Cancel,
     Done,
     GatewayMessage,
+    PreviewMade,
     ReplicaMessage,
     RequestFailed,
     Stats,
@@ -63,6 +64,7 @@ class Engine(Protocol):
     def spec(self) -> ModelSpec: ...
     def start(self, generation: Generation, /) -> None: ...
     def step(self, batch: Sequence[Generation], /) -> None: ...
+    def preview(self, generation: Generation, /) -> np.ndarray: ...
     def decode(self, generation: Generation, /) -> np.ndarray: ...
     def release(self, generation: Generation, /) -> None: ...
     def counters(self) -> EngineCounters: ...
@@ -78,6 +80,8 @@ class EncodedImage:
 
 
 Inbox = queue.Queue[GatewayMessage | EncodedImage]
+Stage = Callable[[Generation], None]
+"""Work on one generation that is no step, done by the device's thread."""
 
 
 class ReplicaLoop:
@@ -97,8 +101,8 @@ class ReplicaLoop:
         self._send = send
         self._clock = clock
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
-        self._stages: deque[Generation] = deque()
-        """Waiting to be started or decoded, in the order in which it came up."""
+        self._stages: deque[tuple[Stage, Generation]] = deque()
+        """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}
         self._owners: dict[Generation, InFlight] = {}
         self._image_encoders = ThreadPoolExecutor(NUM_IMAGE_ENCODERS, thread_name_prefix="image-encoder")
@@ -117,7 +121,7 @@ class ReplicaLoop:
         while True:
             self._receive()
             if self._stages and not self._has_paused_enough(pauses):
-                pauses.append(self._run_stage(self._stages.popleft()))
+                pauses.append(self._run_stage(*self._stages.popleft()))
             elif batch := self._batcher.next_batch():
                 return batch
 
@@ -157,7 +161,7 @@ class ReplicaLoop:
         in_flight = InFlight(ticket=message.ticket, request=message.request, arrived_at=arrived_at)
         self._tickets[message.ticket] = in_flight
         self._owners.update(dict.fromkeys(in_flight.generations, in_flight))
-        self._stages.extend(in_flight.generations)
+        self._stages.extend((self._start, generation) for generation in in_flight.generations)
 
     def _drop_expired(self) -> None:
         now = self._clock()
@@ -165,13 +169,10 @@ class ReplicaLoop:
             timeout_s = in_flight.request.timeout_s
             self._fail(in_flight, DeadlineExceeded(f"the request was not done within its timeout of {timeout_s:g} s"))
 
-    def _run_stage(self, generation: Generation) -> float:
-        """Encode its prompt, or decode its image. Returns the seconds that took."""
+    def _run_stage(self, stage: Stage, generation: Generation) -> float:
+        """Returns the seconds that it took."""
         began_at = self._clock()
-        if generation.num_steps == 0:
-            self._start(generation)
-        else:
-            self._decode(generation)
+        stage(generation)
         return self._clock() - began_at
 
     def _start(self, generation: Generation) -> None:
@@ -199,6 +200,8 @@ class ReplicaLoop:
         for generation in batch:
             if generation.error is None:
                 self._send_progress(generation)
+                if generation.is_preview_due:
+                    self._stages.append((self._preview, generation))
 
     def _send_progress(self, generation: Generation) -> None:
         ticket = self._owners[generation].ticket
@@ -210,9 +213,35 @@ class ReplicaLoop:
         if in_flight is None:
             return  # a sibling of the same batch failed, and took it along
         if generation.error is None:
-            self._stages.append(generation)
+            self._stages.append((self._decode, generation))
         else:
             self._fail(in_flight, generation.error)
+
+    def _preview(self, generation: Generation) -> None:
+        """Show what a generation looks like; the picture itself, if it is about to come, makes that needless."""
+        if generation.is_denoised:
+            return
+        in_flight, began_at = self._owners[generation], self._clock()
+        pixels = np.empty((0, 0, 3), np.uint8)
+        with self._failures_of([generation]):
+            pixels = self._engine.preview(generation)
+        self._count_time("preview", self._clock() - began_at)
+        if generation.error is not None:
+            self._fail(in_flight, generation.error)
+            return
+        self._image_encoders.submit(
+            self._encode_preview, in_flight.ticket, generation, generation.num_previews_made, pixels
+        )
+        generation.num_previews_made += 1
+
+    def _encode_preview(self, ticket: int, generation: Generation, index: int, pixels: np.ndarray) -> None:
+        """Runs in a thread of its own, and sends by itself: the inbox is read only after the step that is running."""
+        request = generation.request
+        with self._failures_of([generation]):
+            content = images.encode(
+                pixels, image_format=request.image_format, image_quality=request.image_quality, png_effort=1
+            )
+            self._send(PreviewMade(ticket, generation.image_index, index, content))
 
     def _decode(self, generation: Generation) -> None:
         in_flight, began_at = self._owners[generation], self._clock()
@@ -278,7 +307,7 @@ class ReplicaLoop:
             del self._owners[generation]
             self._batcher.drop(generation)
             self._engine.release(generation)
-        self._stages = deque(generation for generation in self._stages if generation in self._owners)
+        self._stages = deque(stage for stage in self._stages if stage[1] in self._owners)
 
     @contextmanager
     def _failures_of(self, batch: Sequence[Generation]) -> Iterator[None]:
@@ -294,7 +323,7 @@ class ReplicaLoop:
                 batch, EngineFailure(f"the model could not make this image ({reason}); the server's log says why")
             )
 
-    def _count_time(self, stage: Stage, seconds: float) -> float:
+    def _count_time(self, stage: StageName, seconds: float) -> float:
         self._counters += Counters(stages={stage: StageTime(1, seconds)})
         return seconds
 

@@ -19,7 +19,7 @@ from safelight.generation import GenerationRequest, GenerationResult
 from safelight.model_spec import ModelSpec
 from safelight.serving.counters import Counters
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -85,6 +85,15 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     of: int
 
 
+class PreviewMade(msgspec.Struct, frozen=True, tag=True):
+    """One image of a request as it looks so far."""
+
+    ticket: int
+    image_index: int
+    index: int
+    content: bytes
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """All images of a request are there."""
 
@@ -106,7 +115,7 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
 
 
 GatewayMessage = Load | Submit | Cancel
-ReplicaMessage = Hello | Ready | LoadFailed | StepDone | Done | RequestFailed | Stats
+ReplicaMessage = Hello | Ready | LoadFailed | StepDone | PreviewMade | Done | RequestFailed | Stats
 M = TypeVar("M")
 
 gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)

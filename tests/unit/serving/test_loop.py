@@ -16,6 +16,7 @@ from safelight.serving.messages import (
     Cancel,
     Done,
     GatewayMessage,
+    PreviewMade,
     ReplicaMessage,
     RequestFailed,
     Stats,
@@ -47,8 +48,16 @@ class ScriptedInbox(queue.Queue[GatewayMessage | EncodedImage]):
 class Replica:
     """A loop with a fake engine. `log` has the engine's calls, `sent` the loop's messages, both in order."""
 
-    def __init__(self, *, start_s: float = 0, step_s: float = 0, decode_s: float = 0, max_batch_size: int = 8) -> None:
-        self.seconds = {"start": start_s, "step": step_s, "decode": decode_s}
+    def __init__(
+        self,
+        *,
+        start_s: float = 0,
+        step_s: float = 0,
+        preview_s: float = 0,
+        decode_s: float = 0,
+        max_batch_size: int = 8,
+    ) -> None:
+        self.seconds = {"start": start_s, "step": step_s, "preview": preview_s, "decode": decode_s}
         self.now = 0.0
         self.log: list[tuple[str, int]] = []
         self.sent: list[ReplicaMessage] = []
@@ -298,3 +307,62 @@ def test_what_was_done_is_counted() -> None:
     assert (
         counters.stages["queue"].count == counters.stages["decode"].count == counters.stages["image_encode"].count == 2
     )
+
+
+def test_previews_come_between_the_steps_and_are_numbered() -> None:
+    replica = Replica()
+
+    replica.run(submit(1, num_inference_steps=8, num_previews=3))
+
+    assert replica.calls() == ["start", *(["step"] * 2 + ["preview"]) * 3, "step", "step", "decode"]
+    previews = [message for message in replica.sent if isinstance(message, PreviewMade)]
+    assert sorted((each.ticket, each.image_index, each.index) for each in previews) == [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "num_previews", "shown"),
+    [(4, 3, [1, 2, 3]), (4, 1, [2]), (4, 2, [1, 3]), (2, 3, [1]), (1, 3, []), (50, 3, [12, 25, 38]), (4, 0, [])],
+)
+def test_previews_are_spaced_over_the_steps_and_never_follow_the_last(
+    steps: int, num_previews: int, shown: list[int]
+) -> None:
+    generation = Generation(request=fake_request(num_previews=num_previews), image_index=0, arrived_at=0.0)
+    generation.num_steps = steps
+    due = []
+
+    for generation.step_index in range(steps + 1):
+        if generation.is_preview_due:
+            due.append(generation.step_index)
+
+    assert due == shown
+
+
+def test_a_long_preview_stalls_the_running_batch_by_one_call_at_most() -> None:
+    replica = Replica(step_s=1.0, preview_s=10.0)
+
+    replica.run(submit(1, num_inference_steps=8, num_previews=3, num_images_per_prompt=4))
+
+    calls = "".join({"start": "s", "step": ".", "preview": "P", "decode": "D"}[name] for name in replica.calls())
+    assert "PP" not in calls
+    assert "P" in calls
+
+
+def test_a_preview_that_raises_fails_its_request_alone() -> None:
+    replica = Replica()
+
+    replica.run(submit(1, prompt="FAIL_PREVIEW", num_previews=1), submit(2, num_previews=1))
+
+    assert isinstance(error_of(replica.results()[1]), EngineFailure)
+    assert isinstance(replica.results()[2], Done)
+    assert replica.engine.num_held == 0
+
+
+def test_a_request_cancelled_during_its_preview_takes_no_further_step() -> None:
+    replica = Replica()
+    replica.at_call = {4: Cancel(1)}  # its preview, after two steps
+
+    replica.run(submit(1, num_inference_steps=4, num_previews=1))
+
+    assert replica.calls() == ["start", "step", "step", "preview"]
+    assert replica.counters().steps_saved == 2
+    assert replica.engine.num_held == 0

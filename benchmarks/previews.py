@@ -1,0 +1,115 @@
+"""What a preview costs next to a step, and how near it comes to the picture.
+
+    python -m benchmarks.previews [--model FOLDER] [--rounds 30]
+
+Times are medians on one engine. The projection runs in the thread that owns the device, the image file is written in
+another; both are given as a share of one step of one image. Without --model it measures the packaged sprite if it is
+there, and otherwise the tests' tiny random FLUX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.step_batching import default_model
+from safelight import images
+from safelight.engine.engine import Engine, load_engine
+from safelight.engine.previews import fit_projection
+from safelight.generation import Generation
+from safelight.parameters import build_generation_request
+
+
+def main() -> None:
+    options = _parse_options()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.model or default_model(Path(scratch))
+        engine = load_engine(folder, device=options.device, dtype=options.dtype, num_threads=options.threads)
+        print(f"{engine.spec.name}, {engine.spec.default_width}x{engine.spec.default_height}, {options.rounds} rounds")
+        _measure_fit(engine)
+        _measure(engine, options.rounds)
+        _compare(engine)
+
+
+def _measure_fit(engine: Engine) -> None:
+    parts = engine._components  # noqa: SLF001 - the engine fits once, when it is loaded
+    seconds = _median(
+        lambda: fit_projection(
+            parts.autoencoder, scale_factor=engine.spec.size_multiple // 2, device=parts.device, dtype=parts.dtype
+        ),
+        3,
+    )
+    print(f"fitting the projection when a model is loaded: {seconds * 1000:.0f} ms")
+
+
+def _measure(engine: Engine, rounds: int) -> None:
+    """The first step is a warm-up; preview and step take turns, so that other work slows both."""
+    steps, previews, files = [], [], []
+    generation = _start(engine, num_previews=1, num_inference_steps=engine.spec.max_num_inference_steps)
+    engine.step([generation])
+    for _ in range(min(rounds, generation.num_steps - 1)):
+        steps.append(_seconds(lambda: engine.step([generation])))
+        previews.append(_seconds(lambda: engine.preview(generation)))
+        pixels = engine.preview(generation)
+        files.append(_seconds(lambda pixels=pixels: images.encode(pixels, image_format="png", png_effort=1)))
+    engine.release(generation)
+    step = statistics.median(steps)
+    print(f"one step: {step * 1000:.2f} ms")
+    for name, times in (("projection (device's thread)", previews), ("PNG of it (another thread)", files)):
+        middle = statistics.median(times)
+        print(f"{name}: {middle * 1000:.3f} ms, {middle / step:.2%} of a step")
+
+
+def _compare(engine: Engine) -> None:
+    """The projection of the finished latents against the decoder's picture of them, shrunk to the same size."""
+    for prompt in engine.spec.examples[:3] or ("a red cat",):
+        generation = _start(engine, prompt=prompt, num_previews=1)
+        while not generation.is_denoised:
+            engine.step([generation])
+        preview, picture = engine.preview(generation).astype(float), engine.decode(generation)
+        engine.release(generation)
+        height, width, _ = preview.shape
+        small = picture.reshape(height, picture.shape[0] // height, width, -1, 3).mean((1, 3))
+        error = np.abs(preview - small).mean()
+        print(f"{prompt!r}: mean difference {error:.1f} of 255 (all pixels the mean colour: {_spread(small):.1f})")
+
+
+def _spread(pixels: np.ndarray) -> float:
+    return float(np.abs(pixels - pixels.mean((0, 1))).mean())
+
+
+def _start(engine: Engine, *, prompt: str = "a red cat", **parameters: int) -> Generation:
+    request = build_generation_request(engine.spec, id="preview", prompt=prompt, seed=7, **parameters)  # type: ignore[arg-type]
+    generation = Generation(request=request, image_index=0, arrived_at=0.0)
+    engine.start(generation)
+    return generation
+
+
+def _median(work: Callable[[], object], rounds: int) -> float:
+    return statistics.median(_seconds(work) for _ in range(rounds))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started_at = time.perf_counter()
+    work()
+    return time.perf_counter() - started_at
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="folder in the diffusers layout")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What a picture looks like while it develops, and what it costs to know."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from safelight.engine.engine import Engine
+from safelight.engine.previews import draw_pictures, fit_projection
+from tests.unit.engine.drive import denoise, finish, paint, start
+
+
+class Config(dict[str, float]):
+    scaling_factor = 2.0
+
+
+class LinearAutoencoder:
+    """Its latents are the mean colours of 8x8 pixels, mixed: a matrix can undo that."""
+
+    dtype = torch.float32
+    mixture = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, 0.5], [0.5, 0.0, 1.0], [1.0, 1.0, 1.0]])
+
+    def __init__(self) -> None:
+        self.config = Config(shift_factor=0.1)
+
+    def encode(self, image: Tensor) -> Any:
+        mixed = torch.einsum("oc,nchw->nohw", self.mixture, functional.avg_pool2d(image, 8))
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: mixed))
+
+    def decode(self, latents: Tensor, *, return_dict: bool) -> tuple[Tensor]:
+        colours = torch.einsum("co,nohw->nchw", torch.linalg.pinv(self.mixture), latents)
+        return (functional.interpolate(colours, scale_factor=8),)
+
+
+def test_the_projection_does_what_a_linear_decoder_does() -> None:
+    autoencoder = LinearAutoencoder()
+    picture = draw_pictures().flip(3)[:1]
+    project = fit_projection(autoencoder, scale_factor=8, device=torch.device("cpu"), dtype=torch.float32)
+
+    latents = (autoencoder.encode(picture).latent_dist.mode() - 0.1) * 2.0
+    small = functional.avg_pool2d(project(latents)[None], project.patch_size)
+
+    assert torch.allclose(small, functional.avg_pool2d(picture, 8), atol=1e-4)
+
+
+def test_a_preview_is_a_quarter_of_the_picture_wide(engine: Engine, taef_engine: Engine) -> None:
+    for each, size in ((engine, (96, 64)), (taef_engine, (128, 64))):
+        generation = start(each, width=size[0], height=size[1], num_previews=1)
+        each.step([generation])
+
+        assert each.preview(generation).shape == (size[1] // 4, size[0] // 4, 3)
+        each.release(generation)
+
+
+def test_the_real_decoder_makes_a_preview_in_full_size(engine: Engine) -> None:
+    generation = start(engine, num_previews=1, preview_decoder="autoencoder")
+    engine.step([generation])
+
+    assert engine.preview(generation).shape == (64, 64, 3)
+    engine.release(generation)
+
+
+def test_after_the_last_step_the_preview_of_the_real_decoder_is_the_picture(engine: Engine) -> None:
+    generation = start(engine, num_previews=1, preview_decoder="autoencoder")
+    denoise(engine, generation)
+
+    preview = engine.preview(generation)
+
+    assert np.abs(preview.astype(int) - finish(engine, generation)).max() <= 1
+
+
+def test_previews_change_nothing_in_the_picture(engine: Engine) -> None:
+    generation = start(engine, num_previews=3)
+    for _ in range(3):
+        engine.step([generation])
+        engine.preview(generation)
+
+    assert np.array_equal(finish(engine, generation), paint(engine))
+
+
+def test_a_generation_without_previews_keeps_nothing_for_them(engine: Engine) -> None:
+    generation = start(engine)
+    engine.step([generation])
+
+    assert engine._denoising[generation].clean_latents is None
+    engine.release(generation)

@@ -1,0 +1,154 @@
+"""A picture made from another is the one of diffusers.FluxImg2ImgPipeline and FluxInpaintPipeline, to 1/255."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
+from PIL import Image
+
+from safelight.engine.engine import Engine
+from safelight.errors import InvalidRequest
+from safelight.generation import SourceImage
+from tests.unit.engine.drive import denoise, finish, paint, start
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+WIDTH, HEIGHT = 96, 64
+SIZE = {"width": WIDTH, "height": HEIGHT}
+GUIDED = {"negative_prompt": "a blue dog", "true_cfg_scale": 4.0}
+
+
+def drawing() -> np.ndarray:
+    """A gradient with a square on it."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, WIDTH, dtype=np.uint8)
+    pixels[..., 1] = np.linspace(255, 0, HEIGHT, dtype=np.uint8)[:, None]
+    pixels[10:40, 20:50] = (240, 30, 200)
+    return pixels
+
+
+def mask() -> np.ndarray:
+    """Paint the right half anew, with an edge between two pixels of the latents."""
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    pixels[5:, 44:] = 255
+    return pixels
+
+
+def source(strength: float, *, has_mask: bool = False) -> SourceImage:
+    return SourceImage(pixels=drawing().tobytes(), strength=strength, mask=mask().tobytes() if has_mask else None)
+
+
+def pipeline_picture(
+    pipeline_class: Any, folder: Any, engine: Engine, strength: float, steps: int, **options: Any
+) -> np.ndarray:
+    pipeline = pipeline_class.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline(
+        "a red cat",
+        image=Image.fromarray(drawing()),
+        strength=strength,
+        num_inference_steps=steps,
+        max_sequence_length=engine.spec.max_sequence_length,
+        generator=torch.Generator().manual_seed(7),
+        **SIZE | {"guidance_scale": engine.spec.default_guidance_scale} | options,
+    ).images[0]
+    return np.array(picture)
+
+
+def assert_close(pixels: np.ndarray, expected: np.ndarray) -> None:
+    assert expected.std() > 10
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("guidance", [{}, GUIDED], ids=["plain", "guided"])
+@pytest.mark.parametrize(("strength", "steps"), [(0.3, 4), (0.6, 4), (0.95, 9), (1.0, 4), (0.6, 1)])
+def test_image_to_image_gives_the_pipelines_picture(
+    engine: Engine, tiny_flux_folder: Any, strength: float, steps: int, guidance: dict[str, Any]
+) -> None:
+    expected = pipeline_picture(FluxImg2ImgPipeline, tiny_flux_folder, engine, strength, steps, **guidance)
+
+    pixels = paint(engine, source=source(strength), num_inference_steps=steps, **SIZE, **guidance)
+
+    assert_close(pixels, expected)
+
+
+@pytest.mark.parametrize("guidance", [{}, GUIDED], ids=["plain", "guided"])
+@pytest.mark.parametrize(("strength", "steps"), [(0.6, 4), (0.85, 9), (1.0, 4)])
+def test_inpainting_gives_the_pipelines_picture(
+    engine: Engine, tiny_flux_folder: Any, strength: float, steps: int, guidance: dict[str, Any]
+) -> None:
+    options = {"mask_image": Image.fromarray(mask())} | guidance
+    expected = pipeline_picture(FluxInpaintPipeline, tiny_flux_folder, engine, strength, steps, **options)
+
+    pixels = paint(engine, source=source(strength, has_mask=True), num_inference_steps=steps, **SIZE, **guidance)
+
+    assert_close(pixels, expected)
+
+
+def test_image_to_image_with_embedded_guidance_and_a_dynamic_shift_gives_the_pipelines_picture(
+    dev_engine: Engine, tiny_flux_dev_folder: Any
+) -> None:
+    expected = pipeline_picture(FluxImg2ImgPipeline, tiny_flux_dev_folder, dev_engine, 0.6, 5)
+
+    pixels = paint(dev_engine, source=source(0.6), num_inference_steps=5, **SIZE)
+
+    assert_close(pixels, expected)
+
+
+def test_image_to_image_with_the_tiny_autoencoder_gives_the_pipelines_picture(
+    taef_engine: Engine, tiny_flux_taef_folder: Any
+) -> None:
+    expected = pipeline_picture(FluxImg2ImgPipeline, tiny_flux_taef_folder, taef_engine, 0.6, 4)
+
+    assert_close(paint(taef_engine, source=source(0.6), **SIZE), expected)
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "heun", "lcm", "unipc", "dpmpp"])
+def test_every_scheduler_starts_in_the_middle_and_ends_with_no_noise(engine: Engine, scheduler: str) -> None:
+    generation = start(engine, source=source(0.5), scheduler=scheduler, num_inference_steps=6, **SIZE)
+    sigmas = engine._denoising[generation].noise_scheduler.sigmas
+
+    assert float(sigmas[0]) == pytest.approx(0.5, abs=0.1)
+    assert float(sigmas[-1]) == 0
+    assert len(sigmas) == generation.num_steps + 1
+    assert finish(engine, generation).std() > 0
+
+
+def test_what_the_mask_keeps_does_not_depend_on_the_prompt(engine: Engine) -> None:
+    one, other = (
+        start(engine, prompt=prompt, source=source(1.0, has_mask=True), **SIZE) for prompt in ("a cat", "a red dog")
+    )
+    denoise(engine, one, other)
+    first, second = (engine._denoising[each].latents.view(4, 6, -1) for each in (one, other))
+
+    assert torch.equal(first[:, :2], second[:, :2])
+    assert not torch.equal(first[:, 3:], second[:, 3:])
+    for each in (one, other):
+        engine.release(each)
+
+
+def test_an_edit_shares_steps_with_a_generation_and_both_stay_as_they_are(engine: Engine) -> None:
+    edit_alone = paint(engine, source=source(0.6), num_inference_steps=8, **SIZE)
+    alone = paint(engine, **SIZE)
+    edit = start(engine, source=source(0.6), num_inference_steps=8, **SIZE)
+    plain = start(engine, **SIZE)
+    calls = engine.counters().transformer_calls
+
+    denoise(engine, edit, plain)
+
+    assert edit.num_steps == 5
+    assert engine.counters().transformer_calls - calls == 5
+    assert np.array_equal(finish(engine, edit), edit_alone)
+    assert np.array_equal(finish(engine, plain), alone)
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.5, 1.1, float("nan")])
+def test_a_strength_that_is_none_is_refused(engine: Engine, strength: float) -> None:
+    with pytest.raises(InvalidRequest, match="strength must be above 0") as caught:
+        start(engine, source=source(strength), **SIZE)
+
+    assert caught.value.field == "strength"
