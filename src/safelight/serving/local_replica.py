@@ -114,10 +114,10 @@ class LocalReplica:
 
     async def stop(self) -> None:
         self._end_requests(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
+        self._change(ReplicaState.STOPPED)
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
-        self._change(ReplicaState.STOPPED)
 
     async def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
         if self.state is not ReplicaState.READY:  # it ended since it was chosen
@@ -216,7 +216,8 @@ class LocalReplica:
             yield _Connection(process, reader)
         finally:
             self.pid, self._writer = None, None
-            self._change(ReplicaState.STARTING)  # at once: nothing more may be sent to it
+            if self.state is not ReplicaState.STOPPED:
+                self._change(ReplicaState.STARTING)  # at once: nothing more may be sent to it
             writer.transport.abort()
             await _wait_for_exit(process)
 
