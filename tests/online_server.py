@@ -74,6 +74,7 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
             break
     else:
         process.wait()
+        process.stderr.close()
         raise AssertionError(printed)
     url = printed.rpartition(STARTED)[2].split()[0]
     reader = threading.Thread(target=process.stderr.read, daemon=True)

@@ -18,7 +18,6 @@ from safelight.api.azure_wire import (
     LOCATION,
     PROVIDER,
     WORKSPACE,
-    ArmRoute,
     JsonObject,
     base_url,
     identity_of,
@@ -58,7 +57,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
                 "admin-token of the server's data directory"
             )
 
-    router = APIRouter(route_class=ArmRoute)
+    router = APIRouter()
     for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
         router.include_router(part.create_router(plane, settings), dependencies=[Depends(check_administrator)])
     router.include_router(_create_workspace_router(plane, settings), dependencies=[Depends(check_administrator)])
@@ -67,7 +66,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 
 
 def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRouter:
-    router = APIRouter(route_class=ArmRoute, tags=["Workspace"])
+    router = APIRouter(tags=["Workspace"])
 
     @router.get(WORKSPACE, summary="Show the workspace")
     async def get_workspace(request: Request, workspace: str) -> JsonObject:
@@ -113,7 +112,7 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
 
 
 def _create_metadata_router(settings: Settings) -> APIRouter:
-    router = APIRouter(route_class=ArmRoute, tags=["Cloud"])
+    router = APIRouter(tags=["Cloud"])
 
     @router.get("/metadata/endpoints", summary="The cloud, for ARM_CLOUD_METADATA_URL")
     async def cloud(request: Request) -> Response:

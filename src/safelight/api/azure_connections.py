@@ -8,7 +8,6 @@ from pydantic import Field
 from safelight.api.azure_wire import (
     WORKSPACE,
     ArmModel,
-    ArmRoute,
     JsonObject,
     Place,
     collection,
@@ -61,7 +60,7 @@ class ConnectionResource(ArmModel):
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of connections."""
-    router = APIRouter(route_class=ArmRoute, tags=["Connections"])
+    router = APIRouter(tags=["Connections"])
 
     @router.put(CONNECTIONS + "/{name}", summary="Create or replace a connection")
     async def put(request: Request, name: str) -> JsonObject:

@@ -11,7 +11,6 @@ from safelight.api.azure_endpoints import ENDPOINTS
 from safelight.api.azure_wire import (
     LOCATION,
     ArmModel,
-    ArmRoute,
     JsonObject,
     Place,
     accepted,
@@ -108,7 +107,7 @@ class LogsBody(ArmModel):
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of deployments."""
-    router = APIRouter(route_class=ArmRoute, tags=["Online deployments"])
+    router = APIRouter(tags=["Online deployments"])
 
     @router.put(DEPLOYMENT, summary="Create or update a deployment", status_code=201)
     async def put(request: Request, endpoint: str, name: str) -> Response:

@@ -12,7 +12,6 @@ from safelight.api.azure_wire import (
     LOCATION,
     WORKSPACE,
     ArmModel,
-    ArmRoute,
     JsonObject,
     Place,
     accepted,
@@ -86,7 +85,7 @@ class RegenerateBody(ArmModel):
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of endpoints."""
-    router = APIRouter(route_class=ArmRoute, tags=["Online endpoints"])
+    router = APIRouter(tags=["Online endpoints"])
 
     @router.put(ENDPOINT, summary="Create or update an endpoint", status_code=201)
     async def put(request: Request, name: str) -> Response:

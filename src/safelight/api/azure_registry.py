@@ -8,7 +8,6 @@ from safelight.api.azure_wire import (
     LOCATION,
     WORKSPACE,
     ArmModel,
-    ArmRoute,
     JsonObject,
     base_url,
     collection,
@@ -45,7 +44,7 @@ class ModelResource(ArmModel):
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of registries and models."""
-    router = APIRouter(route_class=ArmRoute, tags=["Models"])
+    router = APIRouter(tags=["Models"])
 
     @router.get("/registrymanagement/v1.0/registries/{registry}/discovery", summary="Where a registry is")
     async def discovery(request: Request, registry: str) -> JsonObject:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -26,6 +24,17 @@ PROVIDER = "Microsoft.MachineLearningServices"
 GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/" + PROVIDER
 WORKSPACE = GROUP + "/workspaces/{workspace}"
 LOCATION = "local"
+_SEGMENTS = {
+    each.lower(): each
+    for each in (
+        *("subscriptions", "resourceGroups", "providers", PROVIDER, "workspaces", "locations"),
+        *("mfeOperationsStatus", "mfeOperationResults", "rotateEncryptionKey", "secretReads"),
+        *("connections", "listsecrets", "onlineEndpoints", "listKeys", "regenerateKeys", "token"),
+        *("deployments", "getLogs", "skus", "models", "versions", "registries"),
+        *("registrymanagement", "discovery", "mferp", "managementfrontend", "metadata", "endpoints"),
+    )
+}
+"""The words of ARM's paths; what is not among them is a name."""
 BODY_TIMEOUT_S = 60.0
 _TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
 _DURATION = re.compile(
@@ -33,12 +42,9 @@ _DURATION = re.compile(
 )
 
 
-class ArmRoute(APIRoute):
-    """A route whose path matches in any case, as ARM's do."""
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+def canonical_path(path: str) -> str:
+    """A path of ARM, which has no case, in the case of our routes."""
+    return "/".join(_SEGMENTS.get(segment.lower(), segment) for segment in path.split("/"))
 
 
 class ArmModel(BaseModel):

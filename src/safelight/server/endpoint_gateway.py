@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.api import azure
+from safelight.api.azure_wire import canonical_path
 from safelight.errors import SafelightError
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_routes import EndpointRoutes, inner_path, key_of
@@ -51,7 +52,7 @@ class EndpointGateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif azure.DIALECT.owns_path(scope["path"]):
-            await self._arm(scope, receive, send)
+            await self._arm({**scope, "path": canonical_path(scope["path"])}, receive, send)
         else:
             await self._route(scope, receive, send)
 

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from safelight.api import huggingface, openai
+from safelight.control.reconciler import EndpointState
+from safelight.server.deployment_starter import ServedDeployment
+from safelight.server.endpoint_gateway import EndpointGateway
+from safelight.server.endpoint_routes import EndpointRoutes
+from safelight.server.error_handlers import ErrorRenderer
+from safelight.serving.dispatcher import Dispatcher
+from tests.fakes import until
+
+NO_DISPATCHER = cast(Dispatcher, None)
+
+
+class Deployment:
+    """Says who it is, and keeps what it was sent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bodies: list[bytes] = []
+
+    def served(self) -> ServedDeployment:
+        async def answer(request: Request) -> Response:
+            self.bodies.append(await request.body())
+            return PlainTextResponse(f"{self.name} at {request.url.path}")
+
+        return ServedDeployment(NO_DISPATCHER, Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])]), 0)
+
+
+@pytest.fixture
+def deployments() -> dict[str, Deployment]:
+    return {name: Deployment(name) for name in ("blue", "green")}
+
+
+@pytest.fixture
+def client(deployments: dict[str, Deployment]) -> Iterator[TestClient]:
+    async def own_model(request: Request) -> Response:
+        return PlainTextResponse("the server's own model")
+
+    routes = EndpointRoutes("localhost", None)
+    state = EndpointState(
+        name="flux",
+        auth_mode="key",
+        keys=("primary", "secondary"),
+        token_key="",
+        traffic={"blue": 100},
+        mirror_traffic={"green": 50},
+        deployment_names=frozenset(deployments),
+    )
+    routes.publish(state, {name: each.served() for name, each in deployments.items()})
+    gateway = EndpointGateway(
+        Starlette(routes=[Route("/score", own_model, methods=["POST"])]),
+        routes=routes,
+        arm=PlainTextResponse("arm"),
+        errors=ErrorRenderer((openai.DIALECT, huggingface.DIALECT)),
+        has_azure_status_codes=False,
+        max_mirrored_bytes=100,
+    )
+    with TestClient(gateway) as client:
+        client.headers["Authorization"] = "Bearer primary"
+        yield client
+
+
+def test_the_deployment_sees_the_path_without_the_endpoint(client: TestClient) -> None:
+    assert client.post("/endpoints/flux/v1/images/generations").text == "blue at /v1/images/generations"
+
+
+def test_without_a_key_of_an_endpoint_the_servers_own_model_is_asked(client: TestClient) -> None:
+    assert client.post("/score", headers={"Authorization": "Bearer other"}).text == "the server's own model"
+
+
+@pytest.mark.parametrize(("draw", "copies"), [(0.4, [b"astronaut"]), (0.6, [])])
+def test_a_share_of_requests_is_copied_to_the_mirror(
+    client: TestClient,
+    deployments: dict[str, Deployment],
+    monkeypatch: pytest.MonkeyPatch,
+    draw: float,
+    copies: list[bytes],
+) -> None:
+    monkeypatch.setattr("random.random", lambda: draw)
+
+    response = client.post("/endpoints/flux/score", content=b"astronaut")
+
+    assert response.text == "blue at /score"
+    assert client.portal is not None
+    client.portal.call(until, lambda: deployments["green"].bodies == copies)
+
+
+def test_an_error_of_the_gateway_is_worded_by_the_dialect_of_the_path(client: TestClient) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+
+    assert client.post("/endpoints/flux/v1/images/generations", headers=wrong).json()["error"]["param"] is None
+    assert client.post("/endpoints/flux/score", headers=wrong).json()["error"].keys() == {"code", "message"}
+    assert isinstance(client.post("/endpoints/flux/predict", headers=wrong).json()["error"], str)
+
+
+@pytest.mark.parametrize("path", ["/subscriptions/s", "/SUBSCRIPTIONS/s", "/metadata/endpoints"])
+def test_paths_of_azure_resource_manager_go_to_its_application(client: TestClient, path: str) -> None:
+    assert client.get(path).text == "arm"
