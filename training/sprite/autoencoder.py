@@ -11,7 +11,7 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from training.sprite.artwork import Pixels
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
@@ -57,7 +57,8 @@ def train(schedule: Schedule) -> None:
     average = Average.of(autoencoder, 0.995)
     step = _resume(autoencoder, chosen, average, schedule.decoder_only)
     started, seen = time.time(), 0
-    while step < schedule.steps:
+    stop = stop_request()
+    while step < schedule.steps and not stop.is_set():
         random = Random(f"autoencoder {schedule.seed} {step}")
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
@@ -67,7 +68,7 @@ def train(schedule: Schedule) -> None:
         step, seen = step + 1, seen + schedule.batch
         if step % 25 == 0:
             log("autoencoder", step=step, loss=round(loss, 5), images_per_s=round(seen / (time.time() - started), 2))
-        if step % 200 == 0 or step == schedule.steps:
+        if step % 200 == 0 or step == schedule.steps or stop.is_set():
             _save(autoencoder, chosen, average, step, schedule.decoder_only)
             log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,13 @@ def resume_optimizers(chosen: list[torch.optim.Optimizer], state: dict[str, obje
     """Their saved state, if there is one: weights restored from the package have none, and start afresh."""
     for optimizer, saved in zip(chosen, state.get("optimizers", ()), strict=False):
         optimizer.load_state_dict(saved)
+
+
+def stop_request() -> Event:
+    """Set by SIGTERM: the run saves what it has and ends, instead of losing the steps since the last checkpoint."""
+    asked = Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    return asked
 
 
 def log(stage: str, **figures: float | int | str) -> None:

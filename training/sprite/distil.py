@@ -19,7 +19,7 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from training.sprite.captions import caption
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
 from training.sprite.devices import device, mixed_precision
 from training.sprite.flow import Batch, descend, encoded_text, load_transformer, velocity
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
@@ -61,7 +61,8 @@ def train(schedule: Schedule) -> None:
     chosen = optimizers(student, schedule.peak)
     average = Average.of(student, 0.998)
     step, started = _resume(student, chosen, average), time.time()
-    while step < schedule.steps:
+    stop = stop_request()
+    while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
         noise, batch = _batch(schedule, step)
@@ -71,7 +72,7 @@ def train(schedule: Schedule) -> None:
         step += 1
         if step % 25 == 0:
             log("distil", step=step, loss=round(loss, 4), seconds=round(time.time() - started))
-        if step % 250 == 0 or step == schedule.steps:
+        if step % 250 == 0 or step == schedule.steps or stop.is_set():
             _save(student, chosen, average, step)
 
 

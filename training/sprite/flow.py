@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.sprite.captions import caption
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
@@ -39,7 +39,7 @@ class Schedule:
     batch: int = 64
     peak: float = 2e-3
     silence_share: float = 0.1
-    steps_per_new_shard: int = 60
+    steps_per_new_shard: int = 240
     most_shards: int = 400
     compiles: bool = True  # only the pass for 256x256: others would each take minutes to compile
     seed: int = 3
@@ -103,7 +103,8 @@ def train(schedule: Schedule) -> None:
     compiled = torch.compile(transformer) if schedule.compiles else transformer
     encoders = load_text_encoders()
     started, losses = time.time(), []
-    while step < schedule.steps:
+    stop = stop_request()
+    while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
         batch = _batch(schedule, step)
@@ -113,7 +114,7 @@ def train(schedule: Schedule) -> None:
         if step % 50 == 0:
             speed = (step - first) * schedule.batch / (time.time() - started)
             log("flow", step=step, loss=round(float(np.mean(losses[-50:])), 4), samples_per_s=round(speed, 2))
-        if step % 250 == 0 or step == schedule.steps:
+        if step % 100 == 0 or step == schedule.steps:
             _save(transformer, chosen, average, step)
         if step % schedule.steps_per_new_shard == 0:
             _add_shard(schedule.most_shards)
