@@ -30,7 +30,7 @@ def encode(
 ) -> bytes:
     """The image file of `pixels` (uint8, height x width x 3).
 
-    `image_quality` (1 to 100) is for JPEG and WebP; `png_effort` (0 to 9) makes a PNG smaller, and is never seen. `text`
+    `image_quality` (1 to 100) is for JPEG and WebP; `png_effort` (0 to 9) makes a PNG smaller. `text`
     becomes text chunks of a PNG; the others carry none yet.
     """
     assert pixels.dtype == np.uint8, pixels.dtype

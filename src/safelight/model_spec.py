@@ -8,10 +8,11 @@ loaded anything.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safelight.errors import ModelLoadError
 
@@ -25,6 +26,11 @@ SCHEDULER_ALIASES = {
     "dpmpp": "DPMSolverMultistepScheduler",
 }
 """Short name -> diffusers class name, for every noise scheduler a request may name."""
+
+
+Quality = Literal["low", "medium", "high", "xhigh", "max"]
+QUALITY_STEPS: Mapping[Quality, float] = {"low": 0.5, "medium": 1, "high": 2, "xhigh": 3, "max": 4}
+"""What a quality multiplies a model's default number of steps by."""
 
 
 class Guidance(StrEnum):
@@ -66,6 +72,11 @@ class ModelSpec:
     default_scheduler: str = "FlowMatchEulerDiscreteScheduler"
     schedulers: tuple[str, ...] = tuple(SCHEDULER_ALIASES.values())
     examples: tuple[str, ...] = ()
+
+    def steps_for(self, quality: Quality) -> int:
+        """Denoising steps of a picture of this quality."""
+        steps = int(self.default_num_inference_steps * QUALITY_STEPS[quality])
+        return min(max(steps, 1), self.max_num_inference_steps)
 
 
 def read_model_spec(folder: Path) -> ModelSpec:

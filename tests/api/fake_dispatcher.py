@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from safelight.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
+from safelight.errors import NotReady, Overloaded, SafelightError
+from safelight.generation import (
+    Completed,
+    Event,
+    Failed,
+    GeneratedImage,
+    GenerationRequest,
+    GenerationResult,
+    Preview,
+    Queued,
+    Step,
+    Timings,
+)
 from safelight.images import encode
 from safelight.model_spec import Guidance, ModelSpec
 from safelight.serving.counters import Counters, StageTime
@@ -63,6 +76,25 @@ class FakeDispatcher:
 
     def snapshot(self) -> Snapshot:
         return SNAPSHOT
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        if isinstance(self.error, Overloaded | NotReady):
+            raise self.error
+        return self._stream(request)
+
+    async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        yield Queued()
+        steps = request.num_inference_steps
+        shown = {round(i * steps / (request.num_previews + 1)): i - 1 for i in range(1, request.num_previews + 1)}
+        for index in range(1, steps + 1):
+            for image_index in range(request.num_images_per_prompt):
+                yield Step(image_index, index, steps)
+                if index in shown:
+                    yield Preview(image_index, shown[index], picture(request, index))
+        try:
+            yield Completed(await self.generate(request))
+        except SafelightError as error:
+            yield Failed(error)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         self.requests.append(request)

@@ -21,6 +21,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/images/generations": {"prompt": "a fox", "num_inference_steps": 50},
     "/openai/deployments/fake/images/generations": {"prompt": "a fox", "num_inference_steps": 50},
 }
+STREAMS: dict[str, dict[str, Any]] = {
+    "/v1/images/generations": REQUESTS["/v1/images/generations"] | {"partial_images": 3},
+    "/score": REQUESTS["/score"],
+}
 
 
 @pytest.fixture
@@ -36,10 +40,13 @@ def server(gate: Gate) -> Iterator[LiveServer]:
         yield server
 
 
-def send(server: LiveServer, path: str, *, connection: socket.socket | None = None) -> socket.socket:
-    content = json.dumps(REQUESTS[path]).encode()
+def send(
+    server: LiveServer, path: str, *, connection: socket.socket | None = None, accept: str = "*/*"
+) -> socket.socket:
+    content = json.dumps((STREAMS if "event" in accept else REQUESTS)[path]).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
     )
     connection = connection or socket.create_connection(("127.0.0.1", server.port))
     connection.sendall(head.encode() + content)
@@ -126,3 +133,34 @@ def test_after_a_client_left_the_next_one_is_served(server: LiveServer, gate: Ga
     response = httpx.post(f"{server.url}/score", json={"inputs": "a fox"}, timeout=60)
 
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_stream_that_its_client_leaves_stops_with_its_generation(server: LiveServer, gate: Gate, path: str) -> None:
+    connection = send(server, path, accept="text/event-stream")
+    gate.allow(2)
+    eventually(lambda: calls(server) == 2)
+    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+    connection.close()
+    eventually(lambda: server.count("safelight_running") == 0)
+    let_steps_pass_until_the_rest_is_saved(server, gate)
+
+    assert calls(server) <= 4
+    assert server.count("safelight_steps_saved_total") >= 46
+
+
+def test_a_stream_that_waits_for_its_turn_is_never_begun_once_its_client_left(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)), max_concurrent_requests=1)
+    with live_server(deployment) as server, send(server, "/score"):
+        eventually(lambda: server.count("safelight_running") == 1)
+        waiting = send(server, "/v1/images/generations", accept="text/event-stream")
+        eventually(lambda: server.count("safelight_queue_depth") == 1)
+
+        waiting.close()
+        eventually(lambda: server.count("safelight_queue_depth") == 0)
+        gate.open()
+        eventually(lambda: server.count("safelight_requests_total", dialect="huggingface", status="200") == 1)
+
+        assert calls(server) == 50

@@ -27,7 +27,7 @@ def test_a_prompt_alone_gets_one_png(client: TestClient) -> None:
     assert {name: answer[name] for name in ("background", "output_format", "quality", "size")} == {
         "background": "opaque",
         "output_format": "png",
-        "quality": "high",
+        "quality": "medium",
         "size": "64x64",
     }
 
@@ -125,7 +125,6 @@ def test_what_asks_for_nothing_special_brings_no_warning(client: TestClient) -> 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("quality", "hd"),
         ("style", "vivid"),
         ("moderation", "low"),
         ("complexity", "high"),
@@ -162,8 +161,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "gif": ({"prompt": "a", "output_format": "gif"}, "invalid_value", "output_format", "'png', 'jpeg' or 'webp'"),
     "too much quality": ({"prompt": "a", "output_compression": 101}, "invalid_value", "output_compression", "100"),
     "urls": ({"prompt": "a", "response_format": "url"}, "invalid_value", "response_format", "use 'b64_json'"),
-    "streaming": ({"prompt": "a", "stream": True}, "invalid_value", "stream", "send false"),
-    "previews": ({"prompt": "a", "partial_images": 2}, "invalid_value", "partial_images", "must be 0"),
+    "too many previews": ({"prompt": "a", "partial_images": 4}, "invalid_value", "partial_images", "between 0 and 3"),
     "transparency": ({"prompt": "a", "background": "transparent"}, "invalid_value", "background", "'opaque'"),
     "an unknown scheduler": ({"prompt": "a", "scheduler": "x"}, "invalid_value", "scheduler", "(euler)"),
     "a negative seed": ({"prompt": "a", "seed": -1}, "invalid_value", "seed", "between 0 and"),
@@ -240,3 +238,30 @@ def test_azures_path_names_the_model(client: TestClient) -> None:
 
     assert from_base64(found.json()["data"][0]["b64_json"]).size == (64, 64)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("quality", "steps", "said"),
+    [
+        ("low", 2, "low"),
+        ("auto", 4, "medium"),
+        ("standard", 4, "medium"),
+        ("medium", 4, "medium"),
+        ("hd", 8, "high"),
+        ("high", 8, "high"),
+        ("xhigh", 12, "xhigh"),
+        ("max", 16, "max"),
+    ],
+)
+def test_quality_is_a_number_of_steps(client: TestClient, quality: str, steps: int, said: str) -> None:
+    answer = client.post(URL, json={"prompt": "a fox", "quality": quality}).json()
+
+    assert (answer["parameters"]["num_inference_steps"], answer["quality"]) == (steps, said)
+    assert answer["warnings"] == []
+
+
+def test_quality_next_to_a_number_of_steps_has_no_effect_and_the_answer_says_so(client: TestClient) -> None:
+    answer = client.post(URL, json={"prompt": "a fox", "quality": "hd", "num_inference_steps": 1}).json()
+
+    assert (answer["parameters"]["num_inference_steps"], answer["quality"]) == (1, "low")
+    assert answer["warnings"] == ["quality has no effect next to num_inference_steps"]

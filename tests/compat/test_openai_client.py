@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types import ImageGenCompletedEvent
 from PIL import Image
 
 from tests.compat.conftest import KEY
@@ -84,7 +85,7 @@ def test_the_extensions_go_through_extra_body(client: openai.OpenAI) -> None:
 
 def test_headers_are_read_through_with_raw_response(client: openai.OpenAI) -> None:
     raw = client.images.with_raw_response.generate(
-        prompt="a fox", quality="hd", style="vivid", extra_body={"seed": 7}, extra_headers={"x-request-id": "mine"}
+        prompt="a fox", user="me", style="vivid", extra_body={"seed": 7}, extra_headers={"x-request-id": "mine"}
     )
 
     assert raw.headers["x-request-id"] == "mine"
@@ -147,9 +148,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     assert generated.value.code == retrieved.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize(
-    ("param", "value"), [("stream", True), ("response_format", "url"), ("background", "transparent")]
-)
+@pytest.mark.parametrize(("param", "value"), [("response_format", "url"), ("background", "transparent")])
 def test_what_is_not_served_yet_is_a_bad_request_that_names_it(client: openai.OpenAI, param: str, value: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a fox", **{param: value})
@@ -203,3 +202,47 @@ def test_a_request_that_found_the_queue_full_is_sent_again_until_there_is_room(t
 
         assert first.result().data
         assert second.result().data
+
+
+def test_a_stream_gives_partial_pictures_and_then_the_picture(client: openai.OpenAI) -> None:
+    events = list(client.images.generate(prompt="a fox", stream=True, partial_images=2, extra_body={"seed": 7}))
+
+    assert [event.type for event in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    assert [event.partial_image_index for event in events if event.type.endswith("partial_image")] == [0, 1]
+    assert opened(events[0].b64_json).size == (16, 16)
+    completed = events[-1]
+    assert isinstance(completed, ImageGenCompletedEvent)
+    assert opened(completed.b64_json).size == (64, 64)
+    assert completed.usage.output_tokens == 16
+    whole = client.images.generate(prompt="a fox", extra_body={"seed": 7})
+    assert whole.data is not None
+    assert completed.b64_json == whole.data[0].b64_json
+
+
+def test_a_stream_of_several_pictures_completes_each(client: openai.OpenAI) -> None:
+    events = list(client.images.generate(prompt="a fox", n=3, stream=True, partial_images=1))
+
+    assert [event.type for event in events].count("image_generation.completed") == 3
+
+
+def test_what_fails_in_a_stream_is_an_error_of_the_client(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIError, match="the model could not make this image"):
+        list(client.images.generate(prompt="FAIL_STEP", stream=True))
+
+
+def test_a_full_queue_is_a_rate_limit_for_a_stream_too(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    deployment = FakeDeployment(
+        options=FakeEngineOptions(gate=str(gate.path)), max_concurrent_requests=1, max_queued_requests=0
+    )
+    with (
+        live_server(deployment) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        client.images.generate(prompt="a fox", stream=True) as first,
+    ):
+        eventually(lambda: server.count("safelight_running") == 1)
+        with pytest.raises(openai.RateLimitError):
+            client.images.generate(prompt="a fox", stream=True)
+        gate.open()
+
+        assert [event.type for event in first] == ["image_generation.completed"]

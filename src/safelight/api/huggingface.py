@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,12 +16,13 @@ from pydantic import BaseModel, Field
 from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.disconnect import while_connected
-from safelight.api.headers import picture_headers
+from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
+from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import Integer, Number, WireModel, validate
 from safelight.errors import InvalidRequest, MissingParameter
-from safelight.generation import GenerationRequest, GenerationResult
+from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
 from safelight.images import MEDIA_TYPES
 from safelight.model_spec import ModelSpec
 from safelight.parameters import build_generation_request
@@ -29,10 +30,11 @@ from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
 JSON = "application/json"
+DEFAULT_PREVIEWS = 3
 OFFERS: Mapping[str, tuple[str, ...]] = {
-    "/": (*MEDIA_TYPES.values(), JSON),
-    "/predict": (*MEDIA_TYPES.values(), JSON),
-    "/score": (JSON, *MEDIA_TYPES.values()),
+    "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
+    "/predict": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
+    "/score": (JSON, *MEDIA_TYPES.values(), EVENT_STREAM),
 }
 """Route -> media types, favourite first: Azure's clients call /score without a preference and read JSON."""
 
@@ -57,6 +59,12 @@ class Parameters(WireModel):
     scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
     seed: Integer | None = Field(default=None, description="The same seed gives the same picture; drawn if not given")
     true_cfg_scale: Number | None = Field(default=None, description="Strength of classifier-free guidance; 1 is off")
+    num_previews: Integer | None = Field(
+        default=None, description="In an event stream: previews while the picture develops, 0 to 10; 3 by default"
+    )
+    preview_decoder: PreviewDecoder | None = Field(
+        default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
+    )
     target_size: TargetSize | None = Field(default=None, description="In place of width and height")
     num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
     max_sequence_length: Integer | None = Field(default=None, description="Tokens; the model's own length always holds")
@@ -103,6 +111,8 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
             media_type=media_type,
             timeout_s=settings.request_timeout_s,
         )
+        if media_type == EVENT_STREAM:
+            return EventStream(request, dispatcher.stream(generation_request), render_event)
         result = await while_connected(request, dispatcher.generate(generation_request))
         return render(result, media_type)
 
@@ -137,8 +147,10 @@ def to_generation_request(
             true_cfg_scale=parameters.true_cfg_scale,
             seed=parameters.seed,
             image_format=next((name for name, each in MEDIA_TYPES.items() if each == media_type), "png"),
+            num_previews=_num_previews(parameters) if media_type == EVENT_STREAM else 0,
+            preview_decoder=parameters.preview_decoder or "projection",
             timeout_s=timeout_s,
-            warnings=_check_fixed_parameters(parameters, spec),
+            warnings=_check_fixed_parameters(parameters, spec) + _without_stream(parameters, media_type),
         )
     except InvalidRequest as error:
         if error.field == "prompt":
@@ -150,11 +162,29 @@ def render(result: GenerationResult, media_type: str) -> Response:
     """The first picture, as bytes or as a JSON string of base64."""
     content = result.images[0].content
     if media_type == JSON:
-        content = json.dumps(base64.b64encode(content).decode("ascii")).encode("ascii")
+        content = json.dumps(_base64(content)).encode("ascii")
     response = Response(content, media_type=media_type)
     for name, value in picture_headers(result):
         response.headers.append(name, value)
     return response
+
+
+def render_event(event: Event) -> Iterator[bytes]:
+    """Progress, previews, and in the end what `render` answers with, in one object."""
+    match event:
+        case Step():
+            yield frame({"index": event.index, "of": event.of}, event="step")
+        case Preview():
+            yield frame({"index": event.index, "image": _base64(event.content)}, event="preview")
+        case Completed(result=result):
+            data = {
+                "image": _base64(result.images[0].content),
+                "content_type": MEDIA_TYPES[result.request.image_format],
+                "seed": result.images[0].seed,
+                "parameters": parameters_in_force(result.request),
+                "warnings": warnings_of(result),
+            }
+            yield frame(data, event="completed")
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
@@ -193,12 +223,26 @@ def _with_query(body: Mapping[str, object], request: Request) -> Mapping[str, ob
 
 
 def _from_url(name: str, text: str) -> object:
-    if name not in Parameters.model_fields or name in ("negative_prompt", "scheduler", "prompt"):
+    if name not in Parameters.model_fields or name in ("negative_prompt", "scheduler", "prompt", "preview_decoder"):
         return text
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _num_previews(parameters: Parameters) -> int:
+    return DEFAULT_PREVIEWS if parameters.num_previews is None else parameters.num_previews
+
+
+def _without_stream(parameters: Parameters, media_type: str) -> tuple[str, ...]:
+    if not parameters.num_previews or media_type == EVENT_STREAM:
+        return ()
+    return (f"num_previews has no effect without Accept: {EVENT_STREAM}",)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
 
 
 def _size(parameters: Parameters) -> tuple[int | None, int | None]:
@@ -254,11 +298,13 @@ def _documentation(path: str) -> dict[str, Any]:
         media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES.values()
     }
     content[JSON] = {"schema": {"type": "string", "description": "base64 of a PNG"}}
+    content[EVENT_STREAM] = {"schema": {"type": "string", "description": "events: step, preview, completed, error"}}
     favourite = "JSON" if OFFERS[path][0] == JSON else "image bytes"
     return {
         "operation_id": f"text_to_image_at_{path.strip('/') or 'root'}",
         "summary": f"Make a picture ({favourite} unless `Accept` says otherwise)",
-        "description": "`Accept` chooses between image/png, image/jpeg, image/webp and application/json.",
+        "description": "`Accept` chooses between image/png, image/jpeg, image/webp, application/json and "
+        "text/event-stream.",
         "response_class": Response,
         "responses": {200: picture_response("The picture", content)}
         | error_responses(ScoreError if path == "/score" else TextError, GENERATION_ERRORS),

@@ -1,0 +1,83 @@
+"""Server-sent events: a generation told while it happens, for as long as its client listens.
+
+The status is 200 from the moment the request is admitted; what goes wrong later is the stream's last event, worded as
+the dialect words its errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from safelight.api.disconnect import while_connected
+from safelight.errors import SafelightError
+from safelight.generation import Event, Failed
+
+EVENT_STREAM = "text/event-stream"
+KEEP_ALIVE_S = 15.0
+"""Proxies close a connection that is silent for long; a comment is a sign of life that clients skip."""
+
+RenderEvent = Callable[[Event], Iterable[bytes]]
+"""The frames that tell a client of an event; none if this dialect does not."""
+
+
+class EventStream(StreamingResponse):
+    """Sends the frames of a generation. When the client leaves, the generation is cancelled."""
+
+    def __init__(self, request: Request, events: AsyncGenerator[Event, None], render: RenderEvent) -> None:
+        self._frames = _frames(request, events, render)
+        super().__init__(
+            self._frames,
+            media_type=EVENT_STREAM,
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},  # the second one is nginx's
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            async with aclosing(self._frames):
+                await while_connected(Request(scope, receive), self.stream_response(send))
+
+
+def frame(data: Mapping[str, object], *, event: str) -> bytes:
+    """One event as it goes over the wire."""
+    return _frame(event, json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+async def _frames(
+    request: Request, events: AsyncGenerator[Event, None], render: RenderEvent
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        next_event = asyncio.ensure_future(anext(events))
+        try:
+            while True:
+                if not (await asyncio.wait({next_event}, timeout=KEEP_ALIVE_S))[0]:
+                    yield b": still working\n\n"
+                    continue
+                event = next_event.result()
+                if isinstance(event, Failed):
+                    yield _frame("error", await _error_body(request, event.error))
+                for each in render(event):
+                    yield each
+                next_event = asyncio.ensure_future(anext(events))
+        except StopAsyncIteration:
+            return
+        finally:
+            next_event.cancel()
+            await asyncio.gather(next_event, return_exceptions=True)
+
+
+async def _error_body(request: Request, error: SafelightError) -> bytes:
+    """The body that the dialect would have answered with, had nothing been sent yet."""
+    response = await request.app.exception_handlers[SafelightError](request, error)
+    return bytes(response.body)
+
+
+def _frame(event: str, data: bytes) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (event.encode("ascii"), data)

@@ -1,0 +1,320 @@
+"""What OpenAI's clients send and read: the schemas of the image routes, and the way to a request and from a result."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from safelight.api.event_stream import RenderEvent, frame
+from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.validation import Integer, Number, WireModel
+from safelight.errors import InvalidRequest
+from safelight.generation import (
+    Completed,
+    Event,
+    GenerationRequest,
+    GenerationResult,
+    ImageFormat,
+    Preview,
+    PreviewDecoder,
+)
+from safelight.model_spec import QUALITY_STEPS, ModelSpec, Quality
+from safelight.parameters import build_generation_request
+
+MAX_PARTIAL_IMAGES = 3
+EventKind = Literal["image_generation", "image_edit"]
+
+_QUALITY_NAMES: Mapping[str, Quality] = {name: name for name in QUALITY_STEPS} | {"standard": "medium", "hd": "high"}
+_REASONS = {
+    "style": "say it in the prompt",
+    "moderation": "nothing is filtered",
+    "complexity": "nothing is planned before the picture is made",
+}
+
+
+class ImageBody(WireModel):
+    """What every image route takes: OpenAI's fields, then Safelight's (`extra_body` puts them at the top level)."""
+
+    model: str | None = Field(default=None, description="The served model's name or hub id; may be left out")
+    n: Integer | None = Field(default=None, description="Pictures, 1 to 10; picture i has seed + i")
+    size: str | None = Field(default=None, description="`auto`, or WIDTHxHEIGHT such as `256x256`")
+    response_format: Literal["b64_json", "url"] | None = Field(default=None, description="Only `b64_json` so far")
+    output_format: Literal["png", "jpeg", "webp"] | None = Field(default=None, description="png by default")
+    output_compression: Integer | None = Field(
+        default=None, description="Quality of JPEG and WebP, 0 to 100; 100 by default"
+    )
+    background: Literal["auto", "opaque", "transparent"] | None = Field(default=None, description="Pictures are opaque")
+    quality: Literal["auto", "standard", "hd", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        default=None,
+        description="Denoising steps: medium (auto, standard) is the model's default number, low half of it, high (hd) "
+        "twice, xhigh three times and max four times as many",
+    )
+    user: str | None = Field(default=None, description="No effect")
+    safety_identifier: str | None = Field(default=None, description="No effect")
+    stream: bool | None = Field(default=None, description="Answer with server-sent events")
+    partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
+    preview_decoder: PreviewDecoder | None = Field(
+        default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
+    )
+    seed: Integer | None = Field(default=None, description="The same seed gives the same picture; drawn if not given")
+    num_inference_steps: Integer | None = Field(default=None, description="Denoising steps")
+    guidance_scale: Number | None = Field(default=None, description="How closely the picture follows the prompt")
+    true_cfg_scale: Number | None = Field(default=None, description="Strength of classifier-free guidance; 1 is off")
+    negative_prompt: str | None = Field(
+        default=None, description="What not to show; every step then costs twice as much"
+    )
+    scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
+    width: Integer | None = Field(default=None, description="Pixels; in place of size")
+    height: Integer | None = Field(default=None, description="Pixels; in place of size")
+
+
+class ImageGenerationBody(ImageBody):
+    """A picture from a prompt."""
+
+    prompt: str = Field(description="What the picture should show")
+    style: Literal["vivid", "natural"] | None = Field(default=None, description="No effect")
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="No effect")
+    complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="No effect")
+
+
+class GeneratedImageObject(BaseModel):
+    """One picture."""
+
+    b64_json: str
+    seed: int
+
+
+class InputTokensDetails(BaseModel):
+    """What the input tokens are."""
+
+    text_tokens: int
+    image_tokens: int = 0
+
+
+class OutputTokensDetails(BaseModel):
+    """What the output tokens are: the patches of the latent that the transformer denoises."""
+
+    image_tokens: int
+    text_tokens: int = 0
+
+
+class Usage(BaseModel):
+    """True counts."""
+
+    total_tokens: int
+    input_tokens: int
+    output_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens_details: OutputTokensDetails
+
+
+class ImagesResponse(BaseModel):
+    """OpenAI's response; `seed`, `warnings` and `parameters` are Safelight's."""
+
+    created: int
+    data: list[GeneratedImageObject]
+    background: Literal["opaque"] = "opaque"
+    output_format: ImageFormat
+    quality: Quality
+    size: str
+    usage: Usage
+    warnings: list[str]
+    parameters: dict[str, Any]
+
+
+def to_generation_request(
+    body: ImageGenerationBody, spec: ModelSpec, *, id: str, timeout_s: float, is_stream: bool = False
+) -> GenerationRequest:
+    """What the body asks for. Raises InvalidRequest with the field's name on the wire."""
+    _check_what_is_served(body)
+    width, height = size_of(body, spec)
+    image_format = body.output_format or "png"
+    try:
+        return build_generation_request(
+            spec,
+            id=id,
+            prompt=body.prompt,
+            negative_prompt=body.negative_prompt,
+            width=width,
+            height=height,
+            num_inference_steps=_steps(body, spec),
+            scheduler=body.scheduler,
+            guidance_scale=body.guidance_scale,
+            true_cfg_scale=body.true_cfg_scale,
+            seed=body.seed,
+            num_images_per_prompt=1 if body.n is None else body.n,
+            image_format=image_format,
+            image_quality=_image_quality(body),
+            num_previews=(body.partial_images or 0) if is_stream else 0,
+            preview_decoder=body.preview_decoder or "projection",
+            timeout_s=timeout_s,
+            warnings=tuple(_without_effect(body, image_format, is_stream=is_stream)),
+        )
+    except InvalidRequest as error:
+        if error.field in ("width", "height") and body.width is None and body.height is None:
+            error.field = "size"
+        elif error.field == "num_images_per_prompt":
+            error.field = "n"
+        raise
+
+
+def render(result: GenerationResult, spec: ModelSpec) -> Response:
+    """OpenAI's JSON."""
+    body = ImagesResponse(
+        created=int(time.time()),
+        data=[GeneratedImageObject(b64_json=_base64(image.content), seed=image.seed) for image in result.images],
+        output_format=result.request.image_format,
+        quality=_quality(result.request, spec),
+        size=_size_name(result.request),
+        usage=_usage(result, spec, num_images=len(result.images)),
+        warnings=warnings_of(result),
+        parameters=_parameters(result.request, spec),
+    )
+    response = Response(body.model_dump_json(), media_type="application/json")
+    for name, value in picture_headers(result):
+        response.headers.append(name, value)
+    return response
+
+
+def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind) -> RenderEvent:
+    """The frames of a stream: partial pictures, and in the end each picture by itself."""
+    common = {
+        "created_at": int(time.time()),
+        "size": _size_name(request),
+        "quality": _quality(request, spec),
+        "background": "opaque",
+        "output_format": request.image_format,
+    }
+
+    def render_event(event: Event) -> Iterator[bytes]:
+        match event:
+            case Preview():
+                yield _typed_frame(
+                    f"{kind}.partial_image",
+                    b64_json=_base64(event.content),
+                    partial_image_index=event.index,
+                    image_index=event.image_index,
+                    seed=request.seed + event.image_index,
+                    **common,
+                )
+            case Completed():
+                for index, image in enumerate(event.result.images):
+                    yield _typed_frame(
+                        f"{kind}.completed",
+                        b64_json=_base64(image.content),
+                        image_index=index,
+                        seed=image.seed,
+                        usage=_usage(event.result, spec, num_images=1, is_first=index == 0).model_dump(),
+                        warnings=warnings_of(event.result),
+                        parameters=_parameters(request, spec),
+                        **common,
+                    )
+
+    return render_event
+
+
+def _typed_frame(kind: str, **data: object) -> bytes:
+    return frame({"type": kind, **data}, event=kind)
+
+
+def _check_what_is_served(body: ImageBody) -> None:
+    if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PARTIAL_IMAGES:
+        raise InvalidRequest(
+            f"partial_images must be between 0 and {MAX_PARTIAL_IMAGES}, not {body.partial_images}",
+            field="partial_images",
+        )
+    if body.response_format == "url":
+        raise InvalidRequest("response_format 'url' is not served yet; use 'b64_json'", field="response_format")
+    if body.background == "transparent":
+        raise InvalidRequest(
+            "background must be 'opaque' or 'auto': pictures have no alpha channel", field="background"
+        )
+
+
+def size_of(body: ImageBody, spec: ModelSpec) -> tuple[int | None, int | None]:
+    """Width and height; None where the body leaves them to the model."""
+    if body.size in (None, "auto"):
+        return body.width, body.height
+    assert body.size is not None
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", body.size)
+    if not match:
+        raise InvalidRequest(
+            f"size must be 'auto' or WIDTHxHEIGHT, such as '{spec.default_width}x{spec.default_height}', "
+            f"not {body.size[:32]!r}",
+            field="size",
+        )
+    width, height = int(match[1]), int(match[2])
+    if body.width not in (None, width) or body.height not in (None, height):
+        raise InvalidRequest("size contradicts width or height; send one of them", field="size")
+    return width, height
+
+
+def _steps(body: ImageBody, spec: ModelSpec) -> int | None:
+    if body.num_inference_steps is not None or body.quality in (None, "auto"):
+        return body.num_inference_steps
+    return spec.steps_for(_QUALITY_NAMES[body.quality])
+
+
+def _image_quality(body: ImageBody) -> int:
+    compression = 100 if body.output_compression is None else body.output_compression
+    if not 0 <= compression <= 100:
+        raise InvalidRequest(
+            f"output_compression must be between 0 and 100, not {compression}", field="output_compression"
+        )
+    return max(compression, 1)
+
+
+def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bool) -> Sequence[str]:
+    warnings = [
+        f"{name} has no effect: {reason}" for name, reason in _REASONS.items() if getattr(body, name, None) is not None
+    ]
+    if body.quality not in (None, "auto") and body.num_inference_steps is not None:
+        warnings.append("quality has no effect next to num_inference_steps")
+    if body.user is not None or body.safety_identifier is not None:
+        warnings.append("user and safety_identifier have no effect: nothing is recorded about end users")
+    if body.partial_images and not is_stream:
+        warnings.append("partial_images have no effect without stream: true")
+    if image_format == "png" and body.output_compression not in (None, 100):
+        warnings.append("output_compression has no effect on png, which loses nothing")
+    return warnings
+
+
+def _usage(result: GenerationResult, spec: ModelSpec, *, num_images: int, is_first: bool = True) -> Usage:
+    """What so many images took. The input is counted with the first: the events of a stream add up to the truth."""
+    request = result.request
+    patches = (request.width // spec.size_multiple) * (request.height // spec.size_multiple)
+    text_tokens = result.num_text_tokens if is_first else 0
+    source_tokens = patches if is_first and request.source is not None else 0
+    image_tokens = patches * num_images
+    return Usage(
+        total_tokens=text_tokens + source_tokens + image_tokens,
+        input_tokens=text_tokens + source_tokens,
+        output_tokens=image_tokens,
+        input_tokens_details=InputTokensDetails(text_tokens=text_tokens, image_tokens=source_tokens),
+        output_tokens_details=OutputTokensDetails(image_tokens=image_tokens),
+    )
+
+
+def _quality(request: GenerationRequest, spec: ModelSpec) -> Quality:
+    """The greatest quality that has no more steps than the picture."""
+    reached = [name for name in QUALITY_STEPS if spec.steps_for(name) <= request.num_inference_steps]
+    return reached[-1] if reached else "low"
+
+
+def _parameters(request: GenerationRequest, spec: ModelSpec) -> dict[str, Any]:
+    negative_prompt = request.negative_prompt if request.is_guided else None
+    return {"model": spec.name, **parameters_in_force(request), "negative_prompt": negative_prompt}
+
+
+def _size_name(request: GenerationRequest) -> str:
+    return f"{request.width}x{request.height}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
