@@ -22,7 +22,7 @@ from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import load_settings
-from tests.fakes import fake_command, fake_dispatcher, until
+from tests.fakes import FakeEngineOptions, fake_command, fake_dispatcher, until
 
 START_TIMEOUT_S = 120
 STARTED = "Serving at "
@@ -90,7 +90,7 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
 
 def main() -> None:
     settings = load_settings()
-    online = OnlineEndpoints(settings, command=fake_command())
+    online = OnlineEndpoints(settings, command=fake_command(FakeEngineOptions(gate=os.environ.get("FAKE_ENGINE_GATE"))))
     certificate, key = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"

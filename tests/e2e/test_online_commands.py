@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from safelight.cli.main import app
 from safelight.errors import SafelightError
-from tests.fake_hub import GOOD_TOKEN, FakeHub, fake_hub
+from tests.fake_hub import GOOD_TOKEN, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
 
 MODEL_URI = "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest"
@@ -110,7 +111,44 @@ def test_the_order_of_the_model_card_ends_in_a_picture(run: Run, tmp_path: Path)
     run("online-endpoint", "update", "-n", "flux", "--traffic", "blue=0")
     run("online-deployment", "delete", "-n", "blue", "-e", "flux", "--yes")
     run("online-endpoint", "delete", "-n", "flux", "--yes")
-    assert json.loads(run("online-endpoint", "list")) == []
+    assert "flux" not in run("online-endpoint", "list")
+
+
+@pytest.mark.parametrize(
+    ("gate", "token", "reason"),
+    [
+        ("accepted", "hf_wrong", "does not accept the token"),
+        ("never_requested", GOOD_TOKEN, "has never requested access"),
+        ("pending", GOOD_TOKEN, "awaiting a review"),
+        ("rejected", GOOD_TOKEN, "was rejected"),
+        ("fine_grained", GOOD_TOKEN, "fine-grained"),
+    ],
+)
+def test_each_refusal_of_the_hub_fails_the_deployment_with_its_remedy(
+    run: Run, server: OnlineServer, hub: FakeHub, tmp_path: Path, gate: Gate, token: str, reason: str
+) -> None:
+    (tmp_path / "endpoint.yml").write_text(ENDPOINT_YAML.replace("name: flux", "name: gated"))
+    run("connection", "create", "-n", "HuggingFaceTokenConnection", "--secret-file", "HF_TOKEN=-", input=token)
+    run("online-endpoint", "create", "-f", "endpoint.yml")
+    shutil.rmtree(server.data_dir / "hf", ignore_errors=True)
+    hub.gate = gate
+
+    answer = run("online-deployment", "create", "-n", "blue", "-e", "gated", "--model", MODEL_URI)
+    hub.gate = "accepted"
+
+    assert reason in answer
+    shown = json.loads(run("online-deployment", "show", "-n", "blue", "-e", "gated"))
+    assert (shown["provisioning_state"], reason in shown["error"]) == ("Failed", True)
+
+
+def test_a_folder_becomes_a_model_that_deployments_name(run: Run, hub: FakeHub) -> None:
+    model = json.loads(run("model", "create", "--name", "mine", "--path", str(hub.folder)))
+    run("online-endpoint", "create", "-n", "local")
+
+    deployment = run("online-deployment", "create", "-n", "blue", "-e", "local", "--model", model["uri"])
+
+    assert model["uri"] == "azureml:mine:1"
+    assert json.loads(deployment)["served_from"] == str(hub.folder)
 
 
 def test_a_secret_is_shown_only_when_it_is_asked_for_and_that_is_recorded(run: Run) -> None:

@@ -6,6 +6,7 @@ import base64
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -273,6 +274,23 @@ def test_with_azures_status_codes_the_models_own_errors_are_424(tmp_path: Path) 
         assert response.headers["ms-azureml-model-error-statuscode"] == "400"
         assert "width" in response.json()["error"]["message"]
         assert client.draw("wrong", **blue).status_code == 401
+
+
+def test_a_full_endpoint_answers_429_and_a_slow_one_408(tmp_path: Path) -> None:
+    """Twice as many requests are in flight as the deployment may work on; none of them ever ends."""
+    gate = tmp_path / "gate"
+    gate.write_text("0")
+    with online_server(tmp_path / "data", {"FAKE_ENGINE_GATE": str(gate)}) as server, OnlineClient(server) as client:
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        requests = {"maxConcurrentRequestsPerInstance": 1, "requestTimeout": "PT2S"}
+        client.deploy(requestSettings=requests)
+        key, blue = client.key(), {"azureml_model_deployment": "blue"}
+        with ThreadPoolExecutor(5) as pool:
+            responses = list(pool.map(lambda _: client.draw(key, **blue), range(5)))
+
+    assert sorted(response.status_code for response in responses) == [408, 408, 429, 429, 429]
+    assert all("retry-after" in each.headers for each in responses if each.status_code == 429)
 
 
 def test_a_second_server_over_the_same_data_directory_is_refused(server: OnlineServer) -> None:

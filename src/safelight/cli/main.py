@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from safelight import __version__
-from safelight.cli import connection, generate, model, online_deployment, online_endpoint, serve
+from safelight.cli import connection, generate, model, model_create, online_deployment, online_endpoint, serve
 from safelight.errors import SafelightError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.add_typer(model.app, name="model")
+model.app.command("create")(model_create.create)
 app.add_typer(connection.app, name="connection")
 app.add_typer(online_endpoint.app, name="online-endpoint")
 app.add_typer(online_deployment.app, name="online-deployment")

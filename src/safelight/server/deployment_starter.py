@@ -12,11 +12,11 @@ from typing import TypeVar
 from starlette.types import ASGIApp
 
 from safelight import hub
-from safelight.control.catalog import FLUX_SCHNELL, Model
+from safelight.control.catalog import Model, resolve_model
 from safelight.control.deployments import AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
-from safelight.errors import ModelLoadError
+from safelight.errors import ModelLoadError, ModelNotFound
 from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
@@ -85,8 +85,12 @@ class DeploymentStarter:
 
 
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
-    is_schnell = FLUX_SCHNELL.name in deployment.spec.model.lower().replace("/", "-")
-    return FLUX_SCHNELL if is_schnell else read_model_spec(deployment.folder)
+    """The catalogue's word on a model that it knows, else what the folder says."""
+    try:
+        known = resolve_model(deployment.spec.model).spec
+    except ModelNotFound:
+        known = None
+    return known or read_model_spec(deployment.folder)
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:
