@@ -105,6 +105,19 @@ def test_a_connection_is_created_listed_and_deleted_without_showing_its_secret(c
     assert "other" not in [each.name for each in client.connections.list()]
 
 
+def test_the_servers_own_certificate_can_be_named_instead_of_set_in_the_environment(
+    server: OnlineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azure.ai.ml import MLClient  # noqa: PLC0415
+
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    arguments: dict[str, Any] = cloud(server.url, certificate=server.certificate)
+    client = MLClient(AdminCredential(server.admin_token), "sub", "group", "workspace", **arguments)
+
+    assert client.workspaces.get("workspace").name == "workspace"
+    assert list(client.online_endpoints.list()) == []
+
+
 def test_a_registry_model_is_found_by_version_and_by_label(server: OnlineServer, arguments: dict[str, Any]) -> None:
     from azure.ai.ml import MLClient  # noqa: PLC0415
 

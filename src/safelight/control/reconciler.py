@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from safelight.control.catalog import Model, resolve_model
@@ -39,6 +40,8 @@ from safelight.control.tables import Endpoint, Operation, OperationKind, Provisi
 from safelight.errors import EngineFailure, SafelightError
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 5.0
 
 
 class Serving(Protocol):
@@ -151,7 +154,13 @@ class Reconciler(Generic[ServingT]):
     async def _take_up_operations(self) -> None:
         while True:
             self._changed.clear()
-            for operation in await asyncio.to_thread(self._read_operations):
+            try:
+                operations = await asyncio.to_thread(self._read_operations)
+            except SQLAlchemyError:
+                logger.exception("the database cannot be read; trying again in %g s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
+                continue
+            for operation in operations:
                 if operation.id not in self._taken_up:
                     self._taken_up.add(operation.id)
                     self._spawn(self._carry_out(operation))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight import hub
 from safelight.control.catalog import Model, resolve_model
-from safelight.control.deployments import AppliedDeployment
+from safelight.control.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.errors import ModelLoadError, ModelNotFound
@@ -26,16 +26,32 @@ from safelight.settings import Settings
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ServedDeployment:
-    """The replicas of one deployment, and the routes that lead to them."""
+    """The replicas of one deployment, and the application in front of them."""
 
-    dispatcher: Dispatcher
-    app: ASGIApp
-    drain_timeout_s: float
+    def __init__(self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._app = app
+        self._drain_timeout_s = drain_timeout_s
+        self._num_inside = 0
+        self._left = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._num_inside += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._num_inside -= 1
+            self._left.set()
 
     async def stop(self) -> None:
-        await self.dispatcher.drain(self.drain_timeout_s)
+        """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout_s):
+                while self._num_inside:
+                    self._left.clear()
+                    await self._left.wait()
+        await self._dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:
@@ -74,6 +90,8 @@ class DeploymentStarter:
         )
         model_spec = await asyncio.to_thread(_read_spec, deployment)
         log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
+        for note in _without_effect(spec):
+            log.write(f"note: {note}")
         dispatcher = create_dispatcher(settings, deployment.folder, model_spec, command=self._command)
         await dispatcher.start()
         try:
@@ -91,6 +109,19 @@ def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
     except ModelNotFound:
         known = None
     return known or read_model_spec(deployment.folder)
+
+
+def _without_effect(spec: DeploymentSpec) -> list[str]:
+    """What was asked for and changes nothing here."""
+    notes = []
+    variables = sorted(spec.environment_variables.keys() - {HUB_TOKEN})
+    if variables:
+        notes.append(f"environment variables {', '.join(variables)} have no effect: there is no container")
+    if spec.instance_type:
+        notes.append(f"instance_type {spec.instance_type} has no effect: replicas run on this machine's devices")
+    if spec.app_insights_enabled:
+        notes.append("app_insights_enabled has no effect: /metrics has the figures")
+    return notes
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

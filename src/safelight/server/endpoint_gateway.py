@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from safelight.api import azure
 from safelight.api.azure_wire import canonical_path
 from safelight.errors import SafelightError
+from safelight.server.auth import key_of
 from safelight.server.deployment_starter import ServedDeployment
-from safelight.server.endpoint_routes import EndpointRoutes, inner_path, key_of
+from safelight.server.endpoint_routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
 from safelight.serving.router import DEPLOYMENT_HEADER, Choice, choose
 
@@ -83,7 +84,7 @@ class EndpointGateway:
 
         if choice.mirror is not None:
             receive = self._mirroring(choice.mirror, scope, receive)
-        await choice.deployment.app(scope, receive, send_named)
+        await choice.deployment(scope, receive, send_named)
 
     def _mirroring(self, mirror: ServedDeployment, scope: Scope, receive: Receive) -> Receive:
         """`receive`, and when the body is complete a copy of the request goes to `mirror`, whose answer is dropped."""
@@ -117,7 +118,7 @@ async def _send_copy(mirror: ServedDeployment, scope: Scope, body: bytes) -> Non
 
     state = {**scope.get("state", {}), "generation_id": uuid.uuid4().hex}
     try:
-        await mirror.app({**scope, "state": state}, replay, discard)
+        await mirror({**scope, "state": state}, replay, discard)
     except SafelightError as error:
         logger.warning("mirrored request: %s", error.message)
 

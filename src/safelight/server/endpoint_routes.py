@@ -15,8 +15,6 @@ from safelight.server.auth import key_of
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.serving.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
 
-__all__ = ["EndpointRoutes", "inner_path", "key_of"]
-
 
 class EndpointRoutes:
     """The router with the credentials of its endpoints."""

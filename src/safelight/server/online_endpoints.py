@@ -85,7 +85,7 @@ class OnlineEndpoints:
         return EndpointGateway(
             app,
             routes=self._routes,
-            arm=_create_arm_app(self.plane, self._settings),
+            arm=create_arm_app(self.plane, self._settings),
             errors=ErrorRenderer(DATA_PLANE_DIALECTS),
             has_azure_status_codes=self._settings.azure_status_codes,
             max_mirrored_bytes=self._settings.max_body_bytes,
@@ -107,7 +107,8 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI
     return app
 
 
-def _create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+    """The control plane's routes; its OpenAPI document is the reference of them."""
     app = FastAPI(
         title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import cast
 
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from safelight.api import huggingface, openai
 from safelight.control.reconciler import EndpointState
@@ -94,6 +96,32 @@ def test_a_share_of_requests_is_copied_to_the_mirror(
     assert response.text == "blue at /score"
     assert client.portal is not None
     client.portal.call(until, lambda: deployments["green"].bodies == copies)
+
+
+def test_a_deployment_stops_only_when_a_request_that_has_just_come_in_is_answered() -> None:
+    events: list[str] = []
+    may_answer = asyncio.Event()
+
+    class DrainingDispatcher:
+        async def drain(self, timeout_s: float) -> None:
+            events.append("drained")
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await may_answer.wait()
+        events.append("answered")
+
+    async def scenario() -> None:
+        deployment = ServedDeployment(cast(Dispatcher, DrainingDispatcher()), answer, 60)
+        request = asyncio.create_task(deployment({}, receive=None, send=None))
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(deployment.stop())
+        await asyncio.sleep(0)
+        may_answer.set()
+        await asyncio.gather(request, stopping)
+
+    asyncio.run(scenario())
+
+    assert events == ["answered", "drained"]
 
 
 def test_an_error_of_the_gateway_is_worded_by_the_dialect_of_the_path(client: TestClient) -> None:
