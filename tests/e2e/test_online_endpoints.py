@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.e2e.online_client import WORKSPACE, OnlineClient, register_tiny_model
 from tests.oidc_issuer import Issuer, oidc_issuer
 from tests.online_server import OnlineServer, online_server
+from tests.postgresql import postgresql_server
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +231,21 @@ def test_arm_errors_have_arms_form(client: OnlineClient) -> None:
     assert "safelight online-endpoint list" in error["message"]
 
 
-def test_killed_with_its_endpoints_a_server_serves_them_again_with_the_same_key(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """The settings that choose a database."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with postgresql_server() as url:
+        yield {"SAFELIGHT_DATABASE_URL": url}
+
+
+def test_killed_with_its_endpoints_a_server_serves_them_again_with_the_same_key(
+    tmp_path: Path, database: dict[str, str]
+) -> None:
     data_dir = tmp_path / "data"
-    with online_server(data_dir) as server, OnlineClient(server) as client:
+    with online_server(data_dir, database) as server, OnlineClient(server) as client:
         register_tiny_model(client, tmp_path / "model")
         client.create_endpoint()
         client.deploy()
@@ -240,7 +253,7 @@ def test_killed_with_its_endpoints_a_server_serves_them_again_with_the_same_key(
         key, picture = client.key(), client.draw(client.key()).json()
         server.kill()
 
-    with online_server(data_dir) as server, OnlineClient(server) as client:
+    with online_server(data_dir, database) as server, OnlineClient(server) as client:
         response = client.wait_until_it_draws(key)
 
     assert response.json() == picture

