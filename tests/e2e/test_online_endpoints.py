@@ -126,6 +126,16 @@ def test_without_traffic_only_the_header_reaches_a_deployment(client: OnlineClie
     assert client.draw(key, "/endpoints/idle/score", azureml_model_deployment="blue").status_code == 200
 
 
+def test_a_deployment_has_metrics_of_its_own(client: OnlineClient) -> None:
+    key = {"Authorization": f"Bearer {client.key()}"}
+    client.draw(client.key())
+
+    text = client.get("/endpoints/flux/metrics", headers=key).text
+
+    assert "safelight_ready 1.0" in text
+    assert "safelight_steps_run_total 0.0" not in text
+
+
 def test_a_body_that_is_too_large_is_413(client: OnlineClient) -> None:
     assert client.draw(client.key(), body={"inputs": "x" * 5000}).status_code == 413
 

@@ -116,6 +116,8 @@ class Reconciler(Generic[ServingT]):
         self._routes = routes
         self._logs = logs
         self._serving: dict[tuple[str, str], ServingT] = {}
+        self._leaving: set[ServingT] = set()
+        """Replaced, and finishing what they have."""
         self._restoring: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._taken_up: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,7 +144,7 @@ class Reconciler(Generic[ServingT]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(serving.stop() for serving in self._serving.values()))
+        await asyncio.gather(*(serving.stop() for serving in {*self._serving.values(), *self._leaving}))
         self._serving.clear()
 
     async def publish(self, endpoint_name: str) -> None:
@@ -207,13 +209,22 @@ class Reconciler(Generic[ServingT]):
             endpoint_name=endpoint_name, name=name, spec=plan.spec, folder=folder, environment=plan.environment
         )
         serving = await self._starter.start(applied, log)
-        before = self._serving.get((endpoint_name, name))
-        self._serving[endpoint_name, name] = serving
-        await self.publish(endpoint_name)
-        await asyncio.to_thread(self._record_deployment, operation, applied)
+        before = await self._switch(operation, applied, serving)
         log.write("ready")
         if before is not None:
             await before.stop()
+            self._leaving.discard(before)
+
+    async def _switch(self, operation: Operation, applied: AppliedDeployment, serving: ServingT) -> ServingT | None:
+        """Publish and record the new replicas; those that were before are returned, still serving what they have."""
+        key = (applied.endpoint_name, applied.name)
+        before = self._serving.get(key)
+        self._serving[key] = serving
+        if before is not None:
+            self._leaving.add(before)
+        await self.publish(applied.endpoint_name)
+        await asyncio.to_thread(self._record_deployment, operation, applied)
+        return before
 
     async def _restore(self, applied: AppliedDeployment) -> None:
         """Bring back a deployment that served before a restart; needs neither network nor connection."""

@@ -93,8 +93,8 @@ class DeploymentStarter:
         for note in _without_effect(spec):
             log.write(f"note: {note}")
         dispatcher = create_dispatcher(settings, deployment.folder, model_spec, command=self._command)
-        await dispatcher.start()
         try:
+            await dispatcher.start()
             await dispatcher.wait_until_ready()
         except BaseException:
             await dispatcher.stop()

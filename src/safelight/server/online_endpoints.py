@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from safelight import __version__
@@ -20,7 +21,7 @@ from safelight.control.reconciler import Reconciler
 from safelight.control.secrets import KeyRing, read_admin_token
 from safelight.control.tokens import OidcVerifier
 from safelight.errors import ConfigurationError
-from safelight.server import health
+from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
 from safelight.server.deployment_starter import DeploymentStarter, ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
@@ -93,7 +94,9 @@ class OnlineEndpoints:
 
 
 def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI:
-    """The routes of one deployment: every dialect, in front of its own dispatcher."""
+    """The routes of one deployment: every dialect, and its own metrics, in front of its own dispatcher."""
+    registry = CollectorRegistry()
+    registry.register(metrics.DispatcherCollector(dispatcher))
     app = FastAPI(
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
@@ -101,6 +104,7 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI
         openai.create_router(dispatcher, settings),
         huggingface.create_router(dispatcher, settings),
         health.create_router(dispatcher),
+        metrics.create_router(registry),
     ):
         app.include_router(router)
     ErrorRenderer(DATA_PLANE_DIALECTS).install(app)
