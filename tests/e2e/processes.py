@@ -56,13 +56,16 @@ def run_safelight(
     )
 
 
+def start_server(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """`safelight serve` on a free port, not waited for."""
+    command = [str(SAFELIGHT), "serve", *arguments, "--port", "0"]
+    return subprocess.Popen(command, env=environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 @contextmanager
 def running_server(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """`safelight serve` on a free port; ready when the block begins, gone when it ends."""
-    command = [str(SAFELIGHT), "serve", *arguments, "--port", "0"]
-    process = subprocess.Popen(
-        command, env=environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = start_server(*arguments, env=env)
     server = Server(process)
     is_serving = threading.Event()
     reader = threading.Thread(target=_read, args=(server, is_serving), daemon=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -15,7 +17,7 @@ import psutil
 import pytest
 
 from tests.e2e.pictures import open_picture
-from tests.e2e.processes import Server, running_server
+from tests.e2e.processes import Server, running_server, start_server
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +118,53 @@ def test_sigterm_lets_a_running_request_finish(tmp_path: Path) -> None:
 def steps_run(server: Server) -> float:
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("safelight_transformer_calls_total"))
+
+
+LONG = {"num_inference_steps": 50, "width": 384, "height": 384, "guidance_scale": 3.0}
+
+
+def test_what_overruns_the_drain_gets_a_503_in_its_dialect() -> None:
+    env = {"SAFELIGHT_DRAIN_TIMEOUT_S": "0.1"}
+    with running_server("--num-threads", "1", env=env) as server, ThreadPoolExecutor(2) as pool:
+        openai = pool.submit(
+            httpx.post, f"{server.url}/v1/images/generations", json={"prompt": "a cat", "n": 10, **LONG}, timeout=120
+        )
+        plain = pool.submit(
+            httpx.post, f"{server.url}/score", json={"inputs": "a cat", "parameters": LONG}, timeout=120
+        )
+        wait_until(lambda: steps_run(server) > 2)
+        status = server.stop()
+
+        assert (openai.result().status_code, plain.result().status_code) == (503, 503)
+        assert set(openai.result().json()["error"]) == {"message", "type", "param", "code"}
+        assert set(plain.result().json()["error"]) == {"code", "message"}
+        assert "x-request-id" in plain.result().headers
+        assert status == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_body_that_never_ends_does_not_hold_up_stopping() -> None:
+    with running_server("--num-threads", "1") as server, closing(connect(server)) as client:
+        client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        status = server.stop(timeout_s=20)
+
+        assert client.recv(65536).startswith(b"HTTP/1.1 503")
+        assert status == 0
+    assert "Traceback" not in server.text
+
+
+def test_stopping_while_the_model_loads_is_no_failure() -> None:
+    process = start_server()
+    assert process.stdout is not None
+    assert any("is loading" in line for line in process.stdout)
+    process.terminate()
+    rest = process.stdout.read()
+    process.stdout.close()
+
+    assert process.wait(timeout=60) == 0
+    assert "error" not in rest
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), timeout=30)

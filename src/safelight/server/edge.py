@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -11,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.errors import GenerationCancelled
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
 from safelight.server.metrics import RequestMetrics
 
@@ -52,6 +54,11 @@ class EdgeMiddleware:
 
         try:
             await self._app(scope, receive, send_named)
+        except asyncio.CancelledError:
+            if status is not None:
+                raise
+            error = GenerationCancelled("the server is shutting down; send the request again")
+            await self._errors.render(request, error)(scope, receive, send_named)
         except Exception as error:  # the ASGI edge: the one place that may catch everything
             if status is not None:
                 raise

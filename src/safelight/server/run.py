@@ -7,10 +7,13 @@ import errno
 import logging
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from rich.console import Console
+from rich.logging import RichHandler
 
 from safelight import __version__
 from safelight.errors import ConfigurationError, SafelightError
@@ -20,41 +23,81 @@ from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 2
+"""For answers that are still being sent, and clients that never finish sending, after everything else is done."""
 EXAMPLE_PROMPT = "Astronaut riding a horse"
 
 
 def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
-    _configure_logging(settings.log_level)
+    console = Console(highlight=False, soft_wrap=True)
+    _configure_logging(settings.log_level, console)
     with _bind(settings) as listener:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, _ignore)  # uvicorn stops on either, then raises it again: that must not end us badly
-        asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec)))
+        asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), console))
 
 
-async def _serve(settings: Settings, listener: socket.socket, dispatcher: Dispatcher) -> None:
+async def _serve(settings: Settings, listener: socket.socket, dispatcher: Dispatcher, console: Console) -> None:
     config = uvicorn.Config(
         create_app(settings, dispatcher),
         log_config=None,
         server_header=False,
-        timeout_graceful_shutdown=round(settings.drain_timeout_s),
+        timeout_graceful_shutdown=LAST_WORDS_S,
     )
-    server = uvicorn.Server(config)
-    announcing = asyncio.create_task(_announce(settings, listener, dispatcher, server))
+    server = _Server(config)
+    stop_asked = _catch_signals(server)
+    tasks = (
+        asyncio.create_task(_announce(settings, listener, dispatcher, server, console)),
+        asyncio.create_task(_stop_when_asked(stop_asked, dispatcher, server, timeout_s=settings.drain_timeout_s)),
+    )
     try:
         await server.serve(sockets=[listener])
     finally:
-        announcing.cancel()
-        (outcome,) = await asyncio.gather(announcing, return_exceptions=True)
-    if isinstance(outcome, SafelightError):
-        raise outcome
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    error = next((outcome for outcome in outcomes if isinstance(outcome, SafelightError)), None)
+    if error is not None and not stop_asked.is_set():
+        raise error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but for signals: it would cancel what is running, and we let that finish first."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _catch_signals(server: uvicorn.Server) -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets; a second one ends the server at once."""
+    stop_asked = asyncio.Event()
+
+    def stop() -> None:
+        if stop_asked.is_set():
+            server.should_exit = server.force_exit = True
+        stop_asked.set()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, stop)
+    return stop_asked
+
+
+async def _stop_when_asked(
+    stop_asked: asyncio.Event, dispatcher: Dispatcher, server: uvicorn.Server, *, timeout_s: float
+) -> None:
+    """Refuse what is new and finish what was admitted; only then take the server itself down."""
+    await stop_asked.wait()
+    logger.info("stopping: what is running may finish within %g s", timeout_s)
+    await dispatcher.drain(timeout_s)
+    server.should_exit = True
 
 
 async def _announce(
-    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: uvicorn.Server
+    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: uvicorn.Server, console: Console
 ) -> None:
     """Wait for the model and say what is served; if it cannot load, stop the server."""
-    console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.print(f"Loading {dispatcher.spec.name} ...")
     try:
@@ -104,15 +147,18 @@ def _why_not_bound(settings: Settings, error: OSError) -> str:
 
 
 def _url(listener: socket.socket) -> str:
+    """Where a client on this machine reaches us: the address that means all of them is none to connect to."""
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _configure_logging(level: str, console: Console) -> None:
+    """To standard error as lines; on a terminal through the console, which keeps them off its spinner."""
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("uvicorn.error", "asyncio", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-
-
-def _ignore(*_: object) -> None:
-    """Stay alive."""
