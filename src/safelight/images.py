@@ -67,5 +67,6 @@ def provenance(request: GenerationRequest, *, seed: int, model: str) -> dict[str
         "guidance_scale": request.guidance_scale,
         "true_cfg_scale": request.true_cfg_scale,
         "seed": seed,
+        **({"strength": request.source.strength} if request.source is not None else {}),
     }
     return {"Software": f"safelight {__version__}", "safelight": json.dumps(recipe, ensure_ascii=False)}

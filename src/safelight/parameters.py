@@ -6,6 +6,7 @@ naming the field and what would be right, and collects a warning for everything 
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ def build_generation_request(
             f"negative_prompt has more than {MAX_PROMPT_CHARACTERS} characters", field="negative_prompt"
         )
     guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
-    checked_width, checked_height = _check_size(
+    checked_width, checked_height = check_size(
         spec, spec.default_width if width is None else width, spec.default_height if height is None else height
     )
     return GenerationRequest(
@@ -88,18 +89,8 @@ def resolve_scheduler(spec: ModelSpec, name: str | None) -> str:
     return resolved
 
 
-def _check_steps(spec: ModelSpec, steps: int | None) -> int:
-    if steps is None:
-        return spec.default_num_inference_steps
-    if not 1 <= steps <= spec.max_num_inference_steps:
-        raise InvalidRequest(
-            f"num_inference_steps must be between 1 and {spec.max_num_inference_steps} on {spec.name}, not {steps}",
-            field="num_inference_steps",
-        )
-    return steps
-
-
-def _check_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
+def check_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
+    """Width and height, if the model makes such pictures. Raises InvalidRequest with the nearest that it makes."""
     for name, pixels in (("width", width), ("height", height)):
         nearest = _nearest_side(spec, pixels)
         if pixels != nearest:
@@ -113,6 +104,27 @@ def _check_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
             f"{width}x{height} is {width * height} pixels; {spec.name} makes at most {spec.max_pixels}", field="width"
         )
     return width, height
+
+
+def size_for_image(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
+    """The size that the model makes which is nearest to an image's, shrunk or grown as a whole where it must be."""
+    shrink = min(1.0, spec.max_size / max(width, height), math.sqrt(spec.max_pixels / (width * height)))
+    scale = max(shrink, min(spec.min_size / min(width, height), spec.max_size / max(width, height)))
+    fitted = (_nearest_side(spec, round(width * scale)), _nearest_side(spec, round(height * scale)))
+    if fitted[0] * fitted[1] > spec.max_pixels:  # rounding up to the next multiple went too far
+        fitted = (fitted[0] - spec.size_multiple, fitted[1] - spec.size_multiple)
+    return fitted
+
+
+def _check_steps(spec: ModelSpec, steps: int | None) -> int:
+    if steps is None:
+        return spec.default_num_inference_steps
+    if not 1 <= steps <= spec.max_num_inference_steps:
+        raise InvalidRequest(
+            f"num_inference_steps must be between 1 and {spec.max_num_inference_steps} on {spec.name}, not {steps}",
+            field="num_inference_steps",
+        )
+    return steps
 
 
 def _nearest_side(spec: ModelSpec, pixels: int) -> int:

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     drain_timeout_s: float = Field(30.0, ge=0, description="how long SIGTERM waits for requests to finish")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a longer request body gets 413")
+    max_upload_bytes: int = Field(
+        52_428_800, ge=1024, description="a longer request body gets 413 where the body holds images"
+    )
+    max_upload_pixels: int = Field(16_777_216, ge=1024, description="an image with more pixels is not decoded")
     prompt_cache_bytes: int = Field(
         268_435_456, ge=0, description="text embeddings kept, least recently used out first"
     )

@@ -71,7 +71,7 @@ def test_what_no_one_foresaw_is_a_500_without_a_traceback(
         ("GET", "/v1/images/generations", 405, "method_not_supported"),
         ("DELETE", "/v1/models", 405, "method_not_supported"),
         ("GET", "/openai/deployments/tiny/images/generations", 405, "method_not_supported"),
-        ("POST", "/v1/images/edits", 404, "unknown_url"),
+        ("POST", "/v1/images/upscales", 404, "unknown_url"),
         ("POST", "/v1/images/generations/", 404, "unknown_url"),
         ("GET", "/v1", 404, "unknown_url"),
         ("GET", "/openai/x", 404, "unknown_url"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from huggingface_hub import InferenceClient
+from huggingface_hub import ImageToImageTargetSize, InferenceClient
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from tests.compat.conftest import KEY
 from tests.live_server import LiveServer
+from tests.unit.test_uploads import encoded, left_red
 
 PATHS = ["", "/", "/predict", "/score"]
 
@@ -107,3 +110,33 @@ def test_an_accept_header_of_the_users_own_is_followed(server: LiveServer) -> No
     client = InferenceClient(f"{server.url}/score", token=KEY, headers={"Accept": "image/webp"})
 
     assert client.text_to_image("a fox").size == (64, 64)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_image_becomes_a_picture(server: LiveServer, path: str) -> None:
+    client = InferenceClient(server.url + path, token=KEY)
+
+    assert client.image_to_image(encoded(left_red())).size == (64, 64)
+
+
+def test_image_to_image_takes_its_parameters(server: LiveServer) -> None:
+    client = InferenceClient(f"{server.url}/score", token=KEY)
+    parameters: dict[str, Any] = {
+        "prompt": "a fox",
+        "negative_prompt": "fog",
+        "guidance_scale": 4.0,
+        "num_inference_steps": 3,
+        "target_size": ImageToImageTargetSize(width=128, height=96),
+        "strength": 0.9,
+        "seed": 7,
+    }
+
+    one, same, other = (client.image_to_image(encoded(left_red()), **parameters | {"seed": seed}) for seed in (7, 7, 8))
+
+    assert one.size == (128, 96)
+    assert one.tobytes() == same.tobytes() != other.tobytes()
+
+
+def test_a_broken_image_is_a_bad_request_that_says_so(server: LiveServer) -> None:
+    with pytest.raises(BadRequestError, match="inputs is broken"):
+        InferenceClient(server.url, token=KEY).image_to_image(encoded(left_red())[:90])

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.compat.conftest import KEY
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
 from tests.live_server import LiveServer, eventually, live_server
+from tests.unit.test_uploads import encoded, left_red, with_hole
 
 
 @pytest.fixture
@@ -246,3 +247,64 @@ def test_a_full_queue_is_a_rate_limit_for_a_stream_too(tmp_path: Path) -> None:
         gate.open()
 
         assert [event.type for event in first] == ["image_generation.completed"]
+
+
+def test_an_edit_is_a_picture_from_an_image(client: openai.OpenAI) -> None:
+    edited, again, other = (
+        client.images.edit(image=image, prompt="a fox", extra_body={"seed": 7})
+        for image in (encoded(left_red()), encoded(left_red()), encoded(with_hole()))
+    )
+
+    assert edited.data is not None
+    assert again.data is not None
+    assert other.data is not None
+    assert opened(edited.data[0].b64_json).size == (64, 64)
+    assert edited.data[0].b64_json == again.data[0].b64_json != other.data[0].b64_json
+
+
+def test_every_parameter_of_an_edit_is_taken(client: openai.OpenAI) -> None:
+    answer = client.images.edit(
+        image=[("fox.jpg", io.BytesIO(encoded(left_red(), "JPEG")))],
+        mask=encoded(with_hole()),
+        prompt="a fox",
+        model="black-forest-labs/FLUX.1-schnell",
+        n=2,
+        size="128x64",
+        quality="high",
+        background="auto",
+        input_fidelity="high",
+        output_format="jpeg",
+        output_compression=80,
+        response_format="b64_json",
+        user="someone",
+        extra_body={"strength": 0.9, "num_inference_steps": 3, "seed": 7},
+    )
+
+    assert answer.data is not None
+    assert [opened(each.b64_json).format for each in answer.data] == ["JPEG", "JPEG"]
+    assert answer.size == "128x64"
+    assert answer.usage is not None
+    assert answer.usage.input_tokens_details.image_tokens == 8 * 4
+    assert answer.model_extra is not None
+    assert answer.model_extra["parameters"]["strength"] == 0.9
+
+
+def test_an_edit_streams(client: openai.OpenAI) -> None:
+    events = list(client.images.edit(image=encoded(left_red()), prompt="a fox", stream=True, partial_images=1))
+
+    assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_a_variation_is_a_picture_from_an_image_alone(client: openai.OpenAI) -> None:
+    answer = client.images.create_variation(image=encoded(left_red()), n=2, response_format="b64_json")
+
+    assert answer.data is not None
+    assert len(answer.data) == 2
+
+
+def test_two_images_are_refused_as_long_as_the_model_reads_one(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="2 images were sent; the model starts from one") as caught:
+        client.images.edit(image=[encoded(left_red())] * 2, prompt="a fox")
+
+    assert caught.value.param == "image"

@@ -1,24 +1,91 @@
-"""The request body: bytes read within a limit and a deadline, then one strict JSON object."""
+"""The request body: bytes read within a limit and a deadline, then one strict JSON object, or a form with files."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
+
+MAX_FILES = 17
+"""Sixteen images and a mask, as OpenAI's clients may send."""
+MAX_FIELDS = 64
 
 
 async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float) -> dict[str, object]:
     """The body as a JSON object. Raises InvalidRequest, BodyTooLarge, DeadlineExceeded or HTTPException 415."""
-    _check_content_type(request.headers.get("content-type"))
+    check_content_type(request.headers.get("content-type"))
+    return parse_json_object(await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s))
+
+
+async def read_bytes(
+    request: Request,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    max_upload_bytes: int = 0,
+    is_upload: Callable[[bytes], bool] = lambda _: False,
+) -> bytes:
+    """The body. `max_upload_bytes` is the limit of one that its first `max_bytes` show to be an upload.
+
+    Raises BodyTooLarge or DeadlineExceeded.
+    """
+    content = bytearray()
+    async with _deadline(timeout_s):
+        async for chunk in _limited(request, max(max_bytes, max_upload_bytes)):
+            content += chunk
+            if len(content) > max_bytes >= len(content) - len(chunk) and not is_upload(bytes(content)):
+                raise _too_large(max_bytes)
+    return bytes(content)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A multipart body: text fields, and the files of each name in order (`image[]` counts as `image`)."""
+
+    fields: Mapping[str, str]
+    files: Mapping[str, Sequence[bytes]]
+
+
+async def read_form(request: Request, *, max_bytes: int, max_field_bytes: int, timeout_s: float) -> Form:
+    """The body as a form. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""
+    parser = MultiPartParser(
+        request.headers,
+        _limited(request, max_bytes),
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=max_field_bytes,
+    )
+    async with _deadline(timeout_s):
+        try:
+            form = await parser.parse()
+        except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"the body is no multipart/form-data: {error}") from None
     try:
-        async with asyncio.timeout(timeout_s):
-            content = await _read(request, max_bytes)
-    except TimeoutError:
-        raise DeadlineExceeded(f"the request body did not arrive within {timeout_s:g} s") from None
-    return parse_json_object(content)
+        return await _sort(form)
+    finally:
+        await form.close()
+
+
+async def _sort(form: FormData) -> Form:
+    fields: dict[str, str] = {}
+    files: dict[str, list[bytes]] = {}
+    for key, value in form.multi_items():
+        name = key.removesuffix("[]")
+        if isinstance(value, UploadFile):
+            files.setdefault(name, []).append(await value.read())
+        elif name in fields:
+            raise InvalidRequest(f"{name[:64]!r} is given more than once", field=name[:64])
+        else:
+            fields[name] = value
+    return Form(fields, files)
 
 
 def parse_json_object(content: bytes) -> dict[str, object]:
@@ -45,22 +112,32 @@ def parse_json_object(content: bytes) -> dict[str, object]:
     return value
 
 
-def _check_content_type(header: str | None) -> None:
+def check_content_type(header: str | None) -> None:
     media_type = (header or "application/json").split(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise HTTPException(415, f"Content-Type {media_type[:64]!r} is not served; send JSON as application/json")
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+@asynccontextmanager
+async def _deadline(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"the request body did not arrive within {timeout_s:g} s") from None
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of the body. Raises BodyTooLarge before more than `max_bytes` are read."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    content = bytearray()
+    num_bytes = 0
     async for chunk in request.stream():
-        content += chunk
-        if len(content) > max_bytes:
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
             raise _too_large(max_bytes)
-    return bytes(content)
+        yield chunk
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -26,6 +26,7 @@ def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
         "guidance_scale": request.guidance_scale,
         "true_cfg_scale": request.true_cfg_scale if request.is_guided else 1.0,
         "seed": request.seed,
+        **({"strength": request.source.strength} if request.source is not None else {}),
     }
 
 

@@ -1,26 +1,30 @@
 """The Hugging Face dialect: `{"inputs", "parameters"}` in, image bytes or a base64 string out.
 
-What `huggingface_hub.InferenceClient.text_to_image`, `@huggingface/inference` and Azure ML's scoring clients speak.
+What `huggingface_hub.InferenceClient`, `@huggingface/inference` and Azure ML's scoring clients speak. `inputs` is a
+prompt, or for image-to-image a base64 image, which may also be the whole body.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from safelight.api.body import read_json_object
+from safelight.api.body import check_content_type, parse_json_object, read_bytes
+from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.disconnect import while_connected
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.validation import Integer, Number, WireModel, validate
+from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
 from safelight.images import MEDIA_TYPES
@@ -28,9 +32,14 @@ from safelight.model_spec import ModelSpec
 from safelight.parameters import build_generation_request
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
+from safelight.uploads import FittedImage, Upload, fit_upload, is_image
 
 JSON = "application/json"
 DEFAULT_PREVIEWS = 3
+MIN_BASE64_CHARACTERS = 64
+"""No image is shorter."""
+_BASE64_IMAGE = "(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)"
+"""How PNG, JPEG, WebP and GIF files begin in base64; no prompt does."""
 OFFERS: Mapping[str, tuple[str, ...]] = {
     "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
     "/predict": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
@@ -68,13 +77,16 @@ class Parameters(WireModel):
     target_size: TargetSize | None = Field(default=None, description="In place of width and height")
     num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
     max_sequence_length: Integer | None = Field(default=None, description="Tokens; the model's own length always holds")
-    prompt: str | None = Field(default=None, description="Not used: the prompt is `inputs`")
+    prompt: str | None = Field(default=None, description="What to make of an image; else the prompt is `inputs`")
+    strength: Number | None = Field(
+        default=None, description="Above 0, at most 1: how much of an image is made anew; 0.6 by default"
+    )
 
 
 class TextToImageBody(WireModel):
-    """A text-to-image request. `inputs` may also be an object with `prompt` and parameters."""
+    """A request. `inputs` may also be an object with `prompt` and parameters."""
 
-    inputs: str = Field(description="The prompt")
+    inputs: str = Field(description="The prompt, or a base64 image to start from")
     parameters: Parameters | None = None
 
 
@@ -103,13 +115,15 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         media_type = negotiate(request.headers.get("accept", ""), offers)
-        body = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s)
+        body, image = await _read(request, settings)
+        parsed = validate(TextToImageBody, body)
         generation_request = to_generation_request(
-            _with_query(_with_inputs_unpacked(body), request),
+            parsed,
             dispatcher.spec,
             id=request.state.generation_id,
             media_type=media_type,
             timeout_s=settings.request_timeout_s,
+            image=await _fit(image, parsed, dispatcher.spec, settings) if image is not None else None,
         )
         if media_type == EVENT_STREAM:
             return EventStream(request, dispatcher.stream(generation_request), render_event)
@@ -127,17 +141,22 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
 
 
 def to_generation_request(
-    body: Mapping[str, object], spec: ModelSpec, *, id: str, media_type: str, timeout_s: float
+    body: TextToImageBody,
+    spec: ModelSpec,
+    *,
+    id: str,
+    media_type: str,
+    timeout_s: float,
+    image: FittedImage | None = None,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest."""
-    parsed = validate(TextToImageBody, body)
-    parameters = parsed.parameters or Parameters()
-    width, height = _size(parameters)
+    parameters = body.parameters or Parameters()
+    width, height = _size(parameters) if image is None else (image.width, image.height)
     try:
         return build_generation_request(
             spec,
             id=id,
-            prompt=parsed.inputs,
+            prompt=body.inputs if image is None else parameters.prompt or "",
             negative_prompt=parameters.negative_prompt,
             width=width,
             height=height,
@@ -148,12 +167,15 @@ def to_generation_request(
             seed=parameters.seed,
             image_format=next((name for name, each in MEDIA_TYPES.items() if each == media_type), "png"),
             num_previews=_num_previews(parameters) if media_type == EVENT_STREAM else 0,
+            source=None if image is None else image.source,
             preview_decoder=parameters.preview_decoder or "projection",
             timeout_s=timeout_s,
-            warnings=_check_fixed_parameters(parameters, spec) + _without_stream(parameters, media_type),
+            warnings=_check_fixed_parameters(parameters, spec)
+            + _without_stream(parameters, media_type)
+            + (_without_image(parameters) if image is None else image.warnings),
         )
     except InvalidRequest as error:
-        if error.field == "prompt":
+        if error.field == "prompt" and image is None:
             raise InvalidRequest(f"inputs: {error.message}", field="inputs") from None
         raise
 
@@ -196,6 +218,52 @@ def _error_body(path: str, report: ErrorReport) -> JsonObject:
 DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, error_body=_error_body)
 
 
+async def _read(request: Request, settings: Settings) -> tuple[Mapping[str, object], bytes | None]:
+    """The body as JSON, and the image that it holds or is."""
+    content = await read_bytes(
+        request,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.request_timeout_s,
+        max_upload_bytes=settings.max_upload_bytes,
+        is_upload=_is_upload,
+    )
+    if is_image(content):
+        return _with_query({"inputs": ""}, request), content
+    check_content_type(request.headers.get("content-type"))
+    body = _with_query(_with_inputs_unpacked(parse_json_object(content)), request)
+    return body, await asyncio.to_thread(_image_in, body.get("inputs"))
+
+
+def _is_upload(start: bytes) -> bool:
+    """Whether a body that begins like this is an image, or JSON with one."""
+    return (
+        is_image(start) or re.search(rb'"inputs"\s*:\s*"(data:image/|%s)' % _BASE64_IMAGE.encode(), start) is not None
+    )
+
+
+def _image_in(inputs: object) -> bytes | None:
+    """The image that `inputs` is; None if it is a prompt."""
+    if not isinstance(inputs, str) or len(inputs) < MIN_BASE64_CHARACTERS:
+        return None
+    if inputs.startswith("data:image/"):
+        return from_data_url(inputs, field="inputs")
+    return from_base64(inputs, field="inputs") if re.match(_BASE64_IMAGE, inputs) else None
+
+
+async def _fit(image: bytes, body: TextToImageBody, spec: ModelSpec, settings: Settings) -> FittedImage:
+    parameters = body.parameters or Parameters()
+    width, height = _size(parameters)
+    return await asyncio.to_thread(
+        fit_upload,
+        Upload(image=image, image_field="inputs"),
+        spec,
+        width=width,
+        height=height,
+        strength=parameters.strength,
+        max_pixels=settings.max_upload_pixels,
+    )
+
+
 def _with_inputs_unpacked(body: Mapping[str, object]) -> Mapping[str, object]:
     """`{"inputs": {"prompt": "...", "seed": 1}}` means `{"inputs": "...", "parameters": {"seed": 1}}`."""
     inputs, parameters = body.get("inputs"), body.get("parameters") or {}
@@ -219,16 +287,10 @@ def _with_query(body: Mapping[str, object], request: Request) -> Mapping[str, ob
         raise InvalidRequest("parameters are given in the URL and in the body; send one of them", field=names[0][:64])
     if len(names) != len(request.query_params.multi_items()):
         raise InvalidRequest("a parameter is given more than once in the URL")
-    return {**body, "parameters": {name: _from_url(name, text) for name, text in request.query_params.items()}}
-
-
-def _from_url(name: str, text: str) -> object:
-    if name not in Parameters.model_fields or name in ("negative_prompt", "scheduler", "prompt", "preview_decoder"):
-        return text
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+    return {
+        **body,
+        "parameters": {name: from_text(Parameters, name, text) for name, text in request.query_params.items()},
+    }
 
 
 def _num_previews(parameters: Parameters) -> int:
@@ -269,8 +331,15 @@ def _check_fixed_parameters(parameters: Parameters, spec: ModelSpec) -> tuple[st
         )
     if length not in (None, spec.max_sequence_length):
         warnings.append(f"max_sequence_length has no effect: {spec.name} always reads {spec.max_sequence_length}")
+    return tuple(warnings)
+
+
+def _without_image(parameters: Parameters) -> tuple[str, ...]:
+    warnings = []
     if parameters.prompt is not None:
         warnings.append("parameters.prompt has no effect: the prompt is inputs")
+    if parameters.strength is not None:
+        warnings.append("strength has no effect: inputs is no image to start from")
     return tuple(warnings)
 
 
@@ -298,7 +367,7 @@ def _documentation(path: str) -> dict[str, Any]:
         media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in MEDIA_TYPES.values()
     }
     content[JSON] = {"schema": {"type": "string", "description": "base64 of a PNG"}}
-    content[EVENT_STREAM] = {"schema": {"type": "string", "description": "events: step, preview, completed, error"}}
+    content[EVENT_STREAM] = {}  # events: step, preview, completed, error
     favourite = "JSON" if OFFERS[path][0] == JSON else "image bytes"
     return {
         "operation_id": f"text_to_image_at_{path.strip('/') or 'root'}",

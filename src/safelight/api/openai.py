@@ -1,6 +1,6 @@
-"""The OpenAI dialect: `/v1/images/generations` and `/v1/models`, as the official clients speak them.
+"""The OpenAI dialect: `/v1/images/*` and `/v1/models`, as the official clients speak them (bodies: `openai_wire`).
 
-Also the path of the AzureOpenAI client, `/openai/deployments/{model}/images/generations`.
+Also the paths of the AzureOpenAI client, `/openai/deployments/{model}/images/*`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.disconnect import while_connected
 from safelight.api.event_stream import EVENT_STREAM, EventStream
 from safelight.api.negotiation import negotiate
+from safelight.api.openai_edits import fit_image, read_edit, upload_body
 from safelight.api.openai_wire import (
     EventKind,
+    ImageEditBody,
     ImageGenerationBody,
     ImagesResponse,
+    ImageVariationBody,
     event_renderer,
     render,
     to_generation_request,
@@ -30,9 +33,9 @@ from safelight.api.openai_wire import (
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import validate
 from safelight.errors import ModelNotFound
-from safelight.generation import GenerationRequest
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
+from safelight.uploads import FittedImage
 
 
 class ModelObject(BaseModel):
@@ -114,11 +117,17 @@ _GENERATIONS: dict[str, Any] = {
     "summary": "Make pictures",
     "response_class": Response,
     "responses": {
-        200: picture_response("The pictures", {"application/json": {}, EVENT_STREAM: {"schema": {"type": "string"}}})
-        | {"model": ImagesResponse}
+        200: picture_response("The pictures", {"application/json": {}, EVENT_STREAM: {}}) | {"model": ImagesResponse}
     }
     | _errors(*_DESCRIPTIONS),
     "openapi_extra": request_body(ImageGenerationBody, EXAMPLES),
+}
+
+
+_EDITS = _GENERATIONS | {"summary": "Change a picture", "openapi_extra": upload_body(ImageEditBody)}
+_VARIATIONS = _GENERATIONS | {
+    "summary": "Make pictures like another",
+    "openapi_extra": upload_body(ImageVariationBody),
 }
 
 
@@ -126,42 +135,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
     model = ServedModel(dispatcher.spec.name, _hub_id(settings.model), int(time.time()))
-
-    async def create_image(request: Request, deployment: str | None = None) -> Response:
-        media_type = negotiate(request.headers.get("accept", ""), ("application/json", EVENT_STREAM))
-        content = await read_json_object(
-            request, max_bytes=settings.max_body_bytes, timeout_s=settings.request_timeout_s
-        )
-        body = validate(ImageGenerationBody, content)
-        model.check(deployment or body.model)
-        is_stream = bool(body.stream) or media_type == EVENT_STREAM
-        generation_request = to_generation_request(
-            body,
-            dispatcher.spec,
-            id=request.state.generation_id,
-            timeout_s=settings.request_timeout_s,
-            is_stream=is_stream,
-        )
-        return await answer(request, generation_request, "image_generation", is_stream=is_stream)
-
-    async def answer(
-        request: Request, generation_request: GenerationRequest, kind: EventKind, *, is_stream: bool
-    ) -> Response:
-        spec = dispatcher.spec
-        if is_stream:
-            events = dispatcher.stream(generation_request)
-            return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        return render(await while_connected(request, dispatcher.generate(generation_request)), spec)
-
-    @router.post("/v1/images/generations", **_GENERATIONS, operation_id="create_image")
-    async def create_image_of_model(request: Request) -> Response:
-        return await create_image(request)
-
-    @router.post(
-        "/openai/deployments/{deployment}/images/generations", **_GENERATIONS, operation_id="create_image_azure"
-    )
-    async def create_image_of_deployment(request: Request, deployment: str) -> Response:
-        return await create_image(request, deployment)
+    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model))
 
     @router.get("/v1/models", summary="List the models", responses=_errors(401))
     async def list_models() -> ModelList:
@@ -173,6 +147,83 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
         return model.as_object()
 
     return router
+
+
+def _add_image_routes(router: APIRouter, routes: _ImageRoutes) -> None:
+    @router.post("/v1/images/generations", **_GENERATIONS, operation_id="create_image")
+    async def create_image(request: Request) -> Response:
+        return await routes.create(request)
+
+    @router.post(
+        "/openai/deployments/{deployment}/images/generations", **_GENERATIONS, operation_id="create_image_azure"
+    )
+    async def create_image_of_deployment(request: Request, deployment: str) -> Response:
+        return await routes.create(request, deployment)
+
+    @router.post("/v1/images/edits", **_EDITS, operation_id="edit_image")
+    async def edit_image(request: Request) -> Response:
+        return await routes.edit(request, ImageEditBody)
+
+    @router.post("/openai/deployments/{deployment}/images/edits", **_EDITS, operation_id="edit_image_azure")
+    async def edit_image_of_deployment(request: Request, deployment: str) -> Response:
+        return await routes.edit(request, ImageEditBody, deployment)
+
+    @router.post("/v1/images/variations", **_VARIATIONS, operation_id="vary_image")
+    async def vary_image(request: Request) -> Response:
+        return await routes.edit(request, ImageVariationBody)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageRoutes:
+    """What the image routes have in common: read, generate, answer."""
+
+    dispatcher: Dispatcher
+    settings: Settings
+    model: ServedModel
+
+    async def create(self, request: Request, deployment: str | None = None) -> Response:
+        media_type = _negotiate(request)
+        max_bytes, timeout_s = self.settings.max_body_bytes, self.settings.request_timeout_s
+        content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
+        body = validate(ImageGenerationBody, content)
+        self.model.check(deployment or body.model)
+        return await self._answer(request, body, "image_generation", media_type)
+
+    async def edit(
+        self, request: Request, body_class: type[ImageVariationBody], deployment: str | None = None
+    ) -> Response:
+        media_type = _negotiate(request)
+        content = await read_edit(request, body_class, self.settings)
+        body = validate(body_class, content.fields)
+        self.model.check(deployment or body.model)
+        image = await fit_image(content, body, self.dispatcher.spec, self.settings)
+        return await self._answer(request, body, "image_edit", media_type, image)
+
+    async def _answer(
+        self,
+        request: Request,
+        body: ImageGenerationBody | ImageVariationBody,
+        kind: EventKind,
+        media_type: str,
+        image: FittedImage | None = None,
+    ) -> Response:
+        spec, is_stream = self.dispatcher.spec, bool(body.stream) or media_type == EVENT_STREAM
+        generation_request = to_generation_request(
+            body,
+            spec,
+            id=request.state.generation_id,
+            timeout_s=self.settings.request_timeout_s,
+            is_stream=is_stream,
+            image=image,
+        )
+        if is_stream:
+            events = self.dispatcher.stream(generation_request)
+            return EventStream(request, events, event_renderer(generation_request, spec, kind))
+        return render(await while_connected(request, self.dispatcher.generate(generation_request)), spec)
+
+
+def _negotiate(request: Request) -> str:
+    return negotiate(request.headers.get("accept", ""), ("application/json", EVENT_STREAM))
 
 
 def _error_body(_path: str, report: ErrorReport) -> JsonObject:

@@ -26,6 +26,7 @@ from safelight.generation import (
 )
 from safelight.model_spec import QUALITY_STEPS, ModelSpec, Quality
 from safelight.parameters import build_generation_request
+from safelight.uploads import FittedImage
 
 MAX_PARTIAL_IMAGES = 3
 EventKind = Literal["image_generation", "image_edit"]
@@ -35,6 +36,7 @@ _REASONS = {
     "style": "say it in the prompt",
     "moderation": "nothing is filtered",
     "complexity": "nothing is planned before the picture is made",
+    "input_fidelity": "strength says how much of the picture is kept",
 }
 
 
@@ -83,6 +85,31 @@ class ImageGenerationBody(ImageBody):
     complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="No effect")
 
 
+class ImageReference(WireModel):
+    """An image in a JSON body."""
+
+    image_url: str = Field(description="`data:image/png;base64,...`")
+
+
+class ImageVariationBody(ImageBody):
+    """A picture like another. As multipart/form-data the image is a file."""
+
+    prompt: str | None = Field(default=None, description="What to change; may be left out")
+    images: list[ImageReference] | None = Field(default=None, description="One image, as far as models read them")
+    strength: Number | None = Field(
+        default=None,
+        description="Above 0, at most 1: how much of the picture is made anew; 0.6 by default, 1 with a mask",
+    )
+
+
+class ImageEditBody(ImageVariationBody):
+    """A picture from another and a prompt. As multipart/form-data the images and the mask are files."""
+
+    prompt: str = Field(description="What the picture should show")
+    mask: ImageReference | None = Field(default=None, description="Transparent where the picture is painted anew")
+    input_fidelity: Literal["high", "low"] | None = Field(default=None, description="No effect; strength has one")
+
+
 class GeneratedImageObject(BaseModel):
     """One picture."""
 
@@ -129,17 +156,23 @@ class ImagesResponse(BaseModel):
 
 
 def to_generation_request(
-    body: ImageGenerationBody, spec: ModelSpec, *, id: str, timeout_s: float, is_stream: bool = False
+    body: ImageGenerationBody | ImageVariationBody,
+    spec: ModelSpec,
+    *,
+    id: str,
+    timeout_s: float,
+    is_stream: bool = False,
+    image: FittedImage | None = None,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest with the field's name on the wire."""
     _check_what_is_served(body)
-    width, height = size_of(body, spec)
+    width, height = size_of(body, spec) if image is None else (image.width, image.height)
     image_format = body.output_format or "png"
     try:
         return build_generation_request(
             spec,
             id=id,
-            prompt=body.prompt,
+            prompt=body.prompt or "",
             negative_prompt=body.negative_prompt,
             width=width,
             height=height,
@@ -151,17 +184,23 @@ def to_generation_request(
             num_images_per_prompt=1 if body.n is None else body.n,
             image_format=image_format,
             image_quality=_image_quality(body),
+            source=None if image is None else image.source,
             num_previews=(body.partial_images or 0) if is_stream else 0,
             preview_decoder=body.preview_decoder or "projection",
             timeout_s=timeout_s,
-            warnings=tuple(_without_effect(body, image_format, is_stream=is_stream)),
+            warnings=(*_without_effect(body, image_format, is_stream=is_stream), *(image.warnings if image else ())),
         )
     except InvalidRequest as error:
-        if error.field in ("width", "height") and body.width is None and body.height is None:
-            error.field = "size"
-        elif error.field == "num_images_per_prompt":
-            error.field = "n"
-        raise
+        raise on_the_wire(error, body) from None
+
+
+def on_the_wire(error: InvalidRequest, body: ImageBody) -> InvalidRequest:
+    """The error with the name that the field has here."""
+    if error.field in ("width", "height") and body.width is None and body.height is None:
+        error.field = "size"
+    elif error.field == "num_images_per_prompt":
+        error.field = "n"
+    return error
 
 
 def render(result: GenerationResult, spec: ModelSpec) -> Response:

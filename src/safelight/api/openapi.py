@@ -17,12 +17,18 @@ PICTURE_HEADERS = {
 
 def request_body(model: type[BaseModel], examples: Mapping[str, Mapping[str, object]]) -> dict[str, Any]:
     """`openapi_extra` of a route whose body is `model`."""
-    schema = model.model_json_schema()
     content = {
-        "schema": _inline(schema, schema.pop("$defs", {})),
+        "schema": json_schema(model),
         "examples": {name: {"value": dict(value)} for name, value in examples.items()},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body, without references."""
+    schema = model.model_json_schema()
+    inlined: dict[str, Any] = _inline(schema, schema.pop("$defs", {}))
+    return inlined
 
 
 def picture_response(description: str, content: Mapping[str, object]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Annotated, TypeVar
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -37,6 +38,20 @@ def validate(model: type[Model], body: object) -> Model:
         return model.model_validate(body)
     except ValidationError as error:
         raise _invalid_request(error.errors(include_url=False), model) from None
+
+
+def from_text(model: type[BaseModel], name: str, text: str) -> object:
+    """The value of a field that came as text, in a form or a URL: JSON, unless the field is a text itself."""
+    if name not in model.model_fields or _is_text(model.model_fields[name].annotation):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _is_text(annotation: object) -> bool:
+    return any(each is str or get_origin(each) is Literal for each in get_args(annotation) or (annotation,))
 
 
 def _invalid_request(problems: list[ErrorDetails], model: type[BaseModel]) -> InvalidRequest:
@@ -78,6 +93,7 @@ _JSON_TYPES = {
     "bool_type": "true or false",
     "model_type": "an object",
     "dict_type": "an object",
+    "list_type": "a list",
 }
 
 
@@ -90,10 +106,17 @@ def _unknown(path: str, name: str, accepted: Iterable[str]) -> str:
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = getattr(annotation, "__args__", (annotation,))
-        model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
+        if isinstance(part, str):  # a number is a place in a list
+            model = next(_models_in(model.model_fields[part].annotation))
     return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models that a field's type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)
 
 
 def _show(value: object) -> str:

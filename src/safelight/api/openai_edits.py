@@ -1,0 +1,103 @@
+"""The bodies of OpenAI's edits and variations: a form with files, as its clients send it, or data URLs in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from safelight.api.body import Form, read_form, read_json_object
+from safelight.api.data_urls import from_data_url
+from safelight.api.openai_wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
+from safelight.api.openapi import json_schema
+from safelight.api.validation import from_text, validate
+from safelight.errors import InvalidRequest, MissingParameter, WrongType
+from safelight.model_spec import ModelSpec
+from safelight.settings import Settings
+from safelight.uploads import FittedImage, Upload, fit_upload
+
+FORM = "multipart/form-data"
+_FILE = {"type": "string", "format": "binary"}
+
+
+@dataclass(frozen=True, slots=True)
+class EditContent:
+    """A body with its files apart from its fields."""
+
+    fields: Mapping[str, object]
+    upload: Upload
+
+
+async def read_edit(request: Request, body_class: type[ImageVariationBody], settings: Settings) -> EditContent:
+    """The body in either form. Raises InvalidRequest, BodyTooLarge, DeadlineExceeded or HTTPException 415."""
+    max_bytes, timeout_s = settings.max_upload_bytes, settings.request_timeout_s
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+        form = await read_form(
+            request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
+        )
+        return _from_form(form, body_class)
+    content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    return await asyncio.to_thread(_from_json, content, body_class)
+
+
+async def fit_image(content: EditContent, body: ImageVariationBody, spec: ModelSpec, settings: Settings) -> FittedImage:
+    """The image in the size that the body asks for. Raises InvalidRequest with the field's name on the wire."""
+    width, height = size_of(body, spec)
+    try:
+        return await asyncio.to_thread(
+            fit_upload,
+            content.upload,
+            spec,
+            width=width,
+            height=height,
+            strength=body.strength,
+            max_pixels=settings.max_upload_pixels,
+        )
+    except InvalidRequest as error:
+        raise on_the_wire(error, body) from None
+
+
+def upload_body(body_class: type[ImageVariationBody]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes `body_class` in both forms."""
+    schema = json_schema(body_class)
+    fields = {name: field for name, field in schema["properties"].items() if name not in ("images", "mask")}
+    files = {name: _FILE for name in ("image", "mask") if name == "image" or name in schema["properties"]}
+    form = {**schema, "properties": {**fields, **files}}
+    form["required"] = [*schema.get("required", []), "image"]
+    content = {FORM: {"schema": form}, "application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _from_form(form: Form, body_class: type[ImageVariationBody]) -> EditContent:
+    files = dict(form.files)
+    images, masks = files.pop("image", []), files.pop("mask", [])
+    if files:
+        raise InvalidRequest(f"{next(iter(files))[:64]!r} is no file that is read here; send image or mask")
+    for name in ("image", "mask"):
+        if name in form.fields:
+            raise WrongType(f"{name} must be a file", field=name)
+    if masks and "mask" not in body_class.model_fields:
+        raise InvalidRequest("mask is read by /v1/images/edits only", field="mask")
+    if len(masks) > 1:
+        raise InvalidRequest("mask is given more than once", field="mask")
+    fields = {name: from_text(body_class, name, text) for name, text in form.fields.items()}
+    return EditContent(fields, Upload(image=_only(images), mask=masks[0] if masks else None))
+
+
+def _from_json(content: Mapping[str, object], body_class: type[ImageVariationBody]) -> EditContent:
+    body = validate(body_class, content)
+    images = [from_data_url(each.image_url, field="images") for each in body.images or []]
+    reference = body.mask if isinstance(body, ImageEditBody) else None
+    mask = None if reference is None else from_data_url(reference.image_url, field="mask")
+    return EditContent(content, Upload(image=_only(images, field="images"), mask=mask, image_field="images"))
+
+
+def _only(images: Sequence[bytes], *, field: str = "image") -> bytes:
+    if not images:
+        raise MissingParameter(f"{field} is missing", field=field)
+    if len(images) > 1:
+        raise InvalidRequest(f"{len(images)} images were sent; the model starts from one", field=field)
+    return images[0]
