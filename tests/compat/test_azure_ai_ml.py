@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from safelight.azure import AdminCredential, cloud
+from tests.e2e.online_client import OnlineClient, register_tiny_model
 from tests.fake_hub import GOOD_TOKEN, FakeHub, fake_hub
 from tests.online_server import OnlineServer, online_server
 
@@ -172,6 +173,23 @@ def test_the_order_of_the_model_card_ends_in_a_picture(client: Any, hub: FakeHub
     _regenerate(client)
     _draw_with_openai(client)
     _delete(client)
+
+
+def test_a_model_of_the_workspace_is_deployed_by_its_short_name(
+    client: Any, server: OnlineServer, hub: FakeHub
+) -> None:
+    from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint  # noqa: PLC0415
+
+    with OnlineClient(server) as admin:
+        register_tiny_model(admin, hub.folder)
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="own", auth_mode="aml_token")).result()
+    deployment = ManagedOnlineDeployment(name="blue", endpoint_name="own", model="azureml:tiny:1", instance_count=1)
+
+    client.online_deployments.begin_create_or_update(deployment).result()
+
+    assert client.online_deployments.get("blue", "own").provisioning_state == "Succeeded"
+    assert client.online_endpoints.get_keys("own").access_token
+    client.online_endpoints.begin_delete("own").result()
 
 
 def _regenerate(client: Any) -> None:

@@ -151,6 +151,12 @@ def test_a_folder_becomes_a_model_that_deployments_name(run: Run, hub: FakeHub) 
     assert json.loads(deployment)["served_from"] == str(hub.folder)
 
 
+def test_with_no_wait_the_command_returns_while_the_server_works(run: Run) -> None:
+    begun = json.loads(run("online-endpoint", "create", "-n", "later", "--no-wait"))
+
+    assert begun["provisioning_state"] == "Creating"
+
+
 def test_a_secret_is_shown_only_when_it_is_asked_for_and_that_is_recorded(run: Run) -> None:
     run("connection", "create", "-n", "shown", "--secret-file", "KEY=-", input="s3cret\n")
 

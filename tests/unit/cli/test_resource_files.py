@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from safelight.cli.resource_files import (
+    CONNECTION_FIELDS,
+    DEPLOYMENT_FIELDS,
+    ENDPOINT_FIELDS,
+    connection_body,
+    deployment_body,
+    endpoint_body,
+    parse_shares,
+    read_resource,
+)
+from safelight.errors import InvalidRequest
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "resource.yml"
+    path.write_text(text)
+    return path
+
+
+def test_an_endpoint_file_becomes_the_body_that_the_sdk_sends(tmp_path: Path) -> None:
+    text = """
+    $schema: https://azuremlschemas.azureedge.net/latest/managedOnlineEndpoint.schema.json
+    name: flux
+    auth_mode: aml_token
+    tags: {team: art}
+    properties: {enforce_access_to_default_secret_stores: enabled}
+    """
+
+    body = endpoint_body(read_resource(_file(tmp_path, text), ENDPOINT_FIELDS))
+
+    assert body["tags"] == {"team": "art"}
+    assert body["properties"]["authMode"] == "AMLToken"
+    assert body["properties"]["properties"] == {"enforce_access_to_default_secret_stores": "enabled"}
+
+
+def test_a_deployment_files_milliseconds_and_seconds_become_durations(tmp_path: Path) -> None:
+    text = """
+    name: blue
+    endpoint_name: flux
+    model: azureml:mine:1
+    instance_count: 2
+    request_settings: {request_timeout_ms: 90000, max_concurrent_requests_per_instance: 2, max_queue_wait_ms: 500}
+    liveness_probe: {initial_delay: 600, failure_threshold: 30}
+    """
+
+    body = deployment_body(read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS))
+
+    assert body["sku"]["capacity"] == 2
+    assert body["properties"]["requestSettings"] == {
+        "requestTimeout": "PT90S",
+        "maxQueueWait": "PT0.5S",
+        "maxConcurrentRequestsPerInstance": 2,
+    }
+    assert body["properties"]["livenessProbe"] == {"initialDelay": "PT600S", "failureThreshold": 30}
+
+
+def test_what_has_no_effect_is_reported_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "{name: blue, endpoint_name: flux, model: m, environment: azureml:env:1, code_configuration: {code: src}}"
+
+    resource = read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS)
+
+    assert resource.keys() == {"name", "endpoint_name", "model"}
+    assert "environment has no effect: there is no container" in capsys.readouterr().err
+
+
+def test_set_changes_fields_as_az_does(tmp_path: Path) -> None:
+    resource = read_resource(
+        _file(tmp_path, "name: flux"), ENDPOINT_FIELDS, ["properties.team=art", "tags.cost=7", "auth_mode=aml_token"]
+    )
+
+    assert resource == {"name": "flux", "properties": {"team": "art"}, "tags": {"cost": 7}, "auth_mode": "aml_token"}
+
+
+def test_a_connection_in_the_sdks_form_keeps_its_one_key(tmp_path: Path) -> None:
+    text = "{name: hub, type: custom, target: _, credentials: {type: api_key, key: s3cret}}"
+
+    body = connection_body(read_resource(_file(tmp_path, text), CONNECTION_FIELDS), {})
+
+    assert body["properties"]["credentials"] == {"keys": {"key": "s3cret"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"), [("blue=100", {"blue": 100}), ("blue=90 green=10", {"blue": 90, "green": 10})]
+)
+def test_traffic_is_written_as_az_has_it(text: str, shares: dict[str, int]) -> None:
+    assert parse_shares(text) == shares
+
+
+@pytest.mark.parametrize("text", ["blue", "blue=all", "blue=-1"])
+def test_traffic_that_is_no_percentage_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="DEPLOYMENT=PERCENT"):
+        parse_shares(text)
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a list", "mapping"), ("{", "not YAML")])
+def test_a_file_that_is_no_resource_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        read_resource(_file(tmp_path, text), ENDPOINT_FIELDS)
