@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from safelight import __version__
 from safelight.api import azure, huggingface, openai
+from safelight.api.dialect import Dialect
 from safelight.control.database import open_database
 from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
@@ -107,7 +108,7 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI
         metrics.create_router(registry),
     ):
         app.include_router(router)
-    ErrorRenderer(DATA_PLANE_DIALECTS).install(app)
+    _word_errors(app, DATA_PLANE_DIALECTS)
     return app
 
 
@@ -117,8 +118,19 @@ def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
         title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(azure.create_router(plane, settings))
-    ErrorRenderer((azure.DIALECT,)).install(app)
+    _word_errors(app, (azure.DIALECT,))
     return app
+
+
+def _word_errors(app: FastAPI, dialects: Sequence[Dialect]) -> None:
+    """An error that no one foresaw too: clients read JSON, and the outermost edge still logs it."""
+    errors = ErrorRenderer(dialects)
+    errors.install(app)
+
+    async def handle_unforeseen(request: Request, error: Exception) -> Response:
+        return errors.render(request, error)
+
+    app.add_exception_handler(Exception, handle_unforeseen)
 
 
 def _lock(data_dir: Path) -> TextIO:
