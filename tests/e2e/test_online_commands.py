@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from safelight.cli.main import app
+from safelight.cli.commands import app
 from safelight.errors import SafelightError
 from tests.fake_hub import GOOD_TOKEN, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
@@ -139,6 +140,19 @@ def test_each_refusal_of_the_hub_fails_the_deployment_with_its_remedy(
     assert reason in answer
     shown = json.loads(run("online-deployment", "show", "-n", "blue", "-e", "gated"))
     assert (shown["provisioning_state"], reason in shown["error"]) == ("Failed", True)
+
+
+def test_the_command_that_an_error_names_mends_it(run: Run) -> None:
+    run("connection", "create", "-n", "HuggingFaceTokenConnection", "--secret-file", "HF_TOKEN=-", input=GOOD_TOKEN)
+    run("online-endpoint", "create", "-n", "plain")
+    deploy = ("online-deployment", "create", "-n", "blue", "-e", "plain", "--model", MODEL_URI)
+
+    error = run(*deploy)
+    (command,) = re.findall(r"run: safelight (.+?), then deploy again", error)
+    run(*command.split())
+
+    assert "SecretsInjectionError" in error
+    assert json.loads(run(*deploy))["provisioning_state"] == "Succeeded"
 
 
 def test_a_folder_becomes_a_model_that_deployments_name(run: Run, hub: FakeHub) -> None:
