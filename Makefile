@@ -47,7 +47,7 @@ clean: ## remove .venv and caches
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Safelight needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Creating $(VENV) with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing Safelight and what it needs (torch is the big one; a few minutes the first time) ..."

@@ -39,6 +39,8 @@ class FakeHub:
     endpoint: str = ""
     repo_id: str = REPO_ID
     downloads: list[str] = field(default_factory=list)
+    breaks_off: bool = False
+    """Whether the connection ends in the middle of every file."""
 
     def refusal(self, authorization: str | None) -> tuple[int, dict[str, str]] | None:
         """Status and headers of the hub's refusal, or None if this token may read."""
@@ -151,4 +153,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
+            self.wfile.write(
+                body[: len(body) // 2] if self.server.hub.breaks_off and "/resolve/" in self.path else body
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -38,8 +39,10 @@ def download(hub_id: str, *, revision: str | None = None, token: str | None = No
         return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=list(NEEDED_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
         raise DownloadError(_explain(hub_id, revision, _refusal_behind(error))) from error
+    except httpx2.HTTPError as error:
         raise DownloadError(
-            f"the hub at {constants.ENDPOINT} cannot be reached ({error}); check the network"
+            f"the connection to {constants.ENDPOINT} broke off ({error}); run the same command again: it goes on where "
+            "it stopped"
         ) from error
     except OSError as error:
         raise DownloadError(f"{hub_id} could not be written to {constants.HF_HUB_CACHE}: {error}") from error

@@ -14,6 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from safelight.errors import ModelLoadError
 
 SIDECAR = "safelight.json"
@@ -85,11 +87,11 @@ def read_model_spec(folder: Path) -> ModelSpec:
     Raises ModelLoadError if the folder is not a FLUX.1 checkpoint in the diffusers layout.
     """
     values = _values_from_configs(folder) | _values_from_sidecar(folder)
-    values["guidance"] = _guidance(values["guidance"], folder)
-    for name in ("schedulers", "examples"):
-        if name in values:
-            values[name] = tuple(values[name])
-    return ModelSpec(**values)
+    try:
+        return msgspec.convert(values, ModelSpec)
+    except msgspec.ValidationError as error:
+        hint = f" (one of {', '.join(Guidance)})" if "guidance" in str(error) else ""
+        raise ModelLoadError(f"{folder / SIDECAR} makes no sense: {error}{hint}; correct it, or remove it") from None
 
 
 def _values_from_configs(folder: Path) -> dict[str, Any]:
@@ -120,8 +122,10 @@ def _values_from_configs(folder: Path) -> dict[str, Any]:
 def _vae_scale_factor(folder: Path) -> int:
     config = read_json(folder / "vae" / "config.json")
     channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
-    if not channels:
-        raise ModelLoadError(f"{folder / 'vae' / 'config.json'} has no block_out_channels: not an autoencoder config")
+    if not isinstance(channels, list) or not channels:
+        raise ModelLoadError(
+            f"{folder / 'vae' / 'config.json'} has no list block_out_channels: not an autoencoder config"
+        )
     return int(2 ** (len(channels) - 1))
 
 
@@ -133,17 +137,9 @@ def _values_from_sidecar(folder: Path) -> dict[str, Any]:
     unknown = sorted(values.keys() - {field.name for field in fields(ModelSpec)})
     if unknown:
         raise ModelLoadError(f"{path} has unknown keys {', '.join(unknown)}; remove them")
-    if "max_size" in values:
+    if isinstance(values.get("max_size"), int):
         values.setdefault("max_pixels", values["max_size"] ** 2)
     return values
-
-
-def _guidance(value: str, folder: Path) -> Guidance:
-    try:
-        return Guidance(value)
-    except ValueError:
-        accepted = ", ".join(Guidance)
-        raise ModelLoadError(f"{folder / SIDECAR}: guidance is {value!r}; it must be one of {accepted}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

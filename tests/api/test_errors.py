@@ -115,3 +115,11 @@ def test_strange_paths_are_not_found_like_any_other(client: TestClient, path: st
 
     assert response.status_code == 404
     assert len(response.content) < 1000
+
+
+def test_a_wrong_method_is_told_every_method_that_works_there(client: TestClient) -> None:
+    answer = client.put("/")
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD, POST"
+    assert "use GET, HEAD, POST" in answer.json()["error"]

@@ -37,10 +37,14 @@ OFFERS = (PNG, JPEG, WEBP, JSON)
     ],
 )
 def test_the_client_gets_what_it_likes_best(accept: str, chosen: str) -> None:
-    assert negotiate(accept, OFFERS) == chosen
+    assert negotiate([accept], OFFERS) == chosen
 
 
 @pytest.mark.parametrize("accept", ["image/avif", "text/html", "image/png;q=0", "*/*;q=0", "nonsense", ";;q=1,x"])
 def test_what_nobody_can_make_is_refused_with_the_list(accept: str) -> None:
     with pytest.raises(NotAcceptable, match="image/png, image/jpeg, image/webp, application/json"):
-        negotiate(accept, OFFERS)
+        negotiate([accept], OFFERS)
+
+
+def test_several_accept_fields_count_as_one_list() -> None:
+    assert negotiate(["text/html", "image/webp"], OFFERS) == WEBP

@@ -55,6 +55,7 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path) -> None:
         (["generate"], "give a prompt"),
         (["generate", "a dog", "-o", "dog.gif"], "does not end in .png"),
         (["generate", "a dog", "-o", "nowhere/dog.png"], "folder nowhere does not exist"),
+        (["generate", "a dog", "-o", "/proc/dog.png"], "/proc/dog.png cannot be written"),
         (["generate", "a dog", "--width", "250"], "the nearest is 256"),
         (["generate", "a dog", "--scheduler", "ddim"], "FlowMatchEulerDiscreteScheduler (euler)"),
         (["generate", "a dog", "--steps", "0"], "between 1 and"),

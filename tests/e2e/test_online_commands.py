@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,10 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
-from safelight.cli.commands import app
-from safelight.errors import SafelightError
+from safelight.cli.main import main
 from tests.fake_hub import GOOD_TOKEN, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
 
@@ -65,17 +64,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, hub: FakeHub) -> Iterator[O
 
 
 @pytest.fixture
-def run(server: OnlineServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Runs a command; its standard output, or the message that `main` would print."""
+def run(
+    server: OnlineServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """Runs a command as `safelight` does; its standard output, or what it says on standard error when it fails."""
     monkeypatch.setenv("SAFELIGHT_DATA_DIR", str(server.data_dir))
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, input: str | None = None) -> str:
-        result = CliRunner().invoke(app, list(arguments), input=input)
-        if isinstance(result.exception, SafelightError):
-            return f"error: {result.exception.message}"
-        assert result.exception is None, (result.exception, result.output)
-        return result.stdout
+    def run(*arguments: str, input: str = "") -> str:
+        monkeypatch.setattr("sys.argv", ["safelight", *arguments])
+        monkeypatch.setattr("sys.stdin", io.StringIO(input))
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return printed.err if caught.value.code else printed.out
 
     return run
 

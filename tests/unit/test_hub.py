@@ -117,3 +117,15 @@ def test_no_network_and_no_cache_is_said_in_one_line(folder: Path, tmp_path: Pat
 
     assert status == 1
     assert "cannot be reached" in output
+
+
+def test_a_connection_that_breaks_off_says_that_the_download_can_go_on(folder: Path, tmp_path: Path) -> None:
+    with fake_hub(folder) as hub:
+        hub.breaks_off = True
+        broken, said = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+        hub.breaks_off = False
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert (broken, status) == (1, 0), output
+    assert "broke off" in said
+    assert "goes on where it stopped" in said

@@ -90,3 +90,18 @@ def test_an_unknown_key_in_the_sidecar_is_refused_by_name(tmp_path: Path) -> Non
 
 def test_an_unknown_guidance_in_the_sidecar_is_refused_with_those_there_are(tmp_path: Path) -> None:
     assert "embedded, trained, none" in refusal(write_folder(tmp_path, sidecar={"guidance": "some"}))
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "field"),
+    [({"default_width": "big"}, "default_width"), ({"max_size": "9"}, "max_size"), ({"name": 5}, "name")],
+)
+def test_a_sidecar_value_of_the_wrong_type_is_named(tmp_path: Path, sidecar: dict[str, object], field: str) -> None:
+    assert field in refusal(write_folder(tmp_path, sidecar=sidecar))
+
+
+def test_an_autoencoder_config_without_a_list_of_channels_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "vae" / "config.json").write_text(json.dumps({"block_out_channels": 5}))
+
+    assert "vae/config.json has no list block_out_channels" in refusal(folder)

@@ -114,7 +114,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
-        media_type = negotiate(request.headers.get("accept", ""), offers)
+        media_type = negotiate(request.headers.getlist("accept"), offers)
         body, image = await _read(request, settings)
         parsed = validate(TextToImageBody, body)
         generation_request = to_generation_request(

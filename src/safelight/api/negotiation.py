@@ -27,11 +27,13 @@ class _Range:
         return self.media_type in ("*/*", media_type, media_type.split("/", maxsplit=1)[0] + "/*")
 
 
-def negotiate(accept: str, offers: Sequence[str]) -> str:
+def negotiate(fields: Sequence[str], offers: Sequence[str]) -> str:
     """The best of `offers` (the server's favourite first). Raises NotAcceptable listing them.
 
-    Among equals an exact name wins over a wildcard, then what the client named first, then the server's favourite.
+    `fields` are all the Accept fields of a request; they count as one list. Among equals an exact name wins over a
+    wildcard, then what the client named first, then the server's favourite.
     """
+    accept = ", ".join(fields)
     ranges = _parse(accept)
     if not ranges:
         return offers[0]

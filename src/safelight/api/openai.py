@@ -5,6 +5,7 @@ Also the paths of the AzureOpenAI client, `/openai/deployments/{model}/images/*`
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -33,6 +34,9 @@ from safelight.api.openai_wire import (
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import validate
 from safelight.errors import ModelNotFound
+from safelight.generation import GenerationResult
+from safelight.image_store import ImageStore, open_image_store
+from safelight.images import MEDIA_TYPES
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 from safelight.uploads import FittedImage
@@ -99,6 +103,9 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return error_responses(ErrorEnvelope, {status: _DESCRIPTIONS[status] for status in statuses})
 
 
+IMAGE_LINKS = "/v1/images/files/"
+"""Open to whoever has a link: the link is the key."""
+
 _DESCRIPTIONS = {**GENERATION_ERRORS, 404: "No such model here"}
 
 EXAMPLES: Mapping[str, Mapping[str, object]] = {
@@ -130,12 +137,24 @@ _VARIATIONS = _GENERATIONS | {
     "openapi_extra": upload_body(ImageVariationBody),
 }
 
+_LINKS: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"description": "The picture", "content": {each: {} for each in MEDIA_TYPES.values()}}}
+    | error_responses(ErrorEnvelope, {404: "No such picture, or its link has ended"}),
+}
+
 
 def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
     model = ServedModel(dispatcher.spec.name, _hub_id(settings.model), int(time.time()))
-    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model))
+    store = open_image_store(settings)
+    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model, store))
+
+    @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
+    async def read_kept_image(name: str, signature: str = "") -> Response:
+        content, image_format = await asyncio.to_thread(store.read, name, signature)
+        return Response(content, media_type=MEDIA_TYPES[image_format], headers={"cache-control": "private"})
 
     @router.get("/v1/models", summary="List the models", responses=_errors(401))
     async def list_models() -> ModelList:
@@ -180,6 +199,7 @@ class _ImageRoutes:
     dispatcher: Dispatcher
     settings: Settings
     model: ServedModel
+    store: ImageStore
 
     async def create(self, request: Request, deployment: str | None = None) -> Response:
         media_type = _negotiate(request)
@@ -219,11 +239,20 @@ class _ImageRoutes:
         if is_stream:
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        return render(await while_connected(request, self.dispatcher.generate(generation_request)), spec)
+        result = await while_connected(request, self.dispatcher.generate(generation_request))
+        if body.response_format != "url":
+            return render(result, spec)
+        return render(result, spec, urls=await asyncio.to_thread(self._keep, request, result))
+
+    def _keep(self, request: Request, result: GenerationResult) -> list[str]:
+        """The links of the pictures. Raises ImageNotKept."""
+        server = (self.settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+        image_format = result.request.image_format
+        return [f"{server}{IMAGE_LINKS}{self.store.keep(image.content, image_format)}" for image in result.images]
 
 
 def _negotiate(request: Request) -> str:
-    return negotiate(request.headers.get("accept", ""), ("application/json", EVENT_STREAM))
+    return negotiate(request.headers.getlist("accept"), ("application/json", EVENT_STREAM))
 
 
 def _error_body(_path: str, report: ErrorReport) -> JsonObject:

@@ -99,9 +99,9 @@ def _output_paths(output: Path, count: int) -> list[Path]:
         raise InvalidRequest(f"the folder {output.parent} does not exist; create it first", field="output")
     if output.is_dir():
         raise InvalidRequest(f"{output} is a folder; give a file name", field="output")
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
+    paths = [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
+    _write(paths[0], None)  # better found out now than after minutes of work
+    return paths
 
 
 async def _generate(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
@@ -131,11 +131,15 @@ async def _develop(dispatcher: Dispatcher, request: GenerationRequest, console: 
     raise AssertionError("a stream ended without Completed or Failed")
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | None) -> None:
+    """Write a whole file or none. Without content, only find out whether it could be written."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        partial.write_bytes(content or b"")
+        if content is None:
+            partial.unlink()
+        else:
+            partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}", field="output") from None

@@ -1,56 +1,27 @@
-"""The entry point `safelight`: the commands, and the one place where an error becomes a line and an exit status."""
+"""The entry point `safelight`: the one place where an error becomes a line and an exit status."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
-
-import typer
-from rich.console import Console
-from rich.markup import escape
-
-from safelight import __version__
-from safelight.cli import connection, generate, model, model_create, online_deployment, online_endpoint, serve
-from safelight.errors import SafelightError
-
-app = typer.Typer(
-    name="safelight",
-    help="FLUX.1-schnell, and models built like it, served on machines you own.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("serve")(serve.serve)
-app.command("generate")(generate.generate)
-app.add_typer(model.app, name="model")
-model.app.command("create")(model_create.create)
-app.add_typer(connection.app, name="connection")
-app.add_typer(online_endpoint.app, name="online-endpoint")
-app.add_typer(online_deployment.app, name="online-deployment")
-
-
-def _print_version(is_wanted: bool) -> None:
-    if is_wanted:
-        Console().print(f"safelight {__version__}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """FLUX.1-schnell, and models built like it, served on machines you own."""
 
 
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit status 1."""
     try:
+        _run()
+    except KeyboardInterrupt:  # importing the commands takes a second, in which people change their minds too
+        sys.exit(130)
+
+
+def _run() -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+
+    from safelight.cli.commands import app  # noqa: PLC0415
+    from safelight.errors import SafelightError  # noqa: PLC0415
+
+    try:
         app()
     except SafelightError as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(error.message)}", highlight=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -17,8 +17,14 @@ app = typer.Typer(help="Show the models that can be served.", no_args_is_help=Tr
 @app.command("list")
 def list_() -> None:
     """List the models known by name."""
-    table = Table("name", "provider", "license", "size", "steps", "gated", box=None, pad_edge=False)
-    for model in list_models():
+    models = list_models()
+    table = Table(box=None, pad_edge=False)
+    table.add_column(
+        "name", no_wrap=True, min_width=max(len(model.name) for model in models)
+    )  # it is there to be copied
+    for title in ("provider", "license", "size", "steps", "gated"):
+        table.add_column(title, overflow="fold")
+    for model in models:
         table.add_row(model.name, model.provider, *_summary(model), "yes" if model.is_gated else "no")
     Console().print(table)
 

@@ -84,6 +84,10 @@ def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -
     )
 
 
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+"""One of these holds the words. Without them transformers makes a tokenizer that knows none, and says nothing."""
+
+
 def _read_scheduler_config(path: Path) -> SchedulerConfig:
     config = read_json(path)
     if not str(config.get("_class_name", "")).startswith("FlowMatch"):
@@ -96,7 +100,7 @@ def _read_scheduler_config(path: Path) -> SchedulerConfig:
 
 def _check_network(folder: Path, network: _Network) -> Any:
     """The class that model_index.json names for the component, once its files are known to be there."""
-    _, class_name = read_json(folder / "model_index.json").get(network.name) or (None, None)
+    class_name = _class_named_in_index(folder, network.name)
     accepted = {candidate.__name__: candidate for candidate in network.classes}
     if class_name not in accepted:
         raise ModelLoadError(
@@ -106,6 +110,12 @@ def _check_network(folder: Path, network: _Network) -> Any:
     read_json(folder / network.name / "config.json")
     _check_weights(folder / network.name, network.weights)
     return accepted[class_name]
+
+
+def _class_named_in_index(folder: Path, component: str) -> str | None:
+    """model_index.json has [library, class] for each component."""
+    entry = read_json(folder / "model_index.json").get(component)
+    return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
 
 
 def _check_weights(folder: Path, stem: str) -> None:
@@ -151,6 +161,11 @@ def _load_network(folder: Path, network: _Network, component_class: Any, dtype: 
 def _load_tokenizer(place: Path) -> Any:
     if not (place / "tokenizer_config.json").exists():
         raise ModelLoadError(f"{place / 'tokenizer_config.json'} is missing; download the checkpoint again")
+    if not any(all((place / name).exists() for name in names) for names in TOKENIZER_FILES):
+        raise ModelLoadError(
+            f"{place} has no vocabulary ({', or '.join(' and '.join(names) for names in TOKENIZER_FILES)}); "
+            "download the checkpoint again"
+        )
     return _read(place, lambda: AutoTokenizer.from_pretrained(place, local_files_only=True))
 
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from safelight import errors
 from safelight.api.dialect import Dialect, ErrorReport, owner_of
@@ -80,7 +81,7 @@ class ErrorRenderer:
             json.dumps(dialect.error_body(path, report)),
             status_code=report.status,
             media_type="application/json",
-            headers=_headers(error),
+            headers=_headers(request, error),
         )
 
 
@@ -104,8 +105,7 @@ def _http_report(request: Request, error: HTTPException) -> ErrorReport:
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"Invalid URL ({request.method} {request.url.path[:128]}); /docs lists the routes"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        message = f"{request.method[:16]} is not possible on {request.url.path[:128]}; use {allowed}"
+        message = f"{request.method[:16]} is not possible on {request.url.path[:128]}; use {_allowed_methods(request)}"
     return ErrorReport(
         status=error.status_code,
         message=_presentable(message),
@@ -114,10 +114,20 @@ def _http_report(request: Request, error: HTTPException) -> ErrorReport:
     )
 
 
-def _headers(error: Exception) -> dict[str, str]:
+def _allowed_methods(request: Request) -> str:
+    """Of all routes with this path: the framework tells those of the first one only."""
+    return ", ".join(
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    )
+
+
+def _headers(request: Request, error: Exception) -> dict[str, str]:
     """`Retry-After` only where coming back helps: some clients repeat any request that is answered with one."""
     if isinstance(error, HTTPException):
-        return dict(error.headers or {})
+        is_wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        return {**(error.headers or {}), **({"Allow": _allowed_methods(request)} if is_wrong_method else {})}
     if isinstance(error, errors.AuthenticationFailed):
         return {"WWW-Authenticate": 'Bearer realm="safelight"'}
     if isinstance(error, errors.Overloaded | errors.NotReady):

@@ -143,6 +143,21 @@ def test_a_broken_tokenizer_is_refused(folder: Path) -> None:
         load_engine(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_without_its_words_is_refused(folder: Path, name: str) -> None:
+    (folder / name / "tokenizer.json").unlink()
+
+    with pytest.raises(ModelLoadError, match=rf"{name} has no vocabulary \(tokenizer\.json, or"):
+        load_engine(folder)
+
+
+def test_an_index_entry_that_names_no_class_is_refused(folder: Path) -> None:
+    _edit(folder / "model_index.json", lambda index: index | {"transformer": "FluxTransformer2DModel"})
+
+    with pytest.raises(ModelLoadError, match="transformer is missing"):
+        load_engine(folder)
+
+
 def test_a_folder_of_another_pipeline_is_refused(folder: Path) -> None:
     _edit(folder / "model_index.json", lambda index: index | {"_class_name": "StableDiffusionPipeline"})
 
