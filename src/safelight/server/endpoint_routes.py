@@ -10,9 +10,10 @@ from starlette.requests import Request
 
 from safelight.control.reconciler import EndpointState
 from safelight.control.tokens import OidcVerifier, check_token, endpoint_named_in
-from safelight.errors import AuthenticationFailed
+from safelight.errors import AuthenticationFailed, NotReady
 from safelight.server.auth import key_of
 from safelight.server.deployment_starter import ServedDeployment
+from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
 from safelight.serving.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
 
 
@@ -23,6 +24,11 @@ class EndpointRoutes:
         self._router = Router[ServedDeployment](base_domain)
         self._states: dict[str, EndpointState] = {}
         self._verifier = verifier
+        self._is_closing = False
+
+    def refuse_new(self) -> None:
+        """The server is about to end."""
+        self._is_closing = True
 
     def publish(self, endpoint: EndpointState, serving: Mapping[str, ServedDeployment]) -> None:
         """From now on requests for the endpoint go to these deployments."""
@@ -51,7 +57,9 @@ class EndpointRoutes:
         return location
 
     async def check(self, endpoint_name: str, key: str | None) -> None:
-        """Raises AuthenticationFailed."""
+        """Raises AuthenticationFailed, or NotReady when the server is about to end."""
+        if self._is_closing:
+            raise NotReady("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_AFTER_S)
         state = self._states[endpoint_name]
         if key is None:
             raise AuthenticationFailed(

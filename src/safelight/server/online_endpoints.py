@@ -77,8 +77,14 @@ class OnlineEndpoints:
     async def start(self) -> None:
         await self._reconciler.start()
 
-    async def stop(self) -> None:
+    async def drain(self) -> None:
+        """Refuse what is new, let every deployment finish what it has, and end the replicas."""
+        self._routes.refuse_new()
         await self._reconciler.stop()
+
+    async def stop(self) -> None:
+        """`drain`, and let go of the database and the data directory."""
+        await self.drain()
         self._database.close()
         self._lock.close()
 
