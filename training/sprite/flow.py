@@ -38,6 +38,7 @@ class Schedule:
     warm_up: int = 100
     batch: int = 64
     peak: float = 2e-3
+    muon_strength: float = 0.6
     silence_share: float = 0.1
     steps_per_new_shard: int = 240
     most_shards: int = 400
@@ -61,6 +62,8 @@ def new_transformer() -> FluxTransformer2DModel:
     for name, param in transformer.named_parameters():
         if (".norm" in name and ".linear" in name) or name.startswith(("proj_out", "norm_out.linear")):
             nn.init.zeros_(param)
+    # The pooled text begins as loud as the time step, or it would go unheard for a long while.
+    transformer.time_text_embed.text_embedder.linear_2.weight.data.mul_(4)
     return transformer.to(device())
 
 
@@ -97,7 +100,7 @@ def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tens
 def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     transformer = new_transformer()
-    chosen = optimizers(transformer, schedule.peak, weight_decay=0.01)
+    chosen = optimizers(transformer, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
     average = Average.of(transformer, 0.9995)
     step = first = _resume(transformer, chosen, average)
     compiled = torch.compile(transformer) if schedule.compiles else transformer

@@ -14,8 +14,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    """`strength` is the update's root mean square at a learning rate of 1; AdamW's is about 0.2."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, *, strength: float, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": 0.95, "weight_decay": weight_decay})
+        self.strength = strength
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -25,7 +28,7 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, params: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
         directions = torch.stack([self._direction(param, momentum) for param in params])
-        size = 0.2 * max(directions.shape[-2:]) ** 0.5
+        size = self.strength * max(directions.shape[-2:]) ** 0.5
         for param, update in zip(params, orthogonalised(directions), strict=True):
             param.mul_(1 - lr * weight_decay)
             param.add_(update.view(param.shape).to(param.dtype), alpha=-lr * size)
@@ -50,7 +53,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return (x.mT if tall else x).float()
 
 
-def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.0) -> list[torch.optim.Optimizer]:
+def optimizers(
+    module: nn.Module, lr: float, *, weight_decay: float = 0.0, strength: float = 0.2
+) -> list[torch.optim.Optimizer]:
     """Muon for what mixes features; AdamW for embeddings, vectors, and the modulations, where Muon costs most."""
     embeddings = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
     matrices, rest = [], []
@@ -60,7 +65,7 @@ def optimizers(module: nn.Module, lr: float, weight_decay: float = 0.0) -> list[
         is_matrix = param.ndim >= 2 and id(param) not in embeddings and "norm" not in name
         (matrices if is_matrix else rest).append(param)
     return [
-        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        Muon(matrices, lr=lr, strength=strength, weight_decay=weight_decay),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
