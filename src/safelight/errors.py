@@ -17,6 +17,7 @@ SafelightError
 │   └── ProtocolViolation     gateway and replica do not understand each other; the replica is restarted
 ├── EngineFailure             the model could not make this image
 │   └── NonFiniteValues       NaN or infinity in latents or pixels; names the step
+├── ImageNotKept              an image was made, but the store behind its link did not take it
 ├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
 ├── DownloadError             the hub refused or could not be reached; names the remedy
 ├── ResourceNotFound          no connection, endpoint, deployment or operation of that name
@@ -112,6 +113,10 @@ class EngineFailure(SafelightError):
 
 class NonFiniteValues(EngineFailure):
     """NaN or infinity in latents or pixels."""
+
+
+class ImageNotKept(SafelightError):
+    """An image was made, but the store behind its link did not take it."""
 
 
 class ModelLoadError(SafelightError):

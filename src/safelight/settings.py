@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     drain_timeout_s: float = Field(30.0, ge=0, description="how long SIGTERM waits for requests to finish")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a longer request body gets 413")
+    image_store_url: str | None = Field(
+        None, description="where images behind links are kept: a folder, or any URL of fsspec; data_dir by default"
+    )
     max_upload_bytes: int = Field(
         52_428_800, ge=1024, description="a longer request body gets 413 where the body holds images"
     )

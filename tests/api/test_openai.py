@@ -160,7 +160,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "an unknown quality": ({"prompt": "a", "quality": "best"}, "invalid_value", "quality", "'hd', 'low'"),
     "gif": ({"prompt": "a", "output_format": "gif"}, "invalid_value", "output_format", "'png', 'jpeg' or 'webp'"),
     "too much quality": ({"prompt": "a", "output_compression": 101}, "invalid_value", "output_compression", "100"),
-    "urls": ({"prompt": "a", "response_format": "url"}, "invalid_value", "response_format", "use 'b64_json'"),
+    "urls in a stream": (
+        {"prompt": "a", "response_format": "url", "stream": True},
+        "invalid_value",
+        "response_format",
+        "b64_json",
+    ),
     "too many previews": ({"prompt": "a", "partial_images": 4}, "invalid_value", "partial_images", "between 0 and 3"),
     "transparency": ({"prompt": "a", "background": "transparent"}, "invalid_value", "background", "'opaque'"),
     "an unknown scheduler": ({"prompt": "a", "scheduler": "x"}, "invalid_value", "scheduler", "(euler)"),

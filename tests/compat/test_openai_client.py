@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types import ImageGenCompletedEvent
@@ -149,7 +150,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     assert generated.value.code == retrieved.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize(("param", "value"), [("response_format", "url"), ("background", "transparent")])
+@pytest.mark.parametrize(("param", "value"), [("background", "transparent")])
 def test_what_is_not_served_yet_is_a_bad_request_that_names_it(client: openai.OpenAI, param: str, value: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a fox", **{param: value})
@@ -308,3 +309,21 @@ def test_two_images_are_refused_as_long_as_the_model_reads_one(client: openai.Op
         client.images.edit(image=[encoded(left_red())] * 2, prompt="a fox")
 
     assert caught.value.param == "image"
+
+
+def test_a_url_leads_to_the_picture_without_a_key(tmp_path: Path) -> None:
+    with (
+        live_server(api_key=KEY, data_dir=tmp_path) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        answer = client.images.generate(prompt="a fox", n=2, response_format="url", extra_body={"seed": 7})
+        whole = client.images.generate(prompt="a fox", n=2, extra_body={"seed": 7})
+
+        assert answer.data is not None
+        assert whole.data is not None
+        for linked, sent in zip(answer.data, whole.data, strict=True):
+            assert linked.url is not None
+            assert sent.b64_json is not None
+            assert linked.b64_json is None
+            assert httpx.get(linked.url).content == base64.b64decode(sent.b64_json)
+            assert httpx.get(linked.url + "0").status_code == 404

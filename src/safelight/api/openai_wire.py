@@ -46,7 +46,9 @@ class ImageBody(WireModel):
     model: str | None = Field(default=None, description="The served model's name or hub id; may be left out")
     n: Integer | None = Field(default=None, description="Pictures, 1 to 10; picture i has seed + i")
     size: str | None = Field(default=None, description="`auto`, or WIDTHxHEIGHT such as `256x256`")
-    response_format: Literal["b64_json", "url"] | None = Field(default=None, description="Only `b64_json` so far")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        default=None, description="`b64_json` by default; a `url` leads to the picture for 60 minutes"
+    )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(default=None, description="png by default")
     output_compression: Integer | None = Field(
         default=None, description="Quality of JPEG and WebP, 0 to 100; 100 by default"
@@ -111,9 +113,10 @@ class ImageEditBody(ImageVariationBody):
 
 
 class GeneratedImageObject(BaseModel):
-    """One picture."""
+    """One picture, or the link to it."""
 
-    b64_json: str
+    b64_json: str | None = None
+    url: str | None = None
     seed: int
 
 
@@ -165,7 +168,7 @@ def to_generation_request(
     image: FittedImage | None = None,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest with the field's name on the wire."""
-    _check_what_is_served(body)
+    _check_what_is_served(body, is_stream=is_stream)
     width, height = size_of(body, spec) if image is None else (image.width, image.height)
     image_format = body.output_format or "png"
     try:
@@ -203,11 +206,16 @@ def on_the_wire(error: InvalidRequest, body: ImageBody) -> InvalidRequest:
     return error
 
 
-def render(result: GenerationResult, spec: ModelSpec) -> Response:
-    """OpenAI's JSON."""
+def render(result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | None = None) -> Response:
+    """OpenAI's JSON; with `urls` instead of the pictures."""
     body = ImagesResponse(
         created=int(time.time()),
-        data=[GeneratedImageObject(b64_json=_base64(image.content), seed=image.seed) for image in result.images],
+        data=[
+            GeneratedImageObject(url=urls[index], seed=image.seed)
+            if urls is not None
+            else GeneratedImageObject(b64_json=_base64(image.content), seed=image.seed)
+            for index, image in enumerate(result.images)
+        ],
         output_format=result.request.image_format,
         quality=_quality(result.request, spec),
         size=_size_name(result.request),
@@ -215,7 +223,7 @@ def render(result: GenerationResult, spec: ModelSpec) -> Response:
         warnings=warnings_of(result),
         parameters=_parameters(result.request, spec),
     )
-    response = Response(body.model_dump_json(), media_type="application/json")
+    response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
     for name, value in picture_headers(result):
         response.headers.append(name, value)
     return response
@@ -262,14 +270,16 @@ def _typed_frame(kind: str, **data: object) -> bytes:
     return frame({"type": kind, **data}, event=kind)
 
 
-def _check_what_is_served(body: ImageBody) -> None:
+def _check_what_is_served(body: ImageBody, *, is_stream: bool) -> None:
     if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PARTIAL_IMAGES:
         raise InvalidRequest(
             f"partial_images must be between 0 and {MAX_PARTIAL_IMAGES}, not {body.partial_images}",
             field="partial_images",
         )
-    if body.response_format == "url":
-        raise InvalidRequest("response_format 'url' is not served yet; use 'b64_json'", field="response_format")
+    if is_stream and body.response_format == "url":
+        raise InvalidRequest(
+            "a stream has its pictures as b64_json; leave response_format out", field="response_format"
+        )
     if body.background == "transparent":
         raise InvalidRequest(
             "background must be 'opaque' or 'auto': pictures have no alpha channel", field="background"

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from safelight import __version__
 from safelight.api import azure, huggingface, openai
+from safelight.image_store import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware
+from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.online_endpoints import OnlineEndpoints
@@ -35,7 +37,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         await dispatcher.start()
         if online is not None:
             await online.start()
-        yield
+        async with kept_clean(open_image_store(settings)):
+            yield
         if online is not None:
             await online.stop()
         await dispatcher.drain(settings.drain_timeout_s)

@@ -8,12 +8,13 @@ import hmac
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from safelight.api import openai
 from safelight.errors import AuthenticationFailed
 from safelight.server.error_handlers import ErrorRenderer
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
-OPEN_FOLDER = "/static-offline-docs/"
-"""The style and script of /docs."""
+OPEN_FOLDERS = ("/static-offline-docs/", openai.IMAGE_LINKS)
+"""The style and script of /docs; pictures whose links are keys themselves."""
 
 
 class KeyMiddleware:
@@ -47,7 +48,7 @@ class KeyMiddleware:
 
 def _is_open(request: Request) -> bool:
     path = request.url.path
-    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDER))
+    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS))
 
 
 def key_of(request: Request) -> str | None:

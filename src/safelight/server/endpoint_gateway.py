@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from safelight.api import azure
+from safelight.api import azure, openai
 from safelight.api.azure_wire import canonical_path
 from safelight.errors import SafelightError
 from safelight.server.auth import key_of
@@ -50,7 +50,7 @@ class EndpointGateway:
         self._mirrored: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(openai.IMAGE_LINKS):
             await self._app(scope, receive, send)
         elif azure.DIALECT.owns_path(scope["path"]):
             await self._arm({**scope, "path": canonical_path(scope["path"])}, receive, send)

@@ -1,0 +1,113 @@
+"""Pictures behind links: kept in a folder for an hour, and read by whoever has the link.
+
+The folder may be anywhere that fsspec reaches (`s3://bucket/prefix` with s3fs installed). A name holds the second at
+which its link ends, so that neither checking nor cleaning up needs a database; a signature over it keeps anyone from
+naming another second, and random bits keep names from being guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import fsspec
+
+from safelight.errors import ConfigurationError, ImageNotKept, ResourceNotFound
+from safelight.generation import ImageFormat
+from safelight.settings import Settings
+
+LIFETIME_S = 3600
+"""Of a link, as OpenAI's clients expect it."""
+KEY_FILE = "image-links.key"
+_NAME = re.compile(r"([0-9]{10})-[A-Za-z0-9_-]{32}\.(png|jpeg|webp)")
+
+
+_NOT_THERE = ResourceNotFound("no such picture; links to pictures end after 60 minutes")
+
+
+class ImageStore:
+    """Blocking: call it in a thread. Nothing is created before the first picture is kept."""
+
+    def __init__(self, url: str, key_path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._files, self._folder = fsspec.core.url_to_fs(url)
+        self._key_path = key_path
+        self._clock = clock
+
+    def keep(self, content: bytes, image_format: ImageFormat) -> str:
+        """The name of the picture's link, with its signature. Raises ImageNotKept."""
+        name = f"{int(self._clock()) + LIFETIME_S}-{secrets.token_urlsafe(24)}.{image_format}"
+        partial = f"{self._folder}/.{name}.partial"
+        try:
+            self._files.makedirs(self._folder, exist_ok=True)
+            self._files.pipe_file(partial, content)
+            self._files.mv(partial, f"{self._folder}/{name}")
+            return f"{name}?signature={self._sign(name)}"
+        except OSError as error:
+            raise ImageNotKept(
+                f"the picture cannot be kept behind a link ({error.strerror or type(error).__name__}); ask for "
+                "response_format 'b64_json'"
+            ) from error
+
+    def read(self, name: str, signature: str) -> tuple[bytes, ImageFormat]:
+        """The picture. Raises ResourceNotFound, saying no more about a wrong link than about one that has ended."""
+        match = _NAME.fullmatch(name)
+        if match is None or self._has_ended(match) or not self._is_signed(name, signature):
+            raise _NOT_THERE
+        try:
+            return self._files.cat_file(f"{self._folder}/{name}"), cast(ImageFormat, match[2])
+        except OSError:
+            raise _NOT_THERE from None
+
+    def clean_up(self) -> int:
+        """Remove the pictures whose links have ended, and what was left half-written. Returns their number."""
+        if not self._files.exists(self._folder):
+            return 0
+        paths = self._files.ls(self._folder, detail=False, refresh=True)
+        ended = [path for path in paths if (match := _NAME.search(path)) and self._has_ended(match)]
+        for path in ended:
+            self._files.rm_file(path)
+        return len(ended)
+
+    def _has_ended(self, match: re.Match[str]) -> bool:
+        return int(match[1]) <= self._clock()
+
+    def _is_signed(self, name: str, signature: str) -> bool:
+        return hmac.compare_digest(self._sign(name).encode(), signature.encode("utf-8", "surrogateescape"))
+
+    def _sign(self, name: str) -> str:
+        return hmac.new(self._read_key(), name.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+
+    def _read_key(self) -> bytes:
+        if not self._key_path.exists():
+            _create_key(self._key_path)
+        return self._key_path.read_bytes()
+
+
+def open_image_store(settings: Settings) -> ImageStore:
+    """The store that the settings name. Raises ConfigurationError if there is no reaching it."""
+    url = settings.image_store_url or str(settings.data_dir / "images")
+    try:
+        return ImageStore(url, settings.data_dir / KEY_FILE)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"image_store_url {url} cannot be used: {error}") from None
+
+
+def _create_key(path: Path) -> None:
+    """Whoever is first makes it, whole or not at all: replicas of a server may share the directory."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(32))
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
