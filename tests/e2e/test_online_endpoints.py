@@ -136,6 +136,15 @@ def test_a_deployment_has_metrics_of_its_own(client: OnlineClient) -> None:
     assert "safelight_steps_run_total 0.0" not in text
 
 
+def test_a_link_to_a_picture_of_an_endpoint_leads_to_it(client: OnlineClient) -> None:
+    body = {"prompt": "Astronaut", "size": "64x64", "response_format": "url"}
+
+    answer = client.draw(client.key(), "/endpoints/flux/v1/images/generations", body=body).json()
+    picture = client.get(answer["data"][0]["url"])
+
+    assert picture.content.startswith(b"\x89PNG")
+
+
 def test_a_body_that_is_too_large_is_413(client: OnlineClient) -> None:
     assert client.draw(client.key(), body={"inputs": "x" * 5000}).status_code == 413
 
