@@ -31,7 +31,7 @@ def icons() -> tuple[Pixels, ...]:
     cached = work_folder() / f"icons-{len(things())}.npz"
     if not cached.exists():
         rendered = {f"{thing.index:04}": _render_icon(thing.icon) for thing in things()}
-        np.savez(cached, **rendered)
+        np.savez_compressed(cached, **rendered)
     with np.load(cached) as arrays:
         return tuple(arrays[key] for key in sorted(arrays.files))
 
