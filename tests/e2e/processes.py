@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,8 +38,10 @@ class Server:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child sees: ours, without any setting of the machine it runs on."""
+    data_dir = tempfile.mkdtemp(prefix="safelight-e2e-")  # each server has its own: it holds a lock on it
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
-    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"} | dict(extra or {})
+    ours = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "SAFELIGHT_DATA_DIR": data_dir}
+    return kept | ours | dict(extra or {})
 
 
 def run_safelight(
@@ -87,7 +90,7 @@ def _read(server: Server, is_serving: threading.Event) -> None:
     assert server.process.stdout is not None
     for line in server.process.stdout:
         server.output.append(line)
-        found = re.search(r"Serving .* at (http://\S+)", line)
+        found = re.search(r"Serving .* at (https?://\S+)", line)
         if found:
             server.url = found[1]
             is_serving.set()

@@ -41,6 +41,21 @@ def serve(
     ] = None,
     api_key_file: Annotated[Path | None, typer.Option(help="File that holds the Bearer key.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where state lives [~/.local/share/safelight].")] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option("--tls/--no-tls", help="Serve HTTPS; makes a self-signed certificate if none is given."),
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate chain.")] = None,
+    tls_private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="How clients reach this server.")] = None,
+    azure_status_codes: Annotated[
+        bool | None,
+        typer.Option("--azure-status-codes/--honest-status-codes", help="424 for the model's own errors, as on Azure."),
+    ] = None,
+    online_endpoints: Annotated[
+        bool | None,
+        typer.Option("--online-endpoints/--no-online-endpoints", help="Serve connections, endpoints and deployments."),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
 ) -> None:
     """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
@@ -62,6 +77,12 @@ def serve(
         api_key=api_key,
         api_key_file=api_key_file,
         data_dir=data_dir,
+        tls=tls,
+        tls_certificate=tls_certificate,
+        tls_private_key=tls_private_key,
+        public_url=public_url,
+        azure_status_codes=azure_status_codes,
+        online_endpoints=online_endpoints,
         log_level=log_level,
     )
     folder, spec = locate(find_model(settings.model))

@@ -19,6 +19,8 @@ from safelight import __version__
 from safelight.errors import ConfigurationError, SafelightError
 from safelight.model_spec import ModelSpec
 from safelight.server.app import create_app
+from safelight.server.certificates import certificate_files
+from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
@@ -35,12 +37,24 @@ def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     console = Console(highlight=False, soft_wrap=True)
     _configure_logging(settings.log_level, console)
     with _bind(settings) as listener:
-        asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), console))
+        online = OnlineEndpoints(settings) if settings.online_endpoints else None
+        asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), online, console))
 
 
-async def _serve(settings: Settings, listener: socket.socket, dispatcher: Dispatcher, console: Console) -> None:
+async def _serve(
+    settings: Settings,
+    listener: socket.socket,
+    dispatcher: Dispatcher,
+    online: OnlineEndpoints | None,
+    console: Console,
+) -> None:
+    certificate, key = certificate_files(settings) if settings.tls else (None, None)
+    if online is not None:
+        online.announce(settings.public_url or _url(settings, listener), certificate)
     config = uvicorn.Config(
-        create_app(settings, dispatcher),
+        create_app(settings, dispatcher, online),
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=LAST_WORDS_S,
@@ -49,7 +63,9 @@ async def _serve(settings: Settings, listener: socket.socket, dispatcher: Dispat
     stop_asked = _catch_signals(server)
     tasks = (
         asyncio.create_task(_announce(settings, listener, dispatcher, server, console)),
-        asyncio.create_task(_stop_when_asked(stop_asked, dispatcher, server, timeout_s=settings.drain_timeout_s)),
+        asyncio.create_task(
+            _stop_when_asked(stop_asked, dispatcher, online, server, timeout_s=settings.drain_timeout_s)
+        ),
     )
     try:
         await server.serve(sockets=[listener])
@@ -85,12 +101,18 @@ def _catch_signals(server: uvicorn.Server) -> asyncio.Event:
 
 
 async def _stop_when_asked(
-    stop_asked: asyncio.Event, dispatcher: Dispatcher, server: uvicorn.Server, *, timeout_s: float
+    stop_asked: asyncio.Event,
+    dispatcher: Dispatcher,
+    online: OnlineEndpoints | None,
+    server: uvicorn.Server,
+    *,
+    timeout_s: float,
 ) -> None:
     """Refuse what is new and finish what was admitted; only then take the server itself down."""
     await stop_asked.wait()
     logger.info("stopping: what is running may finish within %g s", timeout_s)
-    await dispatcher.drain(timeout_s)
+    draining = [dispatcher.drain(timeout_s)] if online is None else [dispatcher.drain(timeout_s), online.drain()]
+    await asyncio.gather(*draining)
     server.should_exit = True
 
 
@@ -106,7 +128,7 @@ async def _announce(
     except SafelightError:
         server.should_exit = True
         raise
-    console.print(_banner(settings, dispatcher.spec, _url(listener)), markup=False)
+    console.print(_banner(settings, dispatcher.spec, _url(settings, listener)), markup=False)
 
 
 def _banner(settings: Settings, spec: ModelSpec, url: str) -> str:
@@ -114,11 +136,12 @@ def _banner(settings: Settings, spec: ModelSpec, url: str) -> str:
     key = "send your key as 'Authorization: Bearer <key>'" if has_key else "no key needed on loopback"
     header = " -H 'Authorization: Bearer <key>'" if has_key else ""
     body = f'{{"inputs": "{EXAMPLE_PROMPT}"}}'
+    trust = f" --cacert {certificate_files(settings)[0]}" if settings.tls else ""
     size = f"{spec.default_width}x{spec.default_height}, {spec.default_num_inference_steps} steps"
     return (
         f"\nSafelight {__version__}\n"
         f"Serving {spec.name} ({size}) at {url} ({key})\n\n"
-        f"  curl {url}/{header} -H 'Content-Type: application/json' -d '{body}' -o astronaut.png\n\n"
+        f"  curl {url}/{trust}{header} -H 'Content-Type: application/json' -d '{body}' -o astronaut.png\n\n"
         f"OpenAI API at {url}/v1, every route at {url}/docs. Ctrl+C stops.\n"
     )
 
@@ -146,11 +169,12 @@ def _why_not_bound(settings: Settings, error: OSError) -> str:
     return f"cannot listen on port {settings.port} of {settings.host}: {error.strerror}"
 
 
-def _url(listener: socket.socket) -> str:
+def _url(settings: Settings, listener: socket.socket) -> str:
     """Where a client on this machine reaches us: the address that means all of them is none to connect to."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if settings.tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _configure_logging(level: str, console: Console) -> None:
@@ -160,5 +184,5 @@ def _configure_logging(level: str, console: Console) -> None:
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in ("uvicorn.error", "asyncio", "httpx", "httpcore"):
+    for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
