@@ -1,10 +1,11 @@
 """What a preview costs next to a step, and how near it comes to the picture.
 
-    python -m benchmarks.previews [--model FOLDER] [--rounds 30]
+    python -m benchmarks.previews [--model FOLDER] [--rounds 30] [--flux]
 
 Times are medians on one engine. The projection runs in the thread that owns the device, the image file is written in
 another; both are given as a share of one step of one image. Without --model it measures the packaged sprite if it is
-there, and otherwise the tests' tiny random FLUX.
+there, and otherwise the tests' tiny random FLUX. With --flux it also times the projection of FLUX.1's 1024x1024, on an
+autoencoder of its size with random weights.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from diffusers import AutoencoderKL
 
 from benchmarks.step_batching import default_model
 from safelight import images
+from safelight.engine.autoencoder import to_pixels
 from safelight.engine.engine import Engine, load_engine
 from safelight.engine.previews import fit_projection
 from safelight.generation import Generation
@@ -35,6 +39,8 @@ def main() -> None:
         _measure_fit(engine)
         _measure(engine, options.rounds)
         _compare(engine)
+        if options.flux:
+            _measure_flux(engine, options.rounds)
 
 
 def _measure_fit(engine: Engine) -> None:
@@ -80,6 +86,29 @@ def _compare(engine: Engine) -> None:
         print(f"{prompt!r}: mean difference {error:.1f} of 255 (all pixels the mean colour: {_spread(small):.1f})")
 
 
+def _measure_flux(engine: Engine, rounds: int) -> None:
+    device, dtype = engine._components.device, engine._components.dtype  # noqa: SLF001 - as above
+    autoencoder = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=16,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    ).to(device, dtype)
+    started_at = time.perf_counter()
+    project = fit_projection(autoencoder, scale_factor=8, device=device, dtype=dtype)
+    print(f"FLUX.1's autoencoder: fitted in {time.perf_counter() - started_at:.1f} s")
+    latents = torch.randn(1, 16, 128, 128, device=device, dtype=dtype)
+    pixels = to_pixels(project(latents))
+    projection = _median(lambda: to_pixels(project(latents)), rounds)
+    file = _median(lambda: images.encode(pixels, image_format="png", png_effort=1), rounds)
+    print(f"1024x1024: projection {projection * 1000:.2f} ms, PNG of noise {file * 1000:.1f} ms")
+
+
 def _spread(pixels: np.ndarray) -> float:
     return float(np.abs(pixels - pixels.mean((0, 1))).mean())
 
@@ -105,6 +134,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="folder in the diffusers layout")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--flux", action="store_true", help="time the projection at FLUX.1's size too")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int)

@@ -18,7 +18,9 @@ from safelight.engine.autoencoder import decode_latents, encode_image
 SHRINKAGE = 4
 """A preview's sides are this part of the picture's."""
 RCOND = 1e-4
-_NUM_PICTURES = 8
+_MIN_PICTURES = 4
+_MIN_PIXELS = 512
+"""Of the latents, in all pictures together: a dozen for each channel."""
 _PICTURE_SIZE = 128
 _NUM_BLOCKS = 8
 
@@ -43,7 +45,8 @@ class Projection:
 def fit_projection(autoencoder: Any, *, scale_factor: int, device: torch.device, dtype: torch.dtype) -> Projection:
     """The projection that is closest to the decoder. `scale_factor` is the picture's size over the latents'."""
     patch_size = max(1, scale_factor // SHRINKAGE)
-    pictures = draw_pictures().to(device=device, dtype=dtype)
+    num_pictures = max(_MIN_PICTURES, _MIN_PIXELS * scale_factor**2 // _PICTURE_SIZE**2)
+    pictures = draw_pictures(num_pictures).to(device=device, dtype=dtype)
     latents = encode_image(autoencoder, pictures, generator=None)
     decoded = torch.stack([decode_latents(autoencoder, each[None]) for each in latents]).cpu()
     small = functional.avg_pool2d(decoded, scale_factor // patch_size)
@@ -55,10 +58,10 @@ def fit_projection(autoencoder: Any, *, scale_factor: int, device: torch.device,
     return Projection(weights=solution[:-1].contiguous(), bias=solution[-1].contiguous(), patch_size=patch_size)
 
 
-def draw_pictures() -> Tensor:
+def draw_pictures(number: int) -> Tensor:
     """Soft gradients with blocks of flat colour over them, always the same: (pictures, 3, size, size), -1 to 1."""
     generator = torch.Generator("cpu").manual_seed(0)
-    corners = torch.rand(_NUM_PICTURES, 3, 3, 3, generator=generator) * 2 - 1
+    corners = torch.rand(number, 3, 3, 3, generator=generator) * 2 - 1
     pictures = functional.interpolate(corners, size=(_PICTURE_SIZE, _PICTURE_SIZE), mode="bilinear", align_corners=True)
     for picture in pictures:
         for _ in range(_NUM_BLOCKS):

@@ -39,7 +39,7 @@ class LinearAutoencoder:
 
 def test_the_projection_does_what_a_linear_decoder_does() -> None:
     autoencoder = LinearAutoencoder()
-    picture = draw_pictures().flip(3)[:1]
+    picture = draw_pictures(1).flip(3)
     project = fit_projection(autoencoder, scale_factor=8, device=torch.device("cpu"), dtype=torch.float32)
 
     latents = (autoencoder.encode(picture).latent_dist.mode() - 0.1) * 2.0
