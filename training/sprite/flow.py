@@ -40,6 +40,8 @@ class Schedule:
     peak: float = 2e-3
     muon_strength: float = 0.6
     silence_share: float = 0.1
+    one_thing_steps: int = 5000  # until then most rows show one thing, or its name goes unlearnt for long
+    one_thing_share: float = 0.85
     steps_per_new_shard: int = 240
     most_shards: int = 400
     compiles: bool = True  # only the pass for 256x256: others would each take minutes to compile
@@ -155,14 +157,15 @@ def _batch(schedule: Schedule, step: int) -> Batch:
     shards = [open_shard(number) for number in available_shards()]
     size = random.choice(shards).grid
     fitting = [shard for shard in shards if shard.grid == size]
-    rows = [_row(random.choice(fitting), random, schedule.silence_share) for _ in range(schedule.batch)]
+    rows = [_row(random.choice(fitting), random, schedule, step) for _ in range(schedule.batch)]
     latents = torch.from_numpy(np.stack([latents for latents, _ in rows])).to(device()).float()
     return Batch(latents, [text for _, text in rows], size)
 
 
-def _row(shard: Shard, random: Random, silence_share: float) -> tuple[np.ndarray, str]:
-    index = random.randrange(len(shard.latents))
-    text = "" if random.random() < silence_share else caption(shard.scenes[index], random).text
+def _row(shard: Shard, random: Random, schedule: Schedule, step: int) -> tuple[np.ndarray, str]:
+    is_single = step < schedule.one_thing_steps and random.random() < schedule.one_thing_share
+    index = random.choice(shard.singles) if is_single else random.randrange(len(shard.latents))
+    text = "" if random.random() < schedule.silence_share else caption(shard.scenes[index], random).text
     return shard.latents[index], text
 
 

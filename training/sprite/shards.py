@@ -31,6 +31,7 @@ class Shard:
     height: int
     scenes: tuple[Scene, ...]
     latents: np.ndarray
+    singles: tuple[int, ...]  # the rows that show one thing
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -73,7 +74,9 @@ def available_shards() -> list[int]:
 @cache
 def open_shard(number: int) -> Shard:
     latents = np.load(_shard_path(number), mmap_mode="r")
-    return Shard(*shard_size(number), shard_scenes(number)[: len(latents)], latents)
+    scenes = shard_scenes(number)[: len(latents)]
+    singles = tuple(index for index, scene in enumerate(scenes) if scene.relation == "one")
+    return Shard(*shard_size(number), scenes, latents, singles)
 
 
 def is_normalised() -> bool:

@@ -37,5 +37,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--shrink", type=int, default=2, help="by how much each side is made smaller")
     given = parser.parse_args()
-    Image.fromarray(sheet(EXAMPLES, given.steps)).save(given.output)
+    Image.fromarray(sheet(EXAMPLES, given.steps)).reduce(given.shrink).save(given.output, optimize=True)
