@@ -31,7 +31,7 @@ EXAMPLES = (
     "a big pizza on the moon",
     "two owls in the forest",
     "a bicycle in the city",
-    "a teddy bear next to a lamp in a room",
+    "a teddy bear next to a candle in a room",
 )
 SIDECAR: dict[str, object] = {
     "name": "sprite",
