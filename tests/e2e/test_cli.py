@@ -99,6 +99,7 @@ def test_the_models_are_listed_and_shown() -> None:
     assert "sprite" in listed.stdout
     assert "black-forest-labs-flux.1-schnell" in listed.stdout
     assert "Apache-2.0" in shown.stdout
+    assert "FLUX.1 [schnell]" in shown.stdout
 
 
 def test_examples_are_prompts_that_can_be_used(tmp_path: Path) -> None:

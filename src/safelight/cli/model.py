@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from safelight.control.catalog import Model, find_model, list_models, spec_of
 from safelight.model_spec import Guidance, ModelSpec
@@ -35,7 +36,7 @@ def show(name: Annotated[str, typer.Argument(help="A catalogue name, a folder, o
     model = find_model(name)
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in _facts(model):
-        table.add_row(key, value)
+        table.add_row(key, Text(value))
     Console().print(table)
 
 
