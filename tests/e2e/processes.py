@@ -16,6 +16,8 @@ from pathlib import Path
 
 SAFELIGHT = Path(sys.executable).with_name("safelight")
 START_TIMEOUT_S = 120
+FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_")
+"""Of the environment, what a child must not see: settings of this machine, and what azure-ai-ml leaves behind in ours."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Server:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child sees: ours, without any setting of the machine it runs on."""
     data_dir = tempfile.mkdtemp(prefix="safelight-e2e-")  # each server has its own: it holds a lock on it
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     ours = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "SAFELIGHT_DATA_DIR": data_dir}
     return kept | ours | dict(extra or {})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.pictures import open_picture
-from tests.e2e.processes import SAFELIGHT
+from tests.e2e.processes import FOREIGN, SAFELIGHT
 from tests.fake_hub import GOOD_TOKEN, fake_hub
 from tests.online_server import online_server
 
@@ -43,7 +43,7 @@ class Reader:
         block = block.replace("https://127.0.0.1:8000", self.url)
         block = block.replace("--secret HF_TOKEN", "--secret-file HF_TOKEN=token")  # a test has no terminal
         shell = ["bash", "-e", "-c"] if language == "sh" else [sys.executable, "-W", "ignore", "-c"]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         path = f"{SAFELIGHT.parent}:{kept['PATH']}"
         done = subprocess.run(
             [*shell, block],
