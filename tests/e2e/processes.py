@@ -17,7 +17,7 @@ from pathlib import Path
 SAFELIGHT = Path(sys.executable).with_name("safelight")
 START_TIMEOUT_S = 120
 FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_")
-"""Of the environment, what a child must not see: settings of this machine, and what azure-ai-ml leaves behind in ours."""
+"""What a child must not see of our environment: settings of this machine, and what azure-ai-ml leaves behind."""
 
 
 @dataclass
