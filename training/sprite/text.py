@@ -1,7 +1,8 @@
 """The text encoders, taught on text alone to say what a caption asks for, before any picture is drawn.
 
-T5's hidden states are read by one learned question per label, CLIP's pooled vector by plain linear layers;
-these heads are thrown away. What stays is conditioning in which synonyms, slips and word order are settled.
+The mean of T5's hidden states, and CLIP's pooled vector, are read by plain linear layers that are thrown away.
+What stays is conditioning in which synonyms, slips and word order are settled; and since the mean says it all,
+a transformer that has not yet learnt where to look, and looks everywhere, is told everything.
 """
 
 import argparse
@@ -60,15 +61,12 @@ def _without_padding(ids: Tensor) -> Tensor:
 class Heads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.questions = nn.Parameter(torch.randn(len(LABEL_COUNTS), T5_WIDTH) * 0.3)
         self.from_t5 = nn.ModuleList(nn.Linear(T5_WIDTH, count) for count in LABEL_COUNTS)
         self.from_clip = nn.ModuleList(nn.Linear(CLIP_WIDTH, count) for count in LABEL_COUNTS)
 
     def forward(self, hidden: Tensor, pooled: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        weights = (hidden @ self.questions.T).softmax(dim=1)
-        answers = torch.einsum("btq,btw->bqw", weights, hidden)
-        by_t5 = [head(answers[:, index]) for index, head in enumerate(self.from_t5)]
-        return by_t5, [head(pooled) for head in self.from_clip]
+        mean = hidden.mean(1)
+        return [head(mean) for head in self.from_t5], [head(pooled) for head in self.from_clip]
 
 
 def load_text_encoders() -> TextEncoders:
