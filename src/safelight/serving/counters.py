@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-StageName = Literal["queue", "encode", "denoise", "preview", "decode", "image_encode"]
+StageName = Literal["queue", "encode", "step", "preview", "decode", "image_encode"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ class ReplicaLoop:
         began_at = self._clock()
         with self._failures_of(batch):
             self._engine.step(batch)
-        self._step_s = self._count_time("denoise", self._clock() - began_at)
+        self._step_s = self._count_time("step", self._clock() - began_at)
         num_rows = sum(generation.num_rows for generation in batch)
         self._counters += Counters(steps_run=len(batch), batch_sizes={num_rows: 1})
         for generation in batch:

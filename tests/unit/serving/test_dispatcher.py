@@ -430,7 +430,7 @@ async def test_stages_are_timed_and_counted() -> None:
         await dispatcher.generate(fake_request(num_images_per_prompt=2))
         stages = dispatcher.snapshot().counters.stages
 
-    assert {name: time.count for name, time in stages.items() if name != "denoise"} == {
+    assert {name: time.count for name, time in stages.items() if name != "step"} == {
         "queue": 1,
         "encode": 2,
         "decode": 2,

@@ -301,7 +301,7 @@ def test_what_was_done_is_counted() -> None:
     counters = replica.counters()
     assert counters.steps_run == 4
     assert sum(rows * count for rows, count in counters.batch_sizes.items()) == 2 + 4
-    assert sum(counters.batch_sizes.values()) == counters.transformer_calls == counters.stages["denoise"].count
+    assert sum(counters.batch_sizes.values()) == counters.transformer_calls == counters.stages["step"].count
     assert (counters.prompt_cache_hits, counters.prompt_cache_misses) == (1, 1)
     assert counters.stages["encode"].seconds == 2.0
     assert (
