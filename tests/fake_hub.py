@@ -41,6 +41,8 @@ class FakeHub:
     downloads: list[str] = field(default_factory=list)
     breaks_off: bool = False
     """Whether the connection ends in the middle of every file."""
+    claimed_sizes: dict[str, int] = field(default_factory=dict)
+    """Path -> bytes that the hub says a file has, where it is not to tell the truth."""
 
     def refusal(self, authorization: str | None) -> tuple[int, dict[str, str]] | None:
         """Status and headers of the hub's refusal, or None if this token may read."""
@@ -72,9 +74,12 @@ class FakeHub:
 
     def tree(self) -> list[dict[str, object]]:
         return [
-            {"type": "file", "path": self.name_of(path), "size": path.stat().st_size, "oid": etag(path)}
+            {"type": "file", "path": self.name_of(path), "size": self.size(path), "oid": etag(path)}
             for path in self.files()
         ]
+
+    def size(self, path: Path) -> int:
+        return self.claimed_sizes.get(self.name_of(path), path.stat().st_size)
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -141,7 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             if self.command == "GET":
                 self.server.hub.downloads.append(name)
-            self.send(200, path.read_bytes(), {"ETag": f'"{etag(path)}"', "X-Repo-Commit": SHA})
+            headers = {
+                "ETag": f'"{etag(path)}"',
+                "X-Repo-Commit": SHA,
+                "X-Linked-Size": str(self.server.hub.size(path)),
+            }
+            self.send(200, path.read_bytes(), headers)
 
     def send_json(self, value: object) -> None:
         self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

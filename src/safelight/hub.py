@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx2
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import DryRunFileInfo, constants, snapshot_download
 from huggingface_hub.errors import (
+    DryRunError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -15,6 +21,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import tqdm
+from rich.filesize import decimal
 
 from safelight.errors import DownloadError
 
@@ -30,22 +38,101 @@ NEEDED_FILES = (
 )
 
 
-def download(hub_id: str, *, revision: str | None = None, token: str | None = None) -> Path:
-    """The local folder of a hub model, downloaded or resumed into huggingface_hub's own cache.
+def download(
+    hub_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> Path:
+    """The local folder of a hub model, downloaded into huggingface_hub's own cache; files that are there are kept.
 
-    `token` defaults to what huggingface_hub finds (HF_TOKEN or `hf auth login`). Raises DownloadError with the remedy.
+    `token` defaults to what huggingface_hub finds (HF_TOKEN or `hf auth login`). `report` is told, from any thread, how
+    many bytes are here and how many there are in all; without it huggingface_hub draws its progress bars.
+    Raises DownloadError with the remedy.
     """
     try:
-        return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=list(NEEDED_FILES)))
+        files = _list_files(hub_id, revision, token)
+        _check_disk_space(hub_id, files)
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                token=token,
+                allow_patterns=list(NEEDED_FILES),
+                tqdm_class=None if report is None else _bar_reporting_to(report, files),
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
         raise DownloadError(_explain(hub_id, revision, _refusal_behind(error))) from error
     except httpx2.HTTPError as error:
         raise DownloadError(
-            f"the connection to {constants.ENDPOINT} broke off ({error}); run the same command again: it goes on where "
-            "it stopped"
+            f"the connection to {constants.ENDPOINT} broke off ({error}); try again: files that have arrived are kept"
         ) from error
-    except OSError as error:
-        raise DownloadError(f"{hub_id} could not be written to {constants.HF_HUB_CACHE}: {error}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
+        raise DownloadError(_explain_broken_write(hub_id, error)) from error
+
+
+def _list_files(hub_id: str, revision: str | None, token: str | None) -> list[DryRunFileInfo]:
+    """What the hub has and the cache lacks; nothing if the hub cannot be asked, since the cache may have it all."""
+    try:
+        return snapshot_download(
+            hub_id,
+            revision=revision,
+            token=token,
+            allow_patterns=list(NEEDED_FILES),
+            tqdm_class=_SilentBar,
+            dry_run=True,
+        )
+    except DryRunError:
+        return []
+
+
+def _check_disk_space(hub_id: str, files: Sequence[DryRunFileInfo]) -> None:
+    missing = sum(file.file_size or 0 for file in files if file.will_download)
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    if missing > free:
+        raise DownloadError(
+            f"the disk of {cache} is too small: {hub_id} needs {decimal(missing)} more, and {decimal(free)} are free; "
+            f"{_ROOM_ON_DISK}"
+        )
+
+
+_ROOM_ON_DISK = (
+    "make room (`hf cache ls` shows what the cache holds, `hf cache prune` removes unfinished downloads), or set "
+    "HF_HUB_CACHE to a folder on a larger disk"
+)
+
+
+class _SilentBar(tqdm):  # type: ignore[type-arg]
+    """A progress bar of huggingface_hub that draws nothing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"disable": True})
+
+
+def _bar_reporting_to(report: Callable[[int, int], None], files: Sequence[DryRunFileInfo]) -> type[_SilentBar]:
+    """The bars of one download: of the several that huggingface_hub makes, the one of the bytes on disk reports."""
+    total = sum(file.file_size or 0 for file in files)
+    num_here = sum(file.file_size or 0 for file in files if not file.will_download)
+    lock = threading.Lock()
+    if num_here < total:
+        report(num_here, total)
+
+    class ReportingBar(_SilentBar):
+        def __init__(self, *args: Any, name: str | None = None, **options: Any) -> None:
+            super().__init__(*args, name=name, **options)
+            self._is_of_bytes = name == "huggingface_hub.snapshot_download"
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal num_here
+            if self._is_of_bytes:
+                with lock:
+                    num_here += int(n or 0)
+                    report(num_here, total)
+
+    return ReportingBar
 
 
 def _refusal_behind(error: BaseException) -> BaseException:
@@ -96,6 +183,13 @@ def _explain_status(hub_id: str, status: int, text: str) -> str:
             f"enable it at {constants.ENDPOINT}/settings/tokens"
         )
     return f"the hub answered {status} for {hub_id}; try again later, or give a local folder"
+
+
+def _explain_broken_write(hub_id: str, error: Exception) -> str:
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if is_full or "os error 28" in str(error):  # hf_xet's words for ENOSPC
+        return f"the disk of {constants.HF_HUB_CACHE} is full before all of {hub_id} has arrived; {_ROOM_ON_DISK}"
+    return f"{hub_id} could not be written to {constants.HF_HUB_CACHE}: {error}"
 
 
 def _page(hub_id: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,18 @@ except errors.DownloadError as error:
     print(error.message)
     sys.exit(1)
 """
+
+
+REPORTED_DOWNLOAD = """
+import sys
+from safelight import hub
+hub.download(sys.argv[1], report=print)
+"""
+OWN_DISK = ("unshare", "--user", "--map-root-user", "--mount")
+MAY_MOUNT = (
+    shutil.which("unshare") is not None
+    and subprocess.run([*OWN_DISK, "true"], capture_output=True, check=False).returncode == 0
+)
 
 
 @pytest.fixture
@@ -39,6 +54,8 @@ def download(
     repo: str = REPO_ID,
     revision: str = "",
     offline: bool = False,
+    script: str = DOWNLOAD,
+    prefix: Sequence[str] = (),
 ) -> tuple[int, str]:
     """Exit status and output of a download in a process of its own (huggingface_hub reads HF_ENDPOINT at import)."""
     environment = {
@@ -51,7 +68,7 @@ def download(
     }
     if token is not None:
         environment["HF_TOKEN"] = token
-    command = [sys.executable, "-c", DOWNLOAD, repo, revision]
+    command = [*prefix, sys.executable, "-c", script, repo, revision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stdout.strip()
 
@@ -128,4 +145,55 @@ def test_a_connection_that_breaks_off_says_that_the_download_can_go_on(folder: P
 
     assert (broken, status) == (1, 0), output
     assert "broke off" in said
-    assert "goes on where it stopped" in said
+    assert "files that have arrived are kept" in said
+
+
+def test_a_disk_that_is_too_small_is_found_out_before_the_download(folder: Path, tmp_path: Path) -> None:
+    with fake_hub(folder) as hub:
+        hub.claimed_sizes["transformer/diffusion.safetensors"] = 10**18
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert (status, hub.downloads) == (1, []), output
+    assert re.search(rf"the disk of {tmp_path}/cache/hub .* needs 1\.0 EB more, and [\d.]+ [kMGT]B are free", output)
+    assert "HF_HUB_CACHE" in output
+
+
+def test_only_the_missing_files_must_fit_on_the_disk(folder: Path, tmp_path: Path) -> None:
+    with fake_hub(folder) as hub:
+        _, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+        lost = Path(output) / "transformer/config.json"
+        lost.resolve().unlink()
+        lost.unlink()
+        hub.downloads.clear()
+        hub.claimed_sizes["transformer/diffusion.safetensors"] = 10**18
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert (status, hub.downloads) == (0, ["transformer/config.json"]), output
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="this machine lets no test mount a disk of its own")
+def test_a_disk_that_fills_up_on_the_way_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
+    (folder / "transformer/diffusion.safetensors").write_bytes(b"x" * 3_000_000)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount_and_run = f'mount -t tmpfs -o size=1m tmpfs {disk} && exec "$0" "$@"'
+    with fake_hub(folder, "open") as hub:
+        hub.claimed_sizes["transformer/diffusion.safetensors"] = 1000
+        status, output = download(hub, disk, prefix=[*OWN_DISK, "sh", "-c", mount_and_run])
+
+    assert status == 1
+    assert output.startswith(f"the disk of {disk}/hub is full before all of acme/tiny-flux has arrived"), output
+    assert "HF_HUB_CACHE" in output
+
+
+def test_a_report_tells_the_bytes_from_what_the_cache_has_to_all_of_them(folder: Path, tmp_path: Path) -> None:
+    needed = ("model_index.json", "transformer/config.json", "transformer/diffusion.safetensors")
+    total = sum((folder / name).stat().st_size for name in needed)
+    with fake_hub(folder) as hub:
+        _, first = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=REPORTED_DOWNLOAD)
+        _, again = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=REPORTED_DOWNLOAD)
+
+    reports = [tuple(map(int, line.split())) for line in first.splitlines()]
+    assert (reports[0], reports[-1]) == ((0, total), (total, total))
+    assert reports == sorted(reports)
+    assert again == ""

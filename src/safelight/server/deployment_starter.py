@@ -18,6 +18,7 @@ from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.errors import ModelLoadError, ModelNotFound
 from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.server.download_progress import DownloadProgress
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND
@@ -72,8 +73,9 @@ class DeploymentStarter:
         if model.hub_id is None:
             raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
         hub_id, token = model.hub_id, environment.get(HUB_TOKEN)
-        log.write(f"fetching {hub_id} from the hub (resumes if it was begun)", "StorageInitializer")
-        folder = await _in_daemon_thread(lambda: hub.download(hub_id, token=token))
+        log.write(f"fetching {hub_id} from the hub", "StorageInitializer")
+        progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
+        folder = await _in_daemon_thread(lambda: hub.download(hub_id, token=token, report=progress.report))
         log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
         return folder
 
