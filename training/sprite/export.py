@@ -56,6 +56,8 @@ def export(folder: Path = PACKAGE_FOLDER) -> None:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     build_pipeline().save_pretrained(part, safe_serialization=True)
+    for name in ("text_encoder", "text_encoder_2"):
+        _load_as_float32(part / name / "config.json")
     (part / "safelight.json").write_text(json.dumps(SIDECAR, indent=2) + "\n")
     _replace(folder, part)
 
@@ -89,6 +91,11 @@ def _transformer() -> FluxTransformer2DModel:
 
 def _is_trained(checkpoint: str) -> bool:
     return (work_folder() / checkpoint).exists()
+
+
+def _load_as_float32(config: Path) -> None:
+    """transformers loads in the type its config names, diffusers in float32: both must load alike."""
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def _replace(folder: Path, part: Path) -> None:
