@@ -8,6 +8,7 @@ loaded anything.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from safetensors import SafetensorError, safe_open
 
 from safelight.errors import ModelLoadError
 
@@ -92,6 +94,19 @@ def read_model_spec(folder: Path) -> ModelSpec:
     except msgspec.ValidationError as error:
         hint = f" (one of {', '.join(Guidance)})" if "guidance" in str(error) else ""
         raise ModelLoadError(f"{folder / SIDECAR} makes no sense: {error}{hint}; correct it, or remove it") from None
+
+
+def count_parameters(folder: Path) -> dict[str, int]:
+    """Component -> how many weights it has, from the heads of its safetensors files. Raises ModelLoadError."""
+    counts: dict[str, int] = {}
+    for path in sorted(folder.glob("*/*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  no mapping
+        except (SafetensorError, OSError) as error:
+            raise ModelLoadError(f"{path} cannot be read: {error}; download the checkpoint again") from None
+        counts[path.parent.name] = counts.get(path.parent.name, 0) + sum(map(math.prod, shapes))
+    return counts
 
 
 def _values_from_configs(folder: Path) -> dict[str, Any]:

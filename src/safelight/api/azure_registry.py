@@ -15,7 +15,7 @@ from safelight.api.azure_wire import (
     read_body,
     system_data,
 )
-from safelight.control.catalog import Model, list_models, resolve_model
+from safelight.control.catalog import Model, find_model, list_models
 from safelight.control.models import list_registered_models, register_model
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import utc_now
@@ -96,7 +96,7 @@ def _add_workspace_models(router: APIRouter, plane: ControlPlane, settings: Sett
     @router.get(path, summary="Show a model of the workspace")
     async def get(request: Request, name: str, version: str) -> JsonObject:
         registered = await plane.transact(list_registered_models)
-        model = resolve_model(f"azureml:{name}:{version}", registered)
+        model = find_model(f"azureml:{name}:{version}", registered)
         return _render(request, model, workspace=place_of(request, settings).path)
 
     @router.get(WORKSPACE + "/models", summary="List the models of the catalogue and of the workspace")
@@ -116,19 +116,25 @@ def _models_of(registry: str) -> list[Model]:
 
 def _find(registry: str, name: str, version: str | None = None) -> Model:
     version = f"versions/{version}" if version else "labels/latest"
-    return resolve_model(f"azureml://registries/{registry}/models/{name}/{version}")
+    return find_model(f"azureml://registries/{registry}/models/{name}/{version}")
 
 
 def _render(request: Request, model: Model, *, workspace: str | None = None) -> JsonObject:
     is_version = "/versions" in request.url.path.lower()
     now = utc_now()
+    tags = {
+        "provider": model.provider,
+        "license": model.spec.license if model.spec else "",
+        "lastUpdated": model.last_updated,
+        "accessPage": model.access_page,
+    }
     return {
         "id": model.uri if workspace is None else f"{workspace}/models/{model.name}/versions/{model.version}",
         "name": model.version if is_version else model.name,
         "type": "Microsoft.MachineLearningServices/registries/models/versions",
         "properties": {
             "description": model.description,
-            "tags": {"provider": model.provider},
+            "tags": {name: value for name, value in tags.items() if value},
             "properties": {"isGated": str(model.is_gated).lower(), "hubId": model.hub_id or ""},
             "isArchived": False,
             "isAnonymous": False,

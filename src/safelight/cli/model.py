@@ -1,83 +1,126 @@
-"""`safelight model list|show`: what can be served."""
+"""`safelight model list|show`: what can be served, from the catalogue and from what users have registered."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.filesize import decimal
+from rich.markup import escape
 
-from safelight.control.catalog import Model, find_model, list_models, spec_of
-from safelight.model_spec import Guidance, ModelSpec
+from safelight.cli.arm import Arm, RequestRefused
+from safelight.cli.model_table import card_table
+from safelight.cli.options import DataDir, Output, Workspace
+from safelight.cli.output import OutputFormat, format_of, print_list, print_one
+from safelight.control.catalog import Model, find_model, list_models, registered_model
+from safelight.control.model_card import model_card
+from safelight.errors import ConfigurationError, InvalidRequest, ModelLoadError, ModelNotFound
 
-app = typer.Typer(help="Show the models that can be served.", no_args_is_help=True)
+JsonObject = dict[str, Any]
+Registry = Annotated[str | None, typer.Option("--registry-name", "-r", help="HuggingFace or Safelight.")]
+COLUMNS = ("name", "version", "provider", "license", "gated", "weights (bf16)")
+
+app = typer.Typer(help="Show and register the models that can be served.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_() -> None:
-    """List the models known by name."""
-    models = list_models()
-    table = Table(box=None, pad_edge=False)
-    table.add_column(
-        "name", no_wrap=True, min_width=max(len(model.name) for model in models)
-    )  # it is there to be copied
-    for title in ("provider", "license", "size", "steps", "gated"):
-        table.add_column(title, overflow="fold")
-    for model in models:
-        table.add_row(model.name, model.provider, *_summary(model), "yes" if model.is_gated else "no")
-    Console().print(table)
+def list_(
+    *,
+    registry_name: Registry = None,
+    _workspace: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the models known by name, and those registered with the running server."""
+    models = [*list_models()] if registry_name else [*list_models(), *_registered(data_dir)]
+    cards = [_card(model) for model in models if registry_name in (None, model.registry)]
+    if format_of(output) is OutputFormat.TABLE:
+        print_list([_row(card) for card in cards], COLUMNS, output)
+    else:
+        print_list(cards, (), output)
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A catalogue name, a folder, or a hub id.")]) -> None:
-    """Show what a model can do."""
-    model = find_model(name)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _facts(model):
-        table.add_row(key, Text(value))
-    Console().print(table)
+def show(
+    *,
+    reference: Annotated[
+        str | None, typer.Argument(help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Name, as `az ml` takes it.")] = None,
+    version: Annotated[str | None, typer.Option("--version", "-v", help="By default the latest.")] = None,
+    label: Annotated[str | None, typer.Option("--label", "-l", help="latest.")] = None,
+    registry_name: Registry = None,
+    _workspace: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a model's card: licence, gate, memory, and each parameter with its range and effect."""
+    card = asdict(model_card(_find(reference or _uri(name, version, label, registry_name), data_dir)))
+    if format_of(output) is OutputFormat.TABLE:
+        Console(highlight=False).print(card_table(card))
+    else:
+        print_one(card, output)
 
 
-def _summary(model: Model) -> tuple[str, str, str]:
-    spec = spec_of(model)
-    if spec is None:
-        return "", "", ""
-    return spec.license, f"{spec.default_width}x{spec.default_height}", str(spec.default_num_inference_steps)
+def _uri(name: str | None, version: str | None, label: str | None, registry: str | None) -> str:
+    """What the options of `az ml model show` mean."""
+    if name is None:
+        raise InvalidRequest("give the model's name, such as: safelight model show sprite", field="name")
+    if registry is not None:
+        return f"azureml://registries/{registry}/models/{name}/" + (
+            f"versions/{version}" if version else f"labels/{label or 'latest'}"
+        )
+    if version is None and label is None:
+        return name
+    return f"azureml:{name}:{version}" if version else f"azureml:{name}@{label}"
 
 
-def _facts(model: Model) -> list[tuple[str, str]]:
-    facts = [("name", model.name), ("provider", model.provider)]
-    if model.hub_id:
-        facts.append(("hub id", model.hub_id + (" (gated)" if model.is_gated else "")))
-    if model.folder:
-        facts.append(("folder", str(model.folder)))
-    spec = spec_of(model)
-    return facts if spec is None else facts + _capabilities(spec)
+def _find(reference: str, data_dir: Path | None) -> Model:
+    """The server is asked only about what is not known without it."""
+    try:
+        return find_model(reference)
+    except ModelNotFound:
+        return find_model(reference, _registered(data_dir))
 
 
-def _capabilities(spec: ModelSpec) -> list[tuple[str, str]]:
-    return [
-        ("version", spec.version),
-        ("description", spec.description),
-        ("license", spec.license),
-        (
-            "size",
-            f"{spec.default_width}x{spec.default_height}; sides {spec.min_size} to {spec.max_size}, "
-            f"multiples of {spec.size_multiple}",
-        ),
-        ("steps", f"{spec.default_num_inference_steps}; 1 to {spec.max_num_inference_steps}"),
-        ("prompt", f"{spec.max_sequence_length} tokens"),
-        ("guidance_scale", _GUIDANCE_WORDS[spec.guidance].format(default=spec.default_guidance_scale)),
-        ("negative_prompt", f"classifier-free guidance, by default at scale {spec.default_true_cfg_scale:g}"),
-        ("schedulers", ", ".join(spec.schedulers)),
-        ("examples", "\n".join(spec.examples)),
-    ]
+def _registered(data_dir: Path | None) -> list[Model]:
+    """The user's own models, oldest first; without a server none, and a note that says why."""
+    try:
+        rows = Arm(data_dir).list("/models")
+    except (ConfigurationError, RequestRefused) as error:
+        _note(f"registered models are not shown: {error.message}")
+        return []
+    known = {model.name for model in list_models()}
+    return [_from_arm(row) for row in rows if row["name"] not in known]
 
 
-_GUIDANCE_WORDS = {
-    Guidance.EMBEDDED: "an input of the transformer, by default {default:g}",
-    Guidance.TRAINED: "strength of classifier-free guidance, by default {default:g} (1 or less is off)",
-    Guidance.NONE: "no effect without a negative_prompt: distilled to need none",
-}
+def _from_arm(row: JsonObject) -> Model:
+    properties = row["properties"]
+    return registered_model(
+        name=row["name"],
+        version=properties["latestVersion"],
+        path=properties["properties"]["hubId"] or properties["modelUri"],
+        description=properties["description"],
+    )
+
+
+def _card(model: Model) -> JsonObject:
+    """One broken folder does not keep the others from being listed."""
+    try:
+        return asdict(model_card(model))
+    except ModelLoadError as error:
+        _note(f"{model.uri}: {error.message}")
+        return {"name": model.name, "version": model.version, "uri": model.uri, "provider": model.provider}
+
+
+def _row(card: JsonObject) -> JsonObject:
+    gated = {True: "yes", False: "no", None: "?"}[card.get("is_gated")]
+    weights = card.get("weights_bytes") or {}
+    return card | {"gated": gated, "weights (bf16)": decimal(weights["bfloat16"]) if weights else ""}
+
+
+def _note(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[yellow]note:[/] {escape(text)}")

@@ -25,10 +25,12 @@ class OutputFormat(StrEnum):
 
 def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: OutputFormat | None) -> None:
     """Several resources: as rows, or as one JSON or YAML list."""
-    if _format(output) is not OutputFormat.TABLE:
+    if format_of(output) is not OutputFormat.TABLE:
         _print_text(list(items), output)
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, no_wrap=index == 0)  # a name is there to be copied
     for item in items:
         table.add_row(*(_cell(item.get(column)) for column in columns))
     Console(highlight=False).print(table, markup=False)
@@ -36,7 +38,7 @@ def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: Outp
 
 def print_one(item: JsonObject, output: OutputFormat | None) -> None:
     """One resource: as two columns, or as JSON or YAML."""
-    if _format(output) is not OutputFormat.TABLE:
+    if format_of(output) is not OutputFormat.TABLE:
         _print_text(item, output)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -46,7 +48,8 @@ def print_one(item: JsonObject, output: OutputFormat | None) -> None:
     Console(highlight=False).print(table, markup=False)
 
 
-def _format(output: OutputFormat | None) -> OutputFormat:
+def format_of(output: OutputFormat | None) -> OutputFormat:
+    """The format in force."""
     if output is not None:
         return output
     return OutputFormat.TABLE if sys.stdout.isatty() else OutputFormat.JSON
@@ -55,7 +58,7 @@ def _format(output: OutputFormat | None) -> OutputFormat:
 def _print_text(value: object, output: OutputFormat | None) -> None:
     text = (
         yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-        if _format(output) is OutputFormat.YAML
+        if format_of(output) is OutputFormat.YAML
         else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     )
     sys.stdout.write(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
@@ -13,6 +13,7 @@ from safelight.model_spec import Guidance, ModelSpec, read_model_spec
 
 HUGGING_FACE_REGISTRY = "HuggingFace"
 SAFELIGHT_REGISTRY = "Safelight"
+REGISTERED_HERE = "registered here"
 
 FLUX_SCHNELL = ModelSpec(
     name="black-forest-labs-flux.1-schnell",
@@ -48,8 +49,8 @@ class Model:
     """The registry whose `azureml://` URIs name it."""
     description: str = ""
     last_updated: str = ""
-    memory_gib: Mapping[str, float] = field(default_factory=dict)
-    """dtype -> what the weights take."""
+    num_parameters: Mapping[str, int] = field(default_factory=dict)
+    """Component -> weights, where they are known before the files are there."""
     spec: ModelSpec | None = None
 
     @property
@@ -62,6 +63,21 @@ class Model:
     def access_page(self) -> str | None:
         """Where a gated model's access is requested."""
         return f"https://huggingface.co/{self.hub_id}" if self.is_gated and self.hub_id else None
+
+
+def registered_model(*, name: str, version: str, path: str, description: str = "") -> Model:
+    """A model that the user has registered. `path` is an absolute folder, or a hub id; what is known of that holds."""
+    if Path(path).is_absolute():
+        return Model(name=name, version=version, folder=Path(path), provider=REGISTERED_HERE, description=description)
+    known = next((model for model in list_models() if model.hub_id == path), Model(name=name, hub_id=path))
+    return replace(
+        known,
+        name=name,
+        version=version,
+        provider=REGISTERED_HERE,
+        registry="",
+        description=description or known.description,
+    )
 
 
 def sprite_folder() -> Path:
@@ -81,30 +97,14 @@ def list_models() -> tuple[Model, ...]:
             registry=HUGGING_FACE_REGISTRY,
             description=FLUX_SCHNELL.description,
             last_updated="January 2026",
-            memory_gib={"bfloat16": 31.4, "float16": 31.4, "float32": 62.8},
+            num_parameters={
+                "transformer": 11_891_178_560,
+                "text_encoder": 123_060_480,
+                "text_encoder_2": 4_762_310_656,
+                "vae": 83_819_683,
+            },
             spec=FLUX_SCHNELL,
         ),
-    )
-
-
-def find_model(name: str) -> Model:
-    """The model for a catalogue name, a folder, or a hub id `org/name`. Raises ModelNotFound with the remedy.
-
-    A hub id is matched to the catalogue by Azure's rule: `/` and `_` become `-`, in lower case.
-    """
-    for model in list_models():
-        if registry_name(name) == model.name:
-            return model
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Model(name=path.resolve().name.lower(), folder=path.resolve())
-    if is_hub_id(name):
-        return Model(name=registry_name(name), hub_id=name, provider="Hugging Face")
-    known = ", ".join(model.name for model in list_models())
-    raise ModelNotFound(
-        f"no model {name!r}: give one of {known}, a folder in the diffusers layout, or a hub id such as "
-        "black-forest-labs/FLUX.1-schnell",
-        field="model",
     )
 
 
@@ -121,24 +121,47 @@ _REFERENCES = (
 )
 
 
-def resolve_model(reference: str, registered: Sequence[Model] = ()) -> Model:
-    """The model of a deployment: `azureml://registries/…`, `azureml:NAME:VERSION`, or whatever `find_model` takes.
+def find_model(reference: str, registered: Sequence[Model] = ()) -> Model:
+    """The model for `azureml://registries/…`, `azureml:NAME:VERSION`, a name, a folder, or a hub id `org/name`.
 
-    `registered` are the user's own models; of several versions the newest comes last. Raises ModelNotFound.
+    A hub id is matched to the catalogue by Azure's rule: `/` and `_` become `-`, in lower case. `registered` are the
+    user's own models; of several versions the newest comes last. Raises ModelNotFound with the remedy.
     """
     match = next((found for each in _REFERENCES if (found := each.fullmatch(reference))), None)
     if match is None:
-        named = [model for model in registered if model.name == reference]
-        return named[-1] if named else find_model(reference)
+        return _named(reference, registered)
     parts = match.groupdict()
     label, registry = parts.get("label"), parts.get("registry")
     if label not in (None, "latest"):
         raise ModelNotFound(f"model label {label!r} is not known; use labels/latest or a version", field="model")
-    name = registry_name(parts["name"])
-    candidates = [model for model in (*list_models(), *registered) if model.name.lower() == name]
-    if registry:
-        candidates = [model for model in candidates if model.registry.lower() == registry.lower()]
+    models = [
+        model
+        for model in (*list_models(), *registered)
+        if registry is None or model.registry.lower() == registry.lower()
+    ]
+    exact = [model for model in models if model.name == parts["name"]]
+    candidates = exact or [model for model in models if model.name == registry_name(parts["name"])]
     return _of_version(reference, candidates, parts["version"])
+
+
+def _named(name: str, registered: Sequence[Model]) -> Model:
+    named = [model for model in registered if model.name == name]
+    if named:
+        return named[-1]
+    for model in list_models():
+        if registry_name(name) == model.name:
+            return model
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Model(name=path.resolve().name.lower(), folder=path.resolve())
+    if is_hub_id(name):
+        return Model(name=registry_name(name), hub_id=name, provider="Hugging Face")
+    known = ", ".join(model.name for model in list_models())
+    raise ModelNotFound(
+        f"no model {name!r}: give one of {known}, a folder in the diffusers layout, a hub id such as "
+        "black-forest-labs/FLUX.1-schnell, or what `safelight model create` has registered",
+        field="model",
+    )
 
 
 def _of_version(reference: str, candidates: Sequence[Model], version: str | None) -> Model:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, is_hub_id, list_models
+from safelight.control.catalog import Model, is_hub_id, list_models, registered_model
 from safelight.control.tables import RegisteredModel
 from safelight.errors import Conflict, InvalidRequest
 from safelight.model_spec import read_model_spec
@@ -55,12 +55,4 @@ def _checked_path(path: str) -> str:
 
 
 def _model(row: RegisteredModel) -> Model:
-    is_folder = Path(row.path).is_absolute()
-    return Model(
-        name=row.name,
-        version=row.version,
-        folder=Path(row.path) if is_folder else None,
-        hub_id=None if is_folder else row.path,
-        provider="registered here",
-        description=row.description,
-    )
+    return registered_model(name=row.name, version=row.version, path=row.path, description=row.description)

@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, resolve_model
+from safelight.control.catalog import Model, find_model
 from safelight.control.database import Database
 from safelight.control.deployments import (
     AppliedDeployment,
@@ -310,7 +310,7 @@ class Reconciler(Generic[ServingT]):
         with self._database.transaction() as session:
             endpoint = get_endpoint(session, endpoint_name)
             spec = desired_spec(get_deployment(session, endpoint_name, name))
-            model = resolve_model(spec.model, list_registered_models(session))
+            model = find_model(spec.model, list_registered_models(session))
             environment = dict(spec.environment_variables)
             if model.is_gated:
                 environment.setdefault(HUB_TOKEN, GATED_MODEL_REFERENCE)

@@ -12,8 +12,9 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight import hub
-from safelight.control.catalog import Model, resolve_model
-from safelight.control.deployments import AppliedDeployment, DeploymentSpec
+from safelight.api.azure_warnings import warnings_for
+from safelight.control.catalog import Model, find_model
+from safelight.control.deployments import AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.errors import ModelLoadError, ModelNotFound
@@ -21,7 +22,7 @@ from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import COMMAND
+from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.settings import Settings
 
 T = TypeVar("T")
@@ -88,13 +89,22 @@ class DeploymentStarter:
                 "request_timeout_s": spec.request_timeout_s,
                 "max_concurrent_requests_per_instance": spec.max_concurrent_requests_per_instance,
                 "max_queued_requests": spec.max_concurrent_requests_per_instance * spec.instance_count,
+                "max_queue_wait_s": spec.max_queue_wait_s,
             }
         )
         model_spec = await asyncio.to_thread(_read_spec, deployment)
         log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
-        for note in _without_effect(spec):
-            log.write(f"note: {note}")
-        dispatcher = create_dispatcher(settings, deployment.folder, model_spec, command=self._command)
+        for warning in warnings_for(spec):
+            log.write(f"warning: {warning}")
+        dispatcher = create_dispatcher(
+            settings,
+            deployment.folder,
+            model_spec,
+            command=self._command,
+            variables=deployment.environment,
+            load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
+            min_patience_s=spec.max_silence_s or MIN_PATIENCE_S,
+        )
         try:
             await dispatcher.start()
             await dispatcher.wait_until_ready()
@@ -107,23 +117,10 @@ class DeploymentStarter:
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
     """The catalogue's word on a model that it knows, else what the folder says."""
     try:
-        known = resolve_model(deployment.spec.model).spec
+        known = find_model(deployment.spec.model).spec
     except ModelNotFound:
         known = None
     return known or read_model_spec(deployment.folder)
-
-
-def _without_effect(spec: DeploymentSpec) -> list[str]:
-    """What was asked for and changes nothing here."""
-    notes = []
-    variables = sorted(spec.environment_variables.keys() - {HUB_TOKEN})
-    if variables:
-        notes.append(f"environment variables {', '.join(variables)} have no effect: there is no container")
-    if spec.instance_type:
-        notes.append(f"instance_type {spec.instance_type} has no effect: replicas run on this machine's devices")
-    if spec.app_insights_enabled:
-        notes.append("app_insights_enabled has no effect: /metrics has the figures")
-    return notes
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.control.catalog import FLUX_SCHNELL, resolve_model
+from safelight.control.catalog import FLUX_SCHNELL, find_model
 from safelight.control.database import Database
 from safelight.control.models import list_registered_models, register_model
 from safelight.errors import Conflict, InvalidRequest, ModelNotFound
@@ -17,6 +17,8 @@ from safelight.errors import Conflict, InvalidRequest, ModelNotFound
         "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest",
         "azureml:black-forest-labs-flux.1-schnell:1",
         "azureml:black-forest-labs-flux.1-schnell@latest",
+        "azureml:black-forest-labs-flux.1-schnell",
+        "azureml://registries/huggingface/models/Black_Forest_Labs-FLUX.1-schnell/labels/latest",
         "black-forest-labs/FLUX.1-schnell",
         "black-forest-labs-flux.1-schnell",
         "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/models/"
@@ -24,7 +26,7 @@ from safelight.errors import Conflict, InvalidRequest, ModelNotFound
     ],
 )
 def test_every_form_of_reference_finds_flux(reference: str) -> None:
-    assert resolve_model(reference).spec is FLUX_SCHNELL
+    assert find_model(reference).spec is FLUX_SCHNELL
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_every_form_of_reference_finds_flux(reference: str) -> None:
 )
 def test_a_reference_to_nothing_says_what_there_is(reference: str, message: str) -> None:
     with pytest.raises(ModelNotFound, match=message):
-        resolve_model(reference)
+        find_model(reference)
 
 
 def test_a_registered_folder_is_found_by_name_version_and_label(database: Database, model_folder: Path) -> None:
@@ -48,9 +50,27 @@ def test_a_registered_folder_is_found_by_name_version_and_label(database: Databa
         registered = list_registered_models(session)
 
     assert second.version == "2"
-    assert resolve_model("azureml:mine:1", registered).version == "1"
-    assert resolve_model("azureml:mine@latest", registered).version == "2"
-    assert resolve_model("mine", registered).folder == model_folder.resolve()
+    assert find_model("azureml:mine:1", registered).version == "1"
+    assert find_model("azureml:mine@latest", registered).version == "2"
+    assert find_model("mine", registered).folder == model_folder.resolve()
+
+
+def test_underscores_of_a_registered_name_are_kept(database: Database, model_folder: Path) -> None:
+    with database.transaction() as session:
+        register_model(session, name="my_model", path=str(model_folder))
+        register_model(session, name="my-model", path=str(model_folder))
+        registered = list_registered_models(session)
+
+    assert find_model("azureml:my_model:1", registered).name == "my_model"
+    assert find_model("azureml:my-model:1", registered).name == "my-model"
+
+
+def test_what_is_known_of_a_hub_id_holds_under_the_name_of_a_registered_model(database: Database) -> None:
+    with database.transaction() as session:
+        model = register_model(session, name="mine", path="black-forest-labs/FLUX.1-schnell")
+
+    assert (model.name, model.uri, model.is_gated) == ("mine", "azureml:mine:1", True)
+    assert model.spec is FLUX_SCHNELL
 
 
 def test_a_registered_version_never_changes(database: Database) -> None:
