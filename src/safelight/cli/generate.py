@@ -1,4 +1,7 @@
-"""`safelight generate`: a picture from a prompt; no server needed. It starts a replica, uses it once, and stops it."""
+"""`safelight generate`: a picture from a prompt; no server needed. It starts a replica, uses it once, and stops it.
+
+With `--from`, the pictures of a whole file of prompts: see `generate_file`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from safelight.cli.generate_file import generate_file
+from safelight.cli.output_files import write_whole
 from safelight.cli.serve import locate
 from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest
@@ -22,6 +27,9 @@ from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import load_settings
 
+DEFAULT_OUTPUT = Path("out.png")
+DEFAULT_QUALITY = 95
+
 _FORMATS_BY_SUFFIX: dict[str, ImageFormat] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 
@@ -30,7 +38,21 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="What the picture should show.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File to write; its ending names the format. Several get -0, -1, ...")
-    ] = Path("out.png"),
+    ] = DEFAULT_OUTPUT,
+    from_file: Annotated[
+        str | None,
+        typer.Option("--from", help="File of prompts, one a line: JSON objects, or plain text. - is standard input."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --from: the folder for the pictures and their manifest.jsonl.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="With --from: URL of a server that makes them. Its key is SAFELIGHT_API_KEY.")
+    ] = None,
+    api_key_file: Annotated[Path | None, typer.Option(help="With --server: file that holds its key.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="With --from: lines that are worked on at once.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.")] = None,
     n: Annotated[int, typer.Option("--n", help="Number of images; image i uses seed + i.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
@@ -41,13 +63,35 @@ def generate(
     guidance_scale: Annotated[float | None, typer.Option(help="Strength of guidance, where it has an effect.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
     format: Annotated[str | None, typer.Option(help="png, jpeg or webp; by default the ending of --output.")] = None,
-    quality: Annotated[int, typer.Option(min=1, max=100, help="1 to 100, for jpeg and webp.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="1 to 100, for jpeg and webp.")] = DEFAULT_QUALITY,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32.")] = None,
     examples: Annotated[bool, typer.Option("--examples", help="List prompts the model draws well, and exit.")] = False,
 ) -> None:
     """Make a picture of PROMPT and write it to a file."""
-    settings = load_settings(model=model, device=device, dtype=dtype)
+    settings = load_settings(model=model, device=device, dtype=dtype, api_key_file=api_key_file)
+    if from_file is not None:
+        if prompt is not None or output != DEFAULT_OUTPUT or out is None:
+            raise InvalidRequest("--from takes its prompts from a file; give --out FOLDER, no PROMPT, and no --output")
+        defaults = {
+            "model": model if server else None,
+            "n": n,
+            "width": width,
+            "height": height,
+            "num_inference_steps": steps,
+            "seed": seed,
+            "scheduler": scheduler,
+            "guidance_scale": guidance_scale,
+            "negative_prompt": negative_prompt,
+            "output_format": None if format is None else _check_format(format),
+            "output_compression": quality if quality != DEFAULT_QUALITY else None,
+        }
+        given = {name: value for name, value in defaults.items() if value is not None}
+        raise typer.Exit(
+            generate_file(settings, from_file, out, server=server, concurrency=concurrency, defaults=given)
+        )
+    if out is not None or server is not None or concurrency is not None:
+        raise InvalidRequest("--out, --server and --concurrency go with --from FILE")
     image_format = _image_format(output, format)
     folder, spec = locate(find_model(settings.model))
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -76,16 +120,14 @@ def generate(
     for warning in dict.fromkeys(request.warnings + result.warnings):
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     for image, path in zip(result.images, paths, strict=True):
-        _write(path, image.content)
+        write_whole(path, image.content)
         facts = f"{request.width}x{request.height}, {request.num_inference_steps} steps, seed {image.seed}"
         console.print(f"[bold]{escape(str(path))}[/]  {facts}")
 
 
 def _image_format(output: Path, name: str | None) -> ImageFormat:
     if name is not None:
-        if name not in get_args(ImageFormat):
-            raise InvalidRequest(f"--format must be png, jpeg or webp, not {name!r}", field="format")
-        return cast(ImageFormat, name)
+        return _check_format(name)
     try:
         return _FORMATS_BY_SUFFIX[output.suffix.lower()]
     except KeyError:
@@ -94,13 +136,19 @@ def _image_format(output: Path, name: str | None) -> ImageFormat:
         ) from None
 
 
+def _check_format(name: str) -> ImageFormat:
+    if name not in get_args(ImageFormat):
+        raise InvalidRequest(f"--format must be png, jpeg or webp, not {name!r}", field="format")
+    return cast(ImageFormat, name)
+
+
 def _output_paths(output: Path, count: int) -> list[Path]:
     if not output.parent.is_dir():
         raise InvalidRequest(f"the folder {output.parent} does not exist; create it first", field="output")
     if output.is_dir():
         raise InvalidRequest(f"{output} is a folder; give a file name", field="output")
     paths = [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
-    _write(paths[0], None)  # better found out now than after minutes of work
+    write_whole(paths[0], None)  # better found out now than after minutes of work
     return paths
 
 
@@ -129,17 +177,3 @@ async def _develop(dispatcher: Dispatcher, request: GenerationRequest, console: 
                     case Failed():
                         raise event.error
     raise AssertionError("a stream ended without Completed or Failed")
-
-
-def _write(path: Path, content: bytes | None) -> None:
-    """Write a whole file or none. Without content, only find out whether it could be written."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content or b"")
-        if content is None:
-            partial.unlink()
-        else:
-            partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InvalidRequest(f"{path} cannot be written: {error.strerror}", field="output") from None

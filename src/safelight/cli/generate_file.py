@@ -1,0 +1,197 @@
+"""`safelight generate --from FILE --out FOLDER`: the pictures of many prompts. It goes on where it was stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from safelight.cli.manifest import FILE_NAME, Manifest
+from safelight.cli.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
+from safelight.cli.prompt_file import PromptLine, read_prompt_file
+from safelight.cli.serve import locate
+from safelight.control.catalog import find_model
+from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
+from safelight.serving.deployment import create_dispatcher
+from safelight.settings import Settings
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+SERVER_CONCURRENCY = 8
+"""Lines that a server works on at once: what one replica runs at once, unless it is told otherwise."""
+SERVER_TIMEOUT_S = 3600.0
+LINE_TIMEOUT_S = 24 * 3600.0
+"""Of a line in a replica of our own, with all its images: nobody waits at the other end."""
+_SUFFIXES = {"jpeg": ".jpg"}
+_ERRORS_OF_A_LINE = (InvalidRequest, EngineFailure, DeadlineExceeded)
+"""Of any other error, the lines that follow would die too."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What all workers share."""
+
+    source: PictureSource
+    manifest: Manifest
+    progress: Progress
+    task: TaskID
+    num_failed: int = 0
+
+
+def generate_file(
+    settings: Settings,
+    source: str,
+    folder: Path,
+    *,
+    server: str | None,
+    concurrency: int | None,
+    defaults: Mapping[str, object],
+) -> int:
+    """Make the lines of `source` that are not made yet. Returns the exit status: 1 if a line failed.
+
+    Raises what keeps every line from being made; what was made until then stays.
+    """
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    lines = read_prompt_file(source, defaults)
+    with Manifest(folder) as manifest:
+        left = [line for line in lines if line.body is None or not manifest.is_made(line.number, line.body)]
+        num_done, num_failed = len(lines) - len(left), 0
+        if num_done:
+            console.print(f"{num_done} of {len(lines)} lines are made already")
+        try:
+            if left:
+                pictures, workers = _open(settings, server, concurrency)
+                num_failed = asyncio.run(
+                    _make_all(left, pictures, manifest, num_done=num_done, concurrency=workers, console=console)
+                )
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on from here", style="yellow")
+            return INTERRUPTED
+        except SafelightError:
+            console.print("stopped; when this is mended, the same command goes on from here", style="yellow")
+            raise
+    return _report(num_failed, len(lines), folder, console)
+
+
+def _open(settings: Settings, server: str | None, concurrency: int | None) -> tuple[PictureSource, int]:
+    """Where the pictures come from, and how many lines it gets at once."""
+    if server is not None:
+        key = settings.read_api_key()
+        return ServerSource(server, api_key=key, timeout_s=SERVER_TIMEOUT_S), concurrency or SERVER_CONCURRENCY
+    workers = concurrency or 2 * settings.max_batch_size  # while some take steps, others are encoded and decoded
+    return _local_source(settings, workers), workers
+
+
+def _local_source(settings: Settings, concurrency: int) -> LocalSource:
+    model = find_model(settings.model)
+    folder, spec = locate(model)
+    settings = settings.model_copy(update={"max_concurrent_requests_per_instance": concurrency})
+    names = (spec.name, *([model.hub_id] if model.hub_id else []))
+    revision = folder.name if folder.parent.name == "snapshots" else None  # as the hub's cache lays it out
+    dispatcher = create_dispatcher(settings, folder, spec)
+    return LocalSource(dispatcher, names=names, revision=revision, timeout_s=LINE_TIMEOUT_S)
+
+
+def _report(num_failed: int, num_lines: int, folder: Path, console: Console) -> int:
+    if not num_failed:
+        console.print(f"[bold]{escape(str(folder))}[/]  {num_lines} lines made")
+        return 0
+    manifest = escape(str(folder / FILE_NAME))
+    console.print(f"[red]{num_failed} of {num_lines} lines failed[/]; {manifest} says why")
+    return 1
+
+
+async def _make_all(
+    lines: Sequence[PromptLine],
+    source: PictureSource,
+    manifest: Manifest,
+    *,
+    num_done: int,
+    concurrency: int,
+    console: Console,
+) -> int:
+    """Returns how many lines failed."""
+    async with source:
+        manifest.check_model(source.model)
+        columns = (
+            TextColumn("Developing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=num_done + len(lines), completed=num_done)
+            run = _Run(source, manifest, progress, task)
+            todo = iter(lines)
+            try:
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(min(concurrency, len(lines))):
+                        workers.create_task(_work(run, todo))
+            except ExceptionGroup as group:
+                raise group.exceptions[0] from None
+            return run.num_failed
+
+
+async def _work(run: _Run, todo: Iterator[PromptLine]) -> None:
+    """Take the next line until there is none; what is wrong with one does not end the others."""
+    for line in todo:
+        try:
+            made = await _make(run.source, line)
+        except _ERRORS_OF_A_LINE as error:
+            run.num_failed += 1
+            run.progress.console.print(f"[red]line {line.number}:[/] {escape(error.message)}")
+            entry, files = _failure(line, error), {}
+        else:
+            entry, files = _success(line, made, run.source)
+        await asyncio.to_thread(run.manifest.add, entry, files)
+        run.progress.advance(run.task)
+
+
+async def _make(source: PictureSource, line: PromptLine) -> Made:
+    if line.body is None:
+        assert line.error is not None, "a line without a body has an error"
+        raise line.error
+    body = line.body
+    return await retrying(lambda: source.make(body))
+
+
+def _success(line: PromptLine, made: Made, source: PictureSource) -> tuple[dict[str, Any], dict[str, bytes]]:
+    suffix = _SUFFIXES.get(made.image_format, f".{made.image_format}")
+    stems = (
+        [f"{line.number:06}"] if len(made.images) == 1 else [f"{line.number:06}-{i}" for i in range(len(made.images))]
+    )
+    files = {f"{stem}{suffix}": image.content for stem, image in zip(stems, made.images, strict=True)}
+    entry = _about(line) | {
+        "seed": made.images[0].seed,
+        "files": list(files),
+        "model": source.model,
+        "revision": source.revision,
+        "parameters": made.parameters,
+        "warnings": list(made.warnings),
+        "request": line.body,
+    }
+    return entry, files
+
+
+def _failure(line: PromptLine, error: SafelightError) -> dict[str, Any]:
+    field = error.field if isinstance(error, InvalidRequest) else None
+    return _about(line) | {"error": {"message": error.message, "field": field}}
+
+
+def _about(line: PromptLine) -> dict[str, Any]:
+    return {"line": line.number, **({"custom_id": line.custom_id} if line.custom_id else {}), "prompt": line.prompt}

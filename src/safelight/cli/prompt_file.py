@@ -1,0 +1,132 @@
+"""A file of prompts, one a line: JSON objects with parameters, lines of OpenAI's Batch API, or plain text.
+
+Every line becomes the body of an image request in OpenAI's terms (`api/openai_wire`), which a server takes as it is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.errors import InvalidRequest
+
+TEXT_SUFFIXES = (".txt", ".text")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+BATCH_URL = "/v1/images/generations"
+_ALIASES = {"steps": "num_inference_steps", "format": "output_format"}
+"""What `safelight generate` calls a field, where OpenAI's body has another name."""
+_WITHOUT_EFFECT = ("stream", "partial_images", "response_format")
+
+Body = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptLine:
+    """One line: the body that it asks for, or why it asks for nothing that can be made."""
+
+    number: int
+    """In the file, from 1."""
+    body: Body | None = None
+    custom_id: str | None = None
+    """OpenAI's name of the line."""
+    error: InvalidRequest | None = None
+
+    @property
+    def prompt(self) -> object:
+        return None if self.body is None else self.body.get("prompt")
+
+
+def read_prompt_file(source: str, defaults: Mapping[str, object]) -> list[PromptLine]:
+    """The lines of a file, or of standard input (`-`), that are not empty; `defaults` stand in for what they leave out.
+
+    Raises InvalidRequest if the file cannot be read; a line that makes no sense has its own `error`.
+    """
+    lines = _read(source).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    is_text = _is_text(source, lines)
+    return [_parse(number, line, defaults, is_text) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _read(source: str) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(source).expanduser().read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{source} cannot be read: {error.strerror}", field="from") from None
+
+
+def _is_text(source: str, lines: Sequence[bytes]) -> bool:
+    """By the file's ending; where that says nothing, JSON begins with a brace."""
+    suffix = Path(source).suffix.lower()
+    if suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES:
+        return suffix in TEXT_SUFFIXES
+    return not next((line for line in lines if line.strip()), b"{").lstrip().startswith(b"{")
+
+
+def _parse(number: int, line: bytes, defaults: Mapping[str, object], is_text: bool) -> PromptLine:
+    custom_id = None
+    try:
+        text = _decode(line).strip()
+        fields: Body = {"prompt": text} if is_text else _parse_object(text)
+        if "custom_id" in fields or "body" in fields:
+            custom_id, fields = _unpack_batch_line(fields)
+        return PromptLine(number=number, custom_id=custom_id, body=_body(fields, defaults))
+    except InvalidRequest as error:
+        return PromptLine(number=number, custom_id=custom_id, error=error)
+
+
+def _decode(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the line is not UTF-8 (byte {error.start + 1})") from None
+
+
+def _parse_object(text: str) -> Body:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"the line is not JSON: {error.msg} at character {error.colno}") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the line is JSON that nobody reads: too deep, or with too long a number") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest('the line must be a JSON object, such as {"prompt": "a red apple"}')
+    return value
+
+
+def _unpack_batch_line(fields: Body) -> tuple[str | None, Body]:
+    """custom_id and body of a line as OpenAI's Batch API has them."""
+    custom_id, method, url, body = (fields.get(name) for name in ("custom_id", "method", "url", "body"))
+    if custom_id is not None and not isinstance(custom_id, str):
+        raise InvalidRequest("custom_id must be a string", field="custom_id")
+    if method not in (None, "POST") or url not in (None, BATCH_URL):
+        raise InvalidRequest(f"only POST {BATCH_URL} is made here, not {method} {str(url)[:64]}", field="url")
+    if not isinstance(body, dict):
+        raise InvalidRequest("body must be an object with a prompt", field="body")
+    return custom_id, body
+
+
+def _body(fields: Mapping[str, object], defaults: Mapping[str, object]) -> Body:
+    renamed: Body = {}
+    for given, value in fields.items():
+        name = "output_compression" if given == "quality" and _is_integer(value) else _ALIASES.get(given, given)
+        if name in renamed:
+            raise InvalidRequest(f"{name} is given twice, also as {given}", field=given)
+        renamed[name] = value
+    for name in _WITHOUT_EFFECT:
+        if renamed.get(name) not in (None, False, 0, "b64_json"):
+            raise InvalidRequest(f"{name} has no meaning in a file of prompts; leave it out", field=name)
+        renamed.pop(name, None)
+    has_size = "size" in renamed
+    return {
+        **{name: value for name, value in defaults.items() if not (has_size and name in ("width", "height"))},
+        **renamed,
+    }
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
