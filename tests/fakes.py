@@ -26,6 +26,7 @@ import numpy as np
 from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.generation import Generation, GenerationRequest
 from safelight.model_spec import Guidance, ModelSpec
+from safelight.recipe import Backend
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import LocalReplica
 from safelight.serving.loop import Engine
@@ -88,6 +89,10 @@ class FakeEngine:
         self._counters = FakeEngineCounters()
         self._prompts: set[str] = set()
         self._held: set[Generation] = set()
+
+    @property
+    def backend(self) -> Backend:
+        return Backend(device="cpu", dtype="float32", num_threads=1, torch="none")
 
     @property
     def num_held(self) -> int:

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         None, description="how clients reach this server, such as https://images.example.org"
     )
     base_domain: str = Field("localhost", description="NAME.base_domain reaches endpoint NAME; empty turns it off")
+    private_prompts: bool = Field(False, description="leave prompts out of the recipe that a picture carries")
+    content_credentials_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain that signs pictures (C2PA)"
+    )
+    content_credentials_key: Path | None = Field(None, description="PEM file of mode 600 with that certificate's key")
     azure_status_codes: bool = Field(
         False,
         description="answer the model's own errors with 424, as Azure's gateway does, not with their honest status",
@@ -75,7 +80,14 @@ class Settings(BaseSettings):
     oidc_audience: str = Field("https://ml.azure.com", description="audience that those JWTs must name")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
-    @field_validator("data_dir", "api_key_file", "tls_certificate", "tls_private_key")
+    @field_validator(
+        "data_dir",
+        "api_key_file",
+        "tls_certificate",
+        "tls_private_key",
+        "content_credentials_certificate",
+        "content_credentials_key",
+    )
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()

@@ -26,6 +26,7 @@ from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import NonFiniteValues
 from safelight.generation import Generation, SourceImage
 from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.recipe import Backend
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
 SEED_PERIOD = 2**32
@@ -102,6 +103,15 @@ class Engine:
         )
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
+
+    @property
+    def backend(self) -> Backend:
+        return Backend(
+            device=self._components.device.type,
+            dtype=str(self._components.dtype).removeprefix("torch."),
+            num_threads=torch.get_num_threads(),
+            torch=str(torch.__version__),
+        )
 
     @torch.inference_mode()
     def start(self, generation: Generation) -> None:

@@ -11,12 +11,16 @@ from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LocalReplica
 from safelight.serving.messages import Load
 from safelight.settings import Settings, read_environment
+from safelight.signing_certificate import read_content_credentials
 
 
 def create_dispatcher(
     settings: Settings, folder: Path, spec: ModelSpec, *, command: Sequence[str] = COMMAND
 ) -> Dispatcher:
-    """The dispatcher of one model with `settings.replicas` processes on this machine; `start` it."""
+    """The dispatcher of one model with `settings.replicas` processes on this machine; `start` it.
+
+    Raises ConfigurationError if the settings name a certificate that cannot sign pictures.
+    """
     num_threads = settings.num_threads or share_of_cores(settings.replicas)
     load = Load(
         folder=str(folder),
@@ -26,6 +30,8 @@ def create_dispatcher(
         num_threads=num_threads,
         max_batch_size=settings.max_batch_size,
         prompt_cache_bytes=settings.prompt_cache_bytes,
+        private_prompts=settings.private_prompts,
+        credentials=read_content_credentials(settings),
     )
     environment = read_environment()
     gpus = visible_gpus(environment)

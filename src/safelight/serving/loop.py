@@ -20,9 +20,11 @@ from typing import Protocol
 import numpy as np
 
 from safelight import images
+from safelight.content_credentials import ContentCredentials
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.generation import GeneratedImage, Generation
 from safelight.model_spec import ModelSpec
+from safelight.recipe import Backend, Origin, recipe_of
 from safelight.serving.batcher import StepBatcher
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.in_flight import InFlight
@@ -62,6 +64,8 @@ class Engine(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
+    @property
+    def backend(self) -> Backend: ...
     def start(self, generation: Generation, /) -> None: ...
     def step(self, batch: Sequence[Generation], /) -> None: ...
     def preview(self, generation: Generation, /) -> np.ndarray: ...
@@ -94,11 +98,17 @@ class ReplicaLoop:
         send: Callable[[ReplicaMessage], None],
         *,
         max_batch_size: int,
+        origin: Origin,
+        private_prompts: bool = False,
+        credentials: ContentCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._inbox = inbox
         self._send = send
+        self._origin = origin
+        self._private_prompts = private_prompts
+        self._credentials = credentials
         self._clock = clock
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
         self._stages: deque[tuple[Stage, Generation]] = deque()
@@ -259,11 +269,13 @@ class ReplicaLoop:
         """Runs in a thread of its own, and reports through the inbox."""
         request, began_at, content = generation.request, self._clock(), b""
         with self._failures_of([generation]):
+            recipe = recipe_of(generation, self._origin)
             content = images.encode(
                 pixels,
                 image_format=request.image_format,
                 image_quality=request.image_quality,
-                text=images.provenance(request, seed=generation.seed, model=self._engine.spec.name),
+                recipe=recipe.without_prompts() if self._private_prompts else recipe,
+                credentials=self._credentials,
             )
         self._inbox.put(EncodedImage(generation=generation, content=content, seconds=self._clock() - began_at))
 

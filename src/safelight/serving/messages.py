@@ -14,12 +14,13 @@ from typing import TypeVar
 import msgspec
 
 from safelight import errors
+from safelight.content_credentials import ContentCredentials
 from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
 from safelight.generation import GenerationRequest, GenerationResult
 from safelight.model_spec import ModelSpec
 from safelight.serving.counters import Counters
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -34,6 +35,9 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     num_threads: int = 1
     max_batch_size: int = 8
     prompt_cache_bytes: int = 0
+    private_prompts: bool = False
+    credentials: ContentCredentials | None = None
+    """Who signs the pictures."""
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

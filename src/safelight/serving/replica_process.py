@@ -15,9 +15,12 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safelight.errors import ProtocolViolation, SafelightError
+from safelight.model_revision import hub_id_of, revision_of
+from safelight.recipe import Origin
 from safelight.serving.loop import Engine, Inbox, ReplicaLoop
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
@@ -71,13 +74,31 @@ def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
     if not isinstance(load, Load):
         raise ProtocolViolation(f"the gateway's first message must be Load, not {type(load).__name__}")
     try:
-        engine = engine_factory(load)
+        engine, origin = _load(load, engine_factory)
     except SafelightError as error:
         outbox.send(LoadFailed(to_wire(error)))
         outbox.close()
         return
     outbox.send(Ready())
-    ReplicaLoop(engine, inbox, outbox.send, max_batch_size=load.max_batch_size).run()
+    ReplicaLoop(
+        engine,
+        inbox,
+        outbox.send,
+        max_batch_size=load.max_batch_size,
+        origin=origin,
+        private_prompts=load.private_prompts,
+        credentials=load.credentials,
+    ).run()
+
+
+def _load(load: Load, engine_factory: EngineFactory) -> tuple[Engine, Origin]:
+    """The files are read once more for their revision, while they are loaded."""
+    folder = Path(load.folder)
+    with ThreadPoolExecutor(1, thread_name_prefix="revision") as reader:
+        revision = reader.submit(revision_of, folder)
+        engine = engine_factory(load)
+        model = hub_id_of(folder) or engine.spec.name
+        return engine, Origin(model=model, revision=revision.result(), backend=engine.backend)
 
 
 class _Outbox:

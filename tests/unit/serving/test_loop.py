@@ -25,6 +25,7 @@ from safelight.serving.messages import (
     from_wire,
 )
 from tests.fakes import DEADLINE_S, FakeEngine, fake_request
+from tests.recipes import ORIGIN
 
 
 class EndOfScript(BaseException):
@@ -66,7 +67,12 @@ class Replica:
         self.at_call: dict[int, GatewayMessage] = {}
         """Number of an engine call (from 1) -> the message that comes during it."""
         self.loop = ReplicaLoop(
-            self.engine, self.inbox, self._send, max_batch_size=max_batch_size, clock=lambda: self.now
+            self.engine,
+            self.inbox,
+            self._send,
+            max_batch_size=max_batch_size,
+            origin=ORIGIN,
+            clock=lambda: self.now,
         )
 
     def run(self, *messages: GatewayMessage) -> None:

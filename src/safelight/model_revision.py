@@ -1,0 +1,43 @@
+"""Which files a model folder holds, in one line of text: two folders with equal revisions make the same pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+_FILES = (
+    "scheduler/*",
+    "tokenizer/*",
+    "tokenizer_2/*",
+    "*/config.json",
+    "*/*.safetensors",
+    "*/*.safetensors.index.json",
+)
+"""What a picture depends on."""
+_HUB_FOLDER = "models--"
+"""How huggingface_hub's cache begins the name of a folder: models--ORG--NAME/snapshots/COMMIT."""
+
+
+def revision_of(folder: Path) -> str:
+    """The hub's commit if the folder lies in its cache, else `sha256:` and 16 digits over names and contents.
+
+    Reads every file: seconds for a large checkpoint.
+    """
+    return folder.name if hub_id_of(folder) else _digest(folder)
+
+
+def hub_id_of(folder: Path) -> str | None:
+    """`org/name`, if the folder lies in the hub's cache."""
+    cached = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not cached.startswith(_HUB_FOLDER):
+        return None
+    return cached.removeprefix(_HUB_FOLDER).replace("--", "/", 1)
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}):
+        with path.open("rb") as file:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:16]}"
