@@ -90,7 +90,10 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
 
 def main() -> None:
     settings = load_settings()
-    online = OnlineEndpoints(settings, command=fake_command(FakeEngineOptions(gate=os.environ.get("FAKE_ENGINE_GATE"))))
+    gates = FakeEngineOptions(
+        gate=os.environ.get("FAKE_ENGINE_GATE"), load_gate=os.environ.get("FAKE_ENGINE_LOAD_GATE")
+    )
+    online = OnlineEndpoints(settings, command=fake_command(gates))
     certificate, key = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     )
     max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
+    max_queue_wait_s: float | None = Field(
+        None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
+    )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     drain_timeout_s: float = Field(30.0, ge=0, description="how long SIGTERM waits for requests to finish")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a longer request body gets 413")

@@ -6,7 +6,7 @@ import base64
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -323,6 +323,71 @@ def test_a_full_endpoint_answers_429_and_a_slow_one_408(tmp_path: Path) -> None:
 
     assert sorted(response.status_code for response in responses) == [408, 408, 429, 429, 429]
     assert all("retry-after" in each.headers for each in responses if each.status_code == 429)
+
+
+def test_a_request_that_waits_longer_than_the_deployment_allows_is_429(tmp_path: Path) -> None:
+    """One request is worked on and never ends; the other one waits for its place."""
+    gate = tmp_path / "gate"
+    gate.write_text("0")
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_GATE": str(gate)}) as server,
+        OnlineClient(server) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        client.deploy(requestSettings={"requestTimeout": "PT20S", "maxQueueWait": "PT0.05S"})
+        key = client.key()
+        drawing = [pool.submit(client.draw, key, azureml_model_deployment="blue") for _ in range(2)]
+        refused = next(as_completed(drawing)).result()
+        gate.write_text("1000000000")
+        statuses = sorted(each.result().status_code for each in drawing)
+
+    assert statuses == [200, 429]
+    assert "waited 0.05 s for its place" in refused.json()["error"]["message"]
+    assert "retry-after" in refused.headers
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads what Linux shows of a process")
+def test_a_replica_sees_the_variables_that_tune_its_libraries_and_the_rest_is_reported(client: OnlineClient) -> None:
+    client.arm(
+        "PUT", "/connections/tuning", {"properties": {"credentials": {"keys": {"CHUNKS": "max_split_size_mb:64"}}}}
+    )
+    client.create_endpoint("tuned", properties={"enforce_access_to_default_secret_stores": "enabled"})
+    variables = {
+        "PYTORCH_CUDA_ALLOC_CONF": "${{azureml://connections/tuning/credentials/CHUNKS}}",
+        "OMP_WAIT_POLICY": "ACTIVE",
+        "LD_PRELOAD": "/tmp/nothing.so",
+        "MY_OWN": "value",
+    }
+    begun = client.begin_deploy(endpoint="tuned", environmentVariables=variables, instanceType="Standard_NC40ads")
+    assert client.finish(begun)["status"] == "Succeeded"
+
+    headers = {"Authorization": f"Bearer {client.key('tuned')}", "azureml-model-deployment": "blue"}
+    (replica,) = client.get("/endpoints/tuned/health/ready", headers=headers).json()["replicas"]
+    environment = Path(f"/proc/{replica['pid']}/environ").read_text().split("\0")
+    assert {"PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:64", "OMP_WAIT_POLICY=ACTIVE"} <= set(environment)
+    assert not any(each.startswith(("LD_PRELOAD=", "MY_OWN=")) for each in environment)
+
+    warnings = begun.json()["properties"]["warnings"]
+    logs = client.arm("POST", "/onlineEndpoints/tuned/deployments/blue/getLogs", {}).json()["content"]
+    assert warnings == client.arm("GET", "/onlineEndpoints/tuned/deployments/blue").json()["properties"]["warnings"]
+    assert any("LD_PRELOAD, MY_OWN" in each for each in warnings)
+    assert all(f"warning: {each}" in logs for each in warnings)
+
+
+def test_a_replica_that_readiness_gives_up_fails_its_deployment(tmp_path: Path) -> None:
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_LOAD_GATE": str(tmp_path / "never")}) as server,
+        OnlineClient(server) as client,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        probe = {"initialDelay": "PT0S", "period": "PT1S", "timeout": "PT1S", "failureThreshold": 1}
+
+        outcome = client.deploy(readinessProbe=probe)
+
+    assert "did not load the model within 1 s" in outcome["error"]["message"]
 
 
 def test_a_second_server_over_the_same_data_directory_is_refused(server: OnlineServer) -> None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from safelight.api.azure_endpoints import ENDPOINTS
+from safelight.api.azure_warnings import UNUSED_FIELDS, warnings_for
 from safelight.api.azure_wire import (
     LOCATION,
     ArmModel,
@@ -67,9 +68,17 @@ class ProbeSettings(ArmModel):
     failure_threshold: int | None = None
 
 
+class ScaleSettings(ArmModel):
+    """Only `Default`: the instance count is what was asked for."""
+
+    scale_type: str = "Default"
+
+
 class DeploymentProperties(ArmModel):
     """What a deployment is made of."""
 
+    endpoint_compute_type: str = "Managed"
+    scale_settings: ScaleSettings | None = None
     model: str | None = None
     instance_type: str | None = None
     description: str | None = None
@@ -80,6 +89,11 @@ class DeploymentProperties(ArmModel):
     readiness_probe: ProbeSettings | None = None
     app_insights_enabled: bool | None = None
     egress_public_network_access: str | None = None
+    code_configuration: object = None
+    environment_id: object = None
+    model_mount_path: object = None
+    data_collector: object = None
+    startup_probe: object = None
 
 
 class DeploymentResource(ArmModel):
@@ -170,6 +184,12 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
     properties = resource.properties
     if not properties.model:
         raise InvalidRequest("properties.model is missing; give the model's URI", field="model")
+    for field, given, only in (
+        ("endpointComputeType", properties.endpoint_compute_type, "Managed"),
+        ("scaleSettings.scaleType", (properties.scale_settings or ScaleSettings()).scale_type, "Default"),
+    ):
+        if given.lower() != only.lower():
+            raise InvalidRequest(f"{field} {given!r} is not possible here; it must be {only}", field=field)
     requests = properties.request_settings or RequestSettings()
     spec = DeploymentSpec(
         model=properties.model,
@@ -181,11 +201,14 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
         max_concurrent_requests_per_instance=_given(
             requests.max_concurrent_requests_per_instance, _DEFAULTS.max_concurrent_requests_per_instance
         ),
-        max_queue_wait_s=_seconds(requests.max_queue_wait, "maxQueueWait", _DEFAULTS.max_queue_wait_s),
-        liveness_probe=_probe(properties.liveness_probe, _DEFAULTS.liveness_probe),
-        readiness_probe=_probe(properties.readiness_probe, _DEFAULTS.readiness_probe),
+        max_queue_wait_s=(
+            None if requests.max_queue_wait is None else parse_duration(requests.max_queue_wait, "maxQueueWait")
+        ),
+        liveness_probe=_probe(properties.liveness_probe),
+        readiness_probe=_probe(properties.readiness_probe),
         app_insights_enabled=bool(properties.app_insights_enabled),
         egress_public_network_access=properties.egress_public_network_access or "Enabled",
+        unused_fields=[field for field in UNUSED_FIELDS if getattr(properties, field)],
     )
     return DeploymentBody(
         endpoint_name=endpoint,
@@ -219,9 +242,10 @@ def _seconds(text: str | None, field: str, default: float) -> float:
     return default if text is None else parse_duration(text, field)
 
 
-def _probe(probe: ProbeSettings | None, default: Probe) -> Probe:
+def _probe(probe: ProbeSettings | None) -> Probe | None:
     if probe is None:
-        return default
+        return None
+    default = Probe()
     return Probe(
         initial_delay_s=_seconds(probe.initial_delay, "initialDelay", default.initial_delay_s),
         period_s=_seconds(probe.period, "period", default.period_s),
@@ -253,7 +277,7 @@ def _render(place: Place, row: Deployment) -> JsonObject:
             "requestSettings": {
                 "maxConcurrentRequestsPerInstance": spec.max_concurrent_requests_per_instance,
                 "requestTimeout": format_duration(spec.request_timeout_s),
-                "maxQueueWait": format_duration(spec.max_queue_wait_s),
+                "maxQueueWait": None if spec.max_queue_wait_s is None else format_duration(spec.max_queue_wait_s),
             },
             "livenessProbe": _render_probe(spec.liveness_probe),
             "readinessProbe": _render_probe(spec.readiness_probe),
@@ -263,11 +287,14 @@ def _render(place: Place, row: Deployment) -> JsonObject:
             "provisioningState": row.provisioning_state.value,
             "provisioningError": error,
             "servedFrom": row.applied_folder,
+            "warnings": warnings_for(spec),
         },
     }
 
 
-def _render_probe(probe: Probe) -> JsonObject:
+def _render_probe(probe: Probe | None) -> JsonObject | None:
+    if probe is None:
+        return None
     return {
         "initialDelay": format_duration(probe.initial_delay_s),
         "period": format_duration(probe.period_s),

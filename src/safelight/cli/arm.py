@@ -72,6 +72,9 @@ class Arm:
     def put(self, path: str, body: JsonObject) -> Operation:
         return self._operation(self._send("PUT", path, body))
 
+    def patch(self, path: str, body: JsonObject) -> JsonObject:
+        return self._json(self._send("PATCH", path, body))
+
     def delete(self, path: str) -> Operation:
         """Raises ResourceNotFound if there is nothing to delete."""
         response = self._send("DELETE", path)

@@ -16,17 +16,23 @@ from safelight.cli.options import (
     OptionalFile,
     OptionalName,
     Output,
-    ResourceGroup,
     Set,
     Workspace,
     Yes,
     confirm,
+    name_of,
 )
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import CONNECTION_FIELDS, connection_body, read_resource
+from safelight.cli.resource_files import CONNECTION_FIELDS, connection_body, connection_changes, read_resource
 from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage workspace connections: named secrets.", no_args_is_help=True)
+
+Secret = Annotated[
+    list[str] | None,
+    typer.Option("--secret", help="KEY asks for the value; KEY=VALUE shows it in process listings."),
+]
+SecretFile = Annotated[list[str] | None, typer.Option("--secret-file", help="KEY=FILE; KEY=- reads standard input.")]
 
 
 @app.command("create")
@@ -35,29 +41,39 @@ def create(
     name: OptionalName = None,
     file: OptionalFile = None,
     type: Annotated[str | None, typer.Option("--type", help="Generic or custom.")] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option("--secret", help="KEY asks for the value; KEY=VALUE shows it in process listings."),
-    ] = None,
-    secret_file: Annotated[
-        list[str] | None, typer.Option("--secret-file", help="KEY=FILE; KEY=- reads standard input.")
-    ] = None,
+    secret: Secret = None,
+    secret_file: SecretFile = None,
     set: Set = None,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Create or replace a connection."""
-    del resource_group, workspace_name
     resource = read_resource(file, CONNECTION_FIELDS, set or [])
     if type is not None:
         resource["type"] = type
-    name = name or resource.get("name")
-    if not name:
-        raise InvalidRequest("give the connection a --name, or a name in its file", field="name")
+    name = name_of("connection", name, resource)
     body = connection_body(resource, _read_secrets(secret or [], secret_file or []))
     print_one(_view(Arm(data_dir).put(f"/connections/{name}", body).resource), output)
+
+
+@app.command("update")
+def update(
+    *,
+    name: OptionalName = None,
+    file: OptionalFile = None,
+    secret: Secret = None,
+    secret_file: SecretFile = None,
+    set: Set = None,
+    _workspace: Workspace = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Change a connection; secrets that are not named keep their values."""
+    resource = read_resource(file, CONNECTION_FIELDS, set or [])
+    name = name_of("connection", name, resource)
+    changes = connection_changes(resource, _read_secrets(secret or [], secret_file or []))
+    print_one(_view(Arm(data_dir).patch(f"/connections/{name}", changes)), output)
 
 
 @app.command("show")
@@ -65,13 +81,11 @@ def show(
     *,
     name: Name,
     populate_secrets: Annotated[bool, typer.Option("--populate-secrets", help="With the values; audited.")] = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show a connection, without its secrets."""
-    del resource_group, workspace_name
     arm, path = Arm(data_dir), f"/connections/{name}"
     print_one(_view(arm.post(f"{path}/listsecrets") if populate_secrets else arm.get(path)), output)
 
@@ -79,13 +93,11 @@ def show(
 @app.command("list")
 def list_(
     *,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """List the connections, without their secrets."""
-    del resource_group, workspace_name
     print_list([_view(each) for each in Arm(data_dir).list("/connections")], ("name", "type", "target"), output)
 
 
@@ -94,12 +106,10 @@ def delete(
     *,
     name: Name,
     yes: Yes = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Delete a connection; what was deployed with it keeps its values."""
-    del resource_group, workspace_name
     confirm(f"Delete connection {name}?", is_sure=yes)
     Arm(data_dir).delete(f"/connections/{name}")
 
@@ -139,7 +149,17 @@ def _ask(key: str) -> str:
             f"there is no terminal to ask for {key}; give --secret-file {key}=FILE, or {key}=- for standard input",
             field="secret",
         )
-    return getpass.getpass(f"{key}: ")
+    try:
+        value = getpass.getpass(f"{key}: ").strip()
+    except EOFError:
+        typer.echo(err=True)
+        value = ""
+    except KeyboardInterrupt:
+        typer.echo("\ncancelled; nothing was changed", err=True)
+        raise typer.Exit(130) from None
+    if not value:
+        raise InvalidRequest(f"no value was given for {key}; nothing was changed", field="secret")
+    return value
 
 
 def _read_file(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from safelight.cli.arm import Arm
-from safelight.cli.options import DataDir, OptionalFile, OptionalName, Output, ResourceGroup, Workspace
+from safelight.cli.options import DataDir, OptionalFile, OptionalName, Output, Workspace
 from safelight.cli.output import print_one
 from safelight.cli.resource_files import read_resource
 from safelight.errors import InvalidRequest
@@ -23,13 +23,11 @@ def create(
     path: Annotated[str | None, Option(help="A folder in the diffusers layout, or a hub id.")] = None,
     description: Annotated[str | None, Option(help="What it is.")] = None,
     file: OptionalFile = None,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Register a model with the running server; a version never changes."""
-    del resource_group, workspace_name
     resource = read_resource(file, MODEL_FIELDS)
     given = {"name": name, "version": version, "path": path, "description": description}
     resource |= {field: value for field, value in given.items() if value is not None}

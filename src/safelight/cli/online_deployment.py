@@ -16,14 +16,13 @@ from safelight.cli.options import (
     OptionalFile,
     OptionalName,
     Output,
-    ResourceGroup,
     Set,
     Workspace,
     Yes,
     confirm,
 )
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, read_resource
+from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
 from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage online deployments.", no_args_is_help=True)
@@ -43,13 +42,11 @@ def create(
     all_traffic: Annotated[bool, typer.Option("--all-traffic", help="Then send all traffic to it.")] = False,
     set: Set = None,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Create a deployment, or replace it; what serves goes on until the new replicas are ready."""
-    del resource_group, workspace_name
     resource = read_resource(file, DEPLOYMENT_FIELDS, set or [])
     given = {"name": name, "endpoint_name": endpoint_name, "model": model, "instance_count": instance_count}
     resource |= {field: value for field, value in given.items() if value is not None}
@@ -68,13 +65,11 @@ def update(
     instance_count: InstanceCount = None,
     set: Set = None,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Change a deployment; what serves goes on until the new replicas are ready."""
-    del resource_group, workspace_name
     changed = read_resource(file, DEPLOYMENT_FIELDS)
     name, endpoint_name = name or changed.get("name"), endpoint_name or changed.get("endpoint_name")
     arm = Arm(data_dir)
@@ -90,13 +85,11 @@ def show(
     *,
     name: Name,
     endpoint_name: Endpoint,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show a deployment, and why it failed if it did."""
-    del resource_group, workspace_name
     print_one(_view(Arm(data_dir).get(_path(endpoint_name, name))), output)
 
 
@@ -104,13 +97,11 @@ def show(
 def list_(
     *,
     endpoint_name: Endpoint,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """List the deployments of an endpoint."""
-    del resource_group, workspace_name
     rows = Arm(data_dir).list(f"/onlineEndpoints/{endpoint_name}/deployments")
     print_list([_view(each) for each in rows], ("name", "provisioning_state", "instance_count", "model"), output)
 
@@ -122,12 +113,10 @@ def delete(
     endpoint_name: Endpoint,
     yes: Yes = False,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Delete a deployment that takes no traffic."""
-    del resource_group, workspace_name
     confirm(f"Delete deployment {name} of endpoint {endpoint_name}?", is_sure=yes)
     arm = Arm(data_dir)
     operation = arm.delete(_path(endpoint_name, name))
@@ -144,12 +133,10 @@ def get_logs(
     container: Annotated[
         str | None, typer.Option("--container", "-c", help="storage-initializer or inference-server.")
     ] = None,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show the last lines of a deployment's logs."""
-    del resource_group, workspace_name
     body: dict[str, Any] = {"tail": lines}
     if container is not None:
         body["containerType"] = "".join(map(str.capitalize, container.split("-")))
@@ -159,6 +146,8 @@ def get_logs(
 def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -> None:
     path = _path(resource.get("endpoint_name"), resource.get("name"))
     operation = arm.put(path, deployment_body(resource))
+    for warning in operation.resource["properties"]["warnings"]:
+        note(warning)
     if no_wait:
         print_one(_view(operation.resource), output)
         return
@@ -194,9 +183,22 @@ def _settable(resource: dict[str, Any]) -> dict[str, Any]:
         "request_settings": {
             "request_timeout_ms": round(_seconds(requests["requestTimeout"]) * 1000),
             "max_concurrent_requests_per_instance": requests["maxConcurrentRequestsPerInstance"],
-            "max_queue_wait_ms": round(_seconds(requests["maxQueueWait"]) * 1000),
+            "max_queue_wait_ms": round(_seconds(requests["maxQueueWait"]) * 1000) if requests["maxQueueWait"] else None,
         },
+        "liveness_probe": _probe(properties["livenessProbe"]),
+        "readiness_probe": _probe(properties["readinessProbe"]),
+        "app_insights_enabled": properties["appInsightsEnabled"],
+        "egress_public_network_access": properties["egressPublicNetworkAccess"],
     }
+
+
+def _probe(probe: dict[str, Any] | None) -> dict[str, float] | None:
+    if probe is None:
+        return None
+    durations = {"initial_delay": "initialDelay", "period": "period", "timeout": "timeout"}
+    thresholds = {"success_threshold": "successThreshold", "failure_threshold": "failureThreshold"}
+    seconds = {name: _seconds(probe[wire]) for name, wire in durations.items()}
+    return seconds | {name: probe[wire] for name, wire in thresholds.items()}
 
 
 def _seconds(duration: str) -> float:
@@ -214,5 +216,6 @@ def _view(resource: dict[str, Any]) -> dict[str, Any]:
         "error": None if error is None else f"({error['code']}) {error['message']}",
         **_settable(resource),
         "served_from": properties["servedFrom"],
+        "warnings": properties["warnings"],
         "created_at": resource["systemData"]["createdAt"],
     }

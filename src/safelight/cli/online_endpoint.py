@@ -17,11 +17,11 @@ from safelight.cli.options import (
     OptionalFile,
     OptionalName,
     Output,
-    ResourceGroup,
     Set,
     Workspace,
     Yes,
     confirm,
+    name_of,
 )
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, parse_shares, read_resource
@@ -41,20 +41,16 @@ def create(
     auth_mode: AuthMode = None,
     set: Set = None,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Create an endpoint, or replace it."""
-    del resource_group, workspace_name
     resource = read_resource(file, ENDPOINT_FIELDS, set or [])
     if auth_mode is not None:
         resource["auth_mode"] = auth_mode
-    name = name or resource.get("name")
-    if not name:
-        raise InvalidRequest("give the endpoint a --name, or a name in its file", field="name")
-    _put(Arm(data_dir), str(name), endpoint_body(resource), no_wait=no_wait, output=output)
+    name = name_of("endpoint", name, resource)
+    _put(Arm(data_dir), name, endpoint_body(resource), no_wait=no_wait, output=output)
 
 
 @app.command("update")
@@ -66,17 +62,13 @@ def update(
     mirror_traffic: Annotated[str | None, typer.Option(help="Such as 'green=10'; 50 at most.")] = None,
     set: Set = None,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Change an endpoint: its traffic, tags, or added properties."""
-    del resource_group, workspace_name
     changed = read_resource(file, ENDPOINT_FIELDS)
-    name = name or changed.get("name")
-    if not name:
-        raise InvalidRequest("give the endpoint's --name, or a name in its file", field="name")
+    name = name_of("endpoint", name, changed)
     arm = Arm(data_dir)
     resource = _settable(arm.get(f"/onlineEndpoints/{name}")) | changed
     resource = read_resource(None, ENDPOINT_FIELDS, set or [], start=resource)
@@ -84,33 +76,29 @@ def update(
         resource["traffic"] = _merged(resource["traffic"], parse_shares(traffic))
     if mirror_traffic is not None:
         resource["mirror_traffic"] = parse_shares(mirror_traffic)
-    _put(arm, str(name), endpoint_body(resource), no_wait=no_wait, output=output)
+    _put(arm, name, endpoint_body(resource), no_wait=no_wait, output=output)
 
 
 @app.command("show")
 def show(
     *,
     name: Name,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show an endpoint."""
-    del resource_group, workspace_name
     print_one(_view(Arm(data_dir).get(f"/onlineEndpoints/{name}")), output)
 
 
 @app.command("list")
 def list_(
     *,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """List the endpoints."""
-    del resource_group, workspace_name
     columns = ("name", "provisioning_state", "auth_mode", "traffic", "scoring_uri")
     print_list([_view(each) for each in Arm(data_dir).list("/onlineEndpoints")], columns, output)
 
@@ -121,12 +109,10 @@ def delete(
     name: Name,
     yes: Yes = False,
     no_wait: NoWait = False,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Delete an endpoint with its deployments."""
-    del resource_group, workspace_name
     confirm(f"Delete endpoint {name} with its deployments?", is_sure=yes)
     arm = Arm(data_dir)
     operation = arm.delete(f"/onlineEndpoints/{name}")
@@ -138,13 +124,11 @@ def delete(
 def get_credentials(
     *,
     name: Name,
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show an endpoint's keys, or a fresh token."""
-    del resource_group, workspace_name
     arm = Arm(data_dir)
     print_one(_credentials(arm, arm.get(f"/onlineEndpoints/{name}")), output)
 
@@ -154,13 +138,11 @@ def regenerate_keys(
     *,
     name: Name,
     key_type: Annotated[Literal["primary", "secondary"], typer.Option(help="Which key to replace.")] = "primary",
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Replace one key; the other stays valid."""
-    del resource_group, workspace_name
     path = f"/onlineEndpoints/{name}/regenerateKeys"
     print_one(Arm(data_dir).post(path, {"keyType": key_type.capitalize()}), output)
 
@@ -174,12 +156,10 @@ def invoke(
         str | None, typer.Option("--deployment-name", "--deployment", "-d", help="Deployment, whatever the traffic.")
     ] = None,
     output_file: Annotated[Path, typer.Option("--output-file", help="Where the picture goes.")] = Path("out.png"),
-    resource_group: ResourceGroup = None,
-    workspace_name: Workspace = None,
+    _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Send a request to an endpoint and save the picture."""
-    del resource_group, workspace_name
     arm = Arm(data_dir)
     endpoint = arm.get(f"/onlineEndpoints/{name}")
     credentials = _credentials(arm, endpoint)

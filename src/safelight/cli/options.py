@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safelight.cli.output import OutputFormat
+from safelight.errors import InvalidRequest
 
 Name = Annotated[str, typer.Option("--name", "-n", help="Name of the resource.")]
 OptionalName = Annotated[str | None, typer.Option("--name", "-n", help="Name, instead of the file's.")]
-File = Annotated[Path, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
 OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
 Endpoint = Annotated[str, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint.")]
 OptionalEndpoint = Annotated[
@@ -24,13 +25,23 @@ DataDir = Annotated[Path | None, typer.Option(help="The server's data directory 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return while the server is still at work.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field of the file: PATH=VALUE.")]
-ResourceGroup = Annotated[
-    str | None, typer.Option("--resource-group", "-g", help="Accepted as `az` has it; there is one.")
+Workspace = Annotated[
+    str | None,
+    typer.Option(
+        *("--resource-group", "-g", "--workspace-name", "-w"), help="Both accepted as `az` has them; there is one."
+    ),
 ]
-Workspace = Annotated[str | None, typer.Option("--workspace-name", "-w", help="Accepted as `az` has it; there is one.")]
 
 
 def confirm(question: str, *, is_sure: bool) -> None:
     """Ask before something is lost. Ends the command unless the answer is yes."""
     if not is_sure:
         typer.confirm(question, abort=True, err=True)
+
+
+def name_of(kind: str, name: str | None, resource: Mapping[str, object]) -> str:
+    """The name that was given, or the file's. Raises InvalidRequest if there is neither."""
+    found = name or resource.get("name")
+    if not found:
+        raise InvalidRequest(f"give the {kind} a --name, or a name in its file", field="name")
+    return str(found)

@@ -21,27 +21,16 @@ ENDPOINT_FIELDS = {
 DEPLOYMENT_FIELDS = {
     "name", "endpoint_name", "model", "description", "tags", "properties", "environment_variables", "instance_type",
     "instance_count", "request_settings", "liveness_probe", "readiness_probe", "app_insights_enabled", "scale_settings",
-    "egress_public_network_access", "type",
+    "egress_public_network_access", "type", "code_configuration", "environment", "model_mount_path", "data_collector",
+    "startup_probe",
 }  # fmt: skip
 CONNECTION_FIELDS = {"name", "type", "target", "credentials", "secrets", "configs", "metadata", "is_shared", "tags"}
 WITHOUT_EFFECT = {
     "compute": "models run on this machine",
     "identity": "every endpoint acts in its own name",
-    "instance_type": "replicas run on this machine's devices",
-    "app_insights_enabled": "/metrics has the figures",
-    "code_configuration": "the model's own code serves it",
-    "environment": "there is no container",
-    "environment_id": "there is no container",
-    "model_mount_path": "there is no container",
-    "data_collector": "nothing is collected",
-    "startup_probe": "replicas are supervised by their process",
-    "liveness_probe": "replicas are supervised by their process",
-    "readiness_probe": "replicas are supervised by their process",
-    "egress_public_network_access": "this machine's network holds",
     "public_network_access": "the address that the server listens on holds",
 }
-_QUIET = frozenset({"instance_type", "liveness_probe", "readiness_probe", "identity", "public_network_access"})
-"""Kept and shown, so not worth a line each time."""
+"""Of an endpoint; what a deployment gets without effect, the server says."""
 
 
 def read_resource(
@@ -56,13 +45,10 @@ def read_resource(
     for change in changes:
         _set(resource, change)
     for field in list(resource):
-        if field in WITHOUT_EFFECT:
-            if field not in _QUIET:
-                _note(f"{field} has no effect: {WITHOUT_EFFECT[field]}")
-            if field not in known:
-                del resource[field]
-        elif field not in known:
+        if field not in known:
             raise InvalidRequest(_unknown(field, known, path), field=field)
+        if field in WITHOUT_EFFECT:
+            note(f"{field} has no effect: {WITHOUT_EFFECT[field]}")
     return resource
 
 
@@ -86,7 +72,7 @@ def endpoint_body(resource: Mapping[str, Any]) -> JsonObject:
 def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
     """The ARM body of a deployment."""
     properties: JsonObject = {
-        "endpointComputeType": "Managed",
+        "endpointComputeType": str(resource.get("type") or "managed").capitalize(),
         "model": resource.get("model"),
         "instanceType": resource.get("instance_type"),
         "description": resource.get("description"),
@@ -98,15 +84,26 @@ def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
         ("request_settings", _request_settings),
         ("liveness_probe", _probe),
         ("readiness_probe", _probe),
+        ("scale_settings", _scale_settings),
     ):
         if resource.get(field):
             properties[_camel(field)] = read(field, resource[field])
+    for field in ("code_configuration", "model_mount_path", "data_collector", "startup_probe"):
+        properties[_camel(field)] = resource.get(field)
+    properties["environmentId"] = resource.get("environment")
+    properties["egressPublicNetworkAccess"] = resource.get("egress_public_network_access")
     sku = {"name": "Default", "capacity": int(resource.get("instance_count", 1))}
     return {"location": "local", "tags": _strings(resource.get("tags")), "sku": sku, "properties": properties}
 
 
 def connection_body(resource: Mapping[str, Any], secrets: Mapping[str, str]) -> JsonObject:
-    """The ARM body of a connection, in whichever of its forms the file is written."""
+    """The ARM body that creates a connection, in whichever of its forms the file is written."""
+    defaults = {"category": "CustomKeys", "authType": "CustomKeys", "target": "_", "credentials": {"keys": {}}}
+    return {"properties": defaults | connection_changes(resource, secrets)["properties"]}
+
+
+def connection_changes(resource: Mapping[str, Any], secrets: Mapping[str, str]) -> JsonObject:
+    """The ARM body that changes what is named of a connection."""
     kind = str(resource.get("type", "custom")).lower().replace("_", "")
     if kind not in ("custom", "generic", "customkeys"):
         raise InvalidRequest(f"connection type {resource['type']!r} is not supported; use custom", field="type")
@@ -114,16 +111,14 @@ def connection_body(resource: Mapping[str, Any], secrets: Mapping[str, str]) -> 
     keys = _strings(resource.get("secrets")) | _strings(credentials.get("keys")) | dict(secrets)
     if "key" in credentials:
         keys["key"] = str(credentials["key"])
-    return {
-        "properties": {
-            "category": "CustomKeys",
-            "authType": "CustomKeys",
-            "target": resource.get("target") or "_",
-            "metadata": _strings(resource.get("configs")) | _strings(resource.get("metadata")),
-            "isSharedToAll": bool(resource.get("is_shared", True)),
-            "credentials": {"keys": keys},
-        }
+    labels = _strings(resource.get("configs")) | _strings(resource.get("metadata"))
+    changes = {
+        "target": resource.get("target"),
+        "metadata": labels or None,
+        "isSharedToAll": resource.get("is_shared"),
+        "credentials": {"keys": keys} if keys else None,
     }
+    return {"properties": {field: value for field, value in changes.items() if value is not None}}
 
 
 def parse_shares(text: str) -> dict[str, int]:
@@ -164,7 +159,7 @@ def _request_settings(field: str, settings: Mapping[str, Any]) -> JsonObject:
     _check(field, settings, ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms"))
     body: JsonObject = {}
     for name, wire in (("request_timeout_ms", "requestTimeout"), ("max_queue_wait_ms", "maxQueueWait")):
-        if name in settings:
+        if settings.get(name) is not None:
             body[wire] = f"PT{float(settings[name]) / 1000:g}S"
     if "max_concurrent_requests_per_instance" in settings:
         body["maxConcurrentRequestsPerInstance"] = int(settings["max_concurrent_requests_per_instance"])
@@ -176,6 +171,11 @@ def _probe(field: str, probe: Mapping[str, Any]) -> JsonObject:
     _check(field, probe, (*durations, *counts))
     body: JsonObject = {_camel(name): f"PT{float(probe[name]):g}S" for name in durations if name in probe}
     return body | {_camel(name): int(probe[name]) for name in counts if name in probe}
+
+
+def _scale_settings(field: str, settings: Mapping[str, Any]) -> JsonObject:
+    _check(field, settings, ("type",))
+    return {"scaleType": str(settings.get("type", "default")).capitalize()}
 
 
 def _check(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
@@ -200,5 +200,6 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Say something beside the output."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"note: {text}", style="yellow", markup=False)

@@ -24,7 +24,7 @@ MAX_REQUEST_TIMEOUT_S = 180.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """How Azure would ask whether an instance lives. Kept and shown; replicas are supervised by their process."""
+    """How long an instance may fail to answer. Nobody asks it: its silence is measured."""
 
     initial_delay_s: float = 10.0
     period_s: float = 10.0
@@ -32,13 +32,24 @@ class Probe:
     success_threshold: int = 1
     failure_threshold: int = 30
 
+    def __post_init__(self) -> None:
+        if self.initial_delay_s < 0 or min(self.period_s, self.timeout_s) < 1:
+            raise InvalidRequest("a probe's period and timeout must be at least 1 s, its delay 0 s", field="probe")
+        if min(self.success_threshold, self.failure_threshold) < 1:
+            raise InvalidRequest("a probe's thresholds must be at least 1", field="probe")
+
+    @property
+    def patience_s(self) -> float:
+        """From the first question without an answer to the timeout of the last one."""
+        return (self.failure_threshold - 1) * self.period_s + self.timeout_s
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSpec:
     """A deployment as it was asked for; valid once built. Stored as JSON."""
 
     model: str
-    """The reference as it was written; `catalog.resolve_model` reads it."""
+    """The reference as it was written; `catalog.find_model` reads it."""
     instance_count: int = 1
     instance_type: str = ""
     description: str = ""
@@ -46,11 +57,14 @@ class DeploymentSpec:
     """With secret references, never with what they stand for."""
     request_timeout_s: float = MAX_REQUEST_TIMEOUT_S
     max_concurrent_requests_per_instance: int = 1
-    max_queue_wait_s: float = 0.5
-    liveness_probe: Probe = Probe()
-    readiness_probe: Probe = Probe()
+    max_queue_wait_s: float | None = None
+    """None: only the request's timeout bounds how long it waits, as on Azure, which does not use this any more."""
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
     app_insights_enabled: bool = False
     egress_public_network_access: str = "Enabled"
+    unused_fields: list[str] = field(default_factory=list)
+    """Asked for, and without a meaning here: not kept, but told."""
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -65,10 +79,27 @@ class DeploymentSpec:
                 f"{self.request_timeout_s:g}",
                 field="request_timeout_ms",
             )
+        if self.max_queue_wait_s is not None and self.max_queue_wait_s <= 0:
+            raise InvalidRequest("max_queue_wait must be above 0", field="max_queue_wait_ms")
         if self.max_concurrent_requests_per_instance < 1:
             raise InvalidRequest(
                 "max_concurrent_requests_per_instance must be at least 1", field="max_concurrent_requests_per_instance"
             )
+
+    @property
+    def load_timeout_s(self) -> float | None:
+        """How long a replica may take to load its model, if `readiness_probe` says so."""
+        probe = self.readiness_probe
+        return None if probe is None else probe.initial_delay_s + probe.patience_s
+
+    @property
+    def max_silence_s(self) -> float | None:
+        """How long a replica may owe an answer, if `liveness_probe` says so.
+
+        One that computes is silent between steps, so it is never replaced before twice the request timeout.
+        """
+        probe = self.liveness_probe
+        return None if probe is None else max(probe.patience_s, 2 * self.request_timeout_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,17 @@ _SMOOTHING = 0.2
 class Admission:
     """Counts places in replicas, and keeps the queue. All of it runs in the event loop's thread."""
 
-    def __init__(self, replicas: Sequence[Replica], *, max_concurrent_requests: int, max_queued_requests: int) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        *,
+        max_concurrent_requests: int,
+        max_queued_requests: int,
+        max_queue_wait_s: float | None = None,
+    ) -> None:
         self._max_concurrent_requests = max_concurrent_requests
         self._max_queued_requests = max_queued_requests
+        self._max_queue_wait_s = max_queue_wait_s
         self._running: dict[Replica, int] = dict.fromkeys(replicas, 0)
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._service_s: float | None = None
@@ -55,7 +63,8 @@ class Admission:
     async def acquire(self, *, is_rerun: bool = False) -> Replica:
         """A place in a replica, waiting in line if there is none; `release` gives it back.
 
-        A rerun was admitted before: it is not refused, and goes to the head of the line.
+        A rerun was admitted before: it is not refused, and goes to the head of the line. Raises Overloaded if the
+        line is full, or if the turn does not come within `max_queue_wait_s`.
         """
         if not is_rerun:
             self.check()
@@ -66,10 +75,18 @@ class Admission:
             self._waiting.append(waiter)
         self.wake()
         try:
-            return await waiter
+            async with asyncio.timeout(None if is_rerun else self._max_queue_wait_s):
+                return await waiter
         except asyncio.CancelledError:
             self._give_up(waiter)
             raise
+        except TimeoutError:
+            self._give_up(waiter)
+            raise Overloaded(
+                f"the request waited {self._max_queue_wait_s:g} s for its place, as long as max_queue_wait allows; "
+                "send it again later",
+                retry_after_s=self._retry_after_s(),
+            ) from None
 
     def release(self, replica: Replica) -> None:
         self._running[replica] -= 1
@@ -120,7 +137,7 @@ class Admission:
     def _retry_after_s(self) -> int:
         """When what waits now will have been served, at the pace of the last requests."""
         num_ready = sum(replica.state is ReplicaState.READY for replica in self._running)
-        num_places = num_ready * self._max_concurrent_requests
+        num_places = max(1, num_ready * self._max_concurrent_requests)
         seconds = (self._service_s or 1.0) * (self.num_queued + 1) / num_places
         return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER_S)
 

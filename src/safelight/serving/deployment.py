@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safelight.model_spec import ModelSpec
-from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
+from safelight.serving.child_environment import child_environment, for_libraries, share_of_cores, visible_gpus
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import COMMAND, LocalReplica
+from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.messages import Load
 from safelight.settings import Settings, read_environment
 from safelight.signing_certificate import read_content_credentials
 
 
 def create_dispatcher(
-    settings: Settings, folder: Path, spec: ModelSpec, *, command: Sequence[str] = COMMAND
+    settings: Settings,
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    command: Sequence[str] = COMMAND,
+    variables: Mapping[str, str] | None = None,
+    load_timeout_s: float = LOAD_TIMEOUT_S,
+    min_patience_s: float = MIN_PATIENCE_S,
 ) -> Dispatcher:
     """The dispatcher of one model with `settings.replicas` processes on this machine; `start` it.
 
+    Of a deployment's environment `variables` the replicas see those that libraries read.
     Raises ConfigurationError if the settings name a certificate that cannot sign pictures.
     """
     num_threads = settings.num_threads or share_of_cores(settings.replicas)
@@ -33,7 +41,7 @@ def create_dispatcher(
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
     )
-    environment = read_environment()
+    environment = read_environment() | for_libraries(variables or {})
     gpus = visible_gpus(environment)
     replicas = [
         LocalReplica(
@@ -41,6 +49,8 @@ def create_dispatcher(
             load,
             environment=child_environment(environment, num_threads=num_threads, replica_index=index, gpus=gpus),
             command=command,
+            load_timeout_s=load_timeout_s,
+            min_patience_s=min_patience_s,
         )
         for index in range(settings.replicas)
     ]
@@ -49,4 +59,5 @@ def create_dispatcher(
         replicas,
         max_concurrent_requests_per_instance=settings.max_concurrent_requests_per_instance,
         max_queued_requests=settings.max_queued_requests,
+        max_queue_wait_s=settings.max_queue_wait_s,
     )

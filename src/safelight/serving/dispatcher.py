@@ -53,6 +53,7 @@ class Dispatcher:
         *,
         max_concurrent_requests_per_instance: int,
         max_queued_requests: int,
+        max_queue_wait_s: float | None = None,
     ) -> None:
         self.spec = spec
         self._replicas = tuple(replicas)
@@ -60,6 +61,7 @@ class Dispatcher:
             replicas,
             max_concurrent_requests=max_concurrent_requests_per_instance,
             max_queued_requests=max_queued_requests,
+            max_queue_wait_s=max_queue_wait_s,
         )
         self._changed = asyncio.Event()
         self._num_in_flight = 0

@@ -81,6 +81,7 @@ class LocalReplica:
         environment: Mapping[str, str],
         command: Sequence[str] = COMMAND,
         first_backoff_s: float = 0.5,
+        load_timeout_s: float = LOAD_TIMEOUT_S,
         min_patience_s: float = MIN_PATIENCE_S,
     ) -> None:
         self.name = name
@@ -93,6 +94,7 @@ class LocalReplica:
         self._environment = environment
         self._command = command
         self._first_backoff_s = first_backoff_s
+        self._load_timeout_s = load_timeout_s
         self._patience_s = min_patience_s
         self._unanswered_since: float | None = None
         self._past_lives = Counters()
@@ -233,7 +235,8 @@ class LocalReplica:
         )
 
     async def _load_model(self, reader: asyncio.StreamReader) -> None:
-        hello = await _expect(reader, Hello, timeout_s=HELLO_TIMEOUT_S)
+        silent = ReplicaLost(f"{self.name} said nothing within {HELLO_TIMEOUT_S:g} s")
+        hello = await _expect(reader, Hello, timeout_s=HELLO_TIMEOUT_S, late=silent)
         if hello.version != PROTOCOL_VERSION:
             raise ProtocolViolation(
                 f"{self.name} speaks version {hello.version} of the protocol, this server {PROTOCOL_VERSION}; "
@@ -241,7 +244,11 @@ class LocalReplica:
             )
         self._change(ReplicaState.LOADING)
         self._send(self._load)
-        await _expect(reader, Ready, timeout_s=LOAD_TIMEOUT_S)
+        slow = ModelLoadError(
+            f"{self.name} did not load the model within {self._load_timeout_s:g} s; a deployment's readiness_probe may "
+            "give it longer"
+        )
+        await _expect(reader, Ready, timeout_s=self._load_timeout_s, late=slow)
         self._was_ready, self._unanswered_since = True, None
         self._ready_at = asyncio.get_running_loop().time()
         self._change(ReplicaState.READY)
@@ -303,13 +310,13 @@ class _Connection:
     reader: asyncio.StreamReader
 
 
-async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: float) -> M:
+async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: float, late: SafelightError) -> M:
     """The next message, which must be of one kind. LoadFailed is raised as the error that it carries."""
     try:
         async with asyncio.timeout(timeout_s):
             message: ReplicaMessage = await read_message(reader, replica_messages)
     except TimeoutError:
-        raise ReplicaLost(f"a replica did not say {kind.__name__} within {timeout_s:g} s") from None
+        raise late from None
     if isinstance(message, LoadFailed):
         raise from_wire(message.error)
     if not isinstance(message, kind):

@@ -60,13 +60,23 @@ def test_a_deployment_files_milliseconds_and_seconds_become_durations(tmp_path: 
     assert body["properties"]["livenessProbe"] == {"initialDelay": "PT600S", "failureThreshold": 30}
 
 
-def test_what_has_no_effect_is_reported_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "{name: blue, endpoint_name: flux, model: m, environment: azureml:env:1, code_configuration: {code: src}}"
+def test_what_has_no_effect_on_an_endpoint_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "{name: flux, compute: azureml:cluster, public_network_access: disabled}"
 
-    resource = read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS)
+    read_resource(_file(tmp_path, text), ENDPOINT_FIELDS)
 
-    assert resource.keys() == {"name", "endpoint_name", "model"}
-    assert "environment has no effect: there is no container" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "compute has no effect: models run on this machine" in said
+    assert "public_network_access has no effect: the address that the server listens on holds" in said
+
+
+def test_the_server_is_told_what_it_cannot_do_for_a_deployment(tmp_path: Path) -> None:
+    text = "{name: blue, endpoint_name: flux, model: m, environment: azureml:env:1, scale_settings: {type: default}}"
+
+    body = deployment_body(read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS))
+
+    assert body["properties"]["environmentId"] == "azureml:env:1"
+    assert body["properties"]["scaleSettings"] == {"scaleType": "Default"}
 
 
 def test_set_changes_fields_as_az_does(tmp_path: Path) -> None:

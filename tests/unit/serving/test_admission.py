@@ -22,8 +22,13 @@ class StillReplica:
     error: SafelightError | None = None
 
 
-def admission(*replicas: StillReplica, places: int = 1, queue: int = 10) -> Admission:
-    return Admission(cast("list[Replica]", list(replicas)), max_concurrent_requests=places, max_queued_requests=queue)
+def admission(*replicas: StillReplica, places: int = 1, queue: int = 10, wait_s: float | None = None) -> Admission:
+    return Admission(
+        cast("list[Replica]", list(replicas)),
+        max_concurrent_requests=places,
+        max_queued_requests=queue,
+        max_queue_wait_s=wait_s,
+    )
 
 
 async def settle(door: Admission, *, queued: int) -> None:
@@ -54,6 +59,32 @@ async def test_retry_after_is_the_time_that_the_queue_takes_at_the_measured_pace
     assert refusal.value.retry_after_s == 12  # 8 turns of 6 s in 4 places
     for each in waiting:
         each.cancel()
+
+
+async def test_a_request_whose_turn_does_not_come_in_time_is_refused_and_leaves_the_line() -> None:
+    replica = StillReplica()
+    door = admission(replica, wait_s=0.01)
+    await door.acquire()
+
+    with pytest.raises(Overloaded, match=r"0\.01 s for its place"):
+        await door.acquire()
+
+    assert door.num_queued == 0
+    door.release(replica)
+    assert await door.acquire() is replica
+
+
+async def test_a_rerun_waits_for_its_turn_however_long_it_takes() -> None:
+    replica = StillReplica()
+    door = admission(replica, wait_s=0.01)
+    await door.acquire()
+    rerun = asyncio.create_task(door.acquire(is_rerun=True))
+
+    with pytest.raises(Overloaded):
+        await door.acquire()
+    door.release(replica)
+
+    assert await rerun is replica
 
 
 async def test_without_a_queue_a_request_that_finds_no_place_is_refused() -> None:

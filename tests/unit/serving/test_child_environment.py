@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
+import pytest
+
+from safelight.serving.child_environment import child_environment, for_libraries, share_of_cores, visible_gpus
 
 
 def test_waiting_threads_sleep_and_the_thread_count_is_set() -> None:
@@ -22,6 +24,15 @@ def test_keys_and_tokens_stay_in_the_gateway() -> None:
     environment = child_environment(secrets, num_threads=1)
 
     assert not secrets.keys() & environment.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "PYTHONPATH", "PATH", "OMP_TOOL_LIBRARIES", "SAFELIGHT_API_KEY", "HF_TOKEN", "MY_OWN"]
+)
+def test_a_deployment_tunes_libraries_and_sets_nothing_else(name: str) -> None:
+    assert for_libraries({name: "x", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}) == {
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"
+    }
 
 
 def test_each_replica_sees_one_of_several_gpus() -> None:

@@ -201,6 +201,21 @@ async def test_a_command_that_does_not_exist_is_a_failure_that_names_it() -> Non
 
 
 @pytest.mark.anyio
+async def test_a_replica_that_does_not_load_in_time_is_given_up_at_once(tmp_path: Path) -> None:
+    command = fake_command(FakeEngineOptions(load_gate=str(tmp_path / "never")))
+    replica = LocalReplica("replica 0", LOAD, environment=dict(os.environ), command=command, load_timeout_s=0.1)
+    await replica.start()
+    try:
+        await until(lambda: replica.state == "failed")
+    finally:
+        await replica.stop()
+
+    assert isinstance(replica.error, ModelLoadError)
+    assert "did not load the model within 0.1 s" in replica.error.message
+    assert replica.restarts == 0
+
+
+@pytest.mark.anyio
 async def test_a_request_to_a_replica_that_is_not_ready_fails_at_once() -> None:
     with _replica(fake_command()) as replica:
         async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
