@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+from httpx import Response
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -9,8 +12,75 @@ from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import fake_command
 
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+
+
+@pytest.fixture
+def arm(tmp_path: Path) -> Iterator[Callable[..., Response]]:
+    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer."""
+    settings = Settings(data_dir=tmp_path)
+    online = OnlineEndpoints(settings, command=fake_command())
+    with TestClient(create_app(settings, FakeDispatcher(), online)) as client:  # type: ignore[arg-type]
+        client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
+
+        def arm(method: str, path: str, body: object = None) -> Response:
+            return client.request(method, f"{WORKSPACE}{path}", json=body)
+
+        yield arm
+
+
+def test_a_patch_of_a_connection_keeps_what_it_does_not_name(arm: Callable[..., Response]) -> None:
+    keys = {"HF_TOKEN": "hf_old", "OTHER": "kept"}
+    arm("PUT", "/connections/hub", {"properties": {"metadata": {"team": "art"}, "credentials": {"keys": keys}}})
+
+    body = {"properties": {"authType": "CustomKeys", "target": "t", "credentials": {"keys": {"HF_TOKEN": "hf_new"}}}}
+    answer = arm("PATCH", "/connections/hub", body)
+
+    assert answer.status_code == 200
+    assert "hf_new" not in answer.text
+    assert answer.json()["properties"]["metadata"] == {"team": "art"}
+    assert answer.json()["properties"]["target"] == "t"
+    newest, *_ = arm("GET", "/secretReads").json()["value"]
+    assert (newest["reader"], newest["connection"]) == ("administrator, to change it", "hub")
+    secrets = arm("POST", "/connections/hub/listsecrets").json()["properties"]["credentials"]["keys"]
+    assert secrets == {"HF_TOKEN": "hf_new", "OTHER": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("name", "properties", "status", "message"),
+    [
+        ("nothing", {}, 404, "no connection 'nothing'"),
+        ("hub", {"category": "Git"}, 400, "category of connection 'hub' is CustomKeys and cannot be changed"),
+        ("hub", {"credentials": {"keys": {"HF_TOKEN": " "}}}, 400, "secret 'HF_TOKEN' of connection 'hub' is empty"),
+    ],
+)
+def test_a_patch_of_a_connection_that_cannot_be_says_why(
+    arm: Callable[..., Response], name: str, properties: dict[str, object], status: int, message: str
+) -> None:
+    arm("PUT", "/connections/hub", {"properties": {"credentials": {"keys": {"HF_TOKEN": "hf_old"}}}})
+
+    answer = arm("PATCH", f"/connections/{name}", {"properties": properties})
+
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True)
+
+
+def test_access_to_secrets_cannot_be_added_to_an_endpoint(arm: Callable[..., Response]) -> None:
+    body = {"properties": {"authMode": "Key"}}
+    arm("PUT", "/onlineEndpoints/flux", body)
+    while arm("GET", "/onlineEndpoints/flux").json()["properties"]["provisioningState"] == "Creating":
+        pass
+
+    answer = arm(
+        "PUT",
+        "/onlineEndpoints/flux",
+        {"properties": {"authMode": "Key", "properties": {"enforce_access_to_default_secret_stores": "enabled"}}},
+    )
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["target"] == "properties.enforce_access_to_default_secret_stores"
+    assert "create a new endpoint" in answer.json()["error"]["message"]
 
 
 def test_an_error_that_no_one_foresaw_is_still_arms_json(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,12 +71,13 @@ def run(
     monkeypatch.setenv("SAFELIGHT_DATA_DIR", str(server.data_dir))
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str, input: str = "") -> str:
+    def run(*arguments: str, input: str = "", said: Sequence[str] = ()) -> str:
         monkeypatch.setattr("sys.argv", ["safelight", *arguments])
         monkeypatch.setattr("sys.stdin", io.StringIO(input))
         with pytest.raises(SystemExit) as caught:
             main()
         printed = capsys.readouterr()
+        assert all(f"note: {each}\n" in printed.err for each in said), printed.err
         return printed.err if caught.value.code else printed.out
 
     return run
@@ -147,14 +148,25 @@ def test_each_refusal_of_the_hub_fails_the_deployment_with_its_remedy(
 def test_the_command_that_an_error_names_mends_it(run: Run) -> None:
     run("connection", "create", "-n", "HuggingFaceTokenConnection", "--secret-file", "HF_TOKEN=-", input=GOOD_TOKEN)
     run("online-endpoint", "create", "-n", "plain")
-    deploy = ("online-deployment", "create", "-n", "blue", "-e", "plain", "--model", MODEL_URI)
+    deploy = ("online-deployment", "create", "-n", "blue", "--model", MODEL_URI, "-e")
 
-    error = run(*deploy)
-    (command,) = re.findall(r"run: safelight (.+?), then deploy again", error)
-    run(*command.split())
+    error = run(*deploy, "plain")
+    (command,) = re.findall(r"run: safelight (.+?), then deploy to that endpoint", error)
+    run(*command.replace("NEW-NAME", "reader").split())
 
     assert "SecretsInjectionError" in error
-    assert json.loads(run(*deploy))["provisioning_state"] == "Succeeded"
+    assert json.loads(run(*deploy, "reader"))["provisioning_state"] == "Succeeded"
+
+
+def test_an_endpoint_that_was_created_without_access_to_secrets_cannot_be_given_it(run: Run) -> None:
+    run("online-endpoint", "create", "-n", "shut")
+    change = ("--set", "properties.enforce_access_to_default_secret_stores=enabled")
+
+    for verb in ("update", "create"):
+        refusal = run("online-endpoint", verb, "-n", "shut", *change)
+        assert "enforce_access_to_default_secret_stores of endpoint 'shut' cannot be changed" in refusal
+        assert "create a new endpoint" in refusal
+    assert "enforce_access" not in run("online-endpoint", "show", "-n", "shut")
 
 
 def test_a_folder_becomes_a_model_that_deployments_name(run: Run, hub: FakeHub) -> None:
@@ -165,6 +177,43 @@ def test_a_folder_becomes_a_model_that_deployments_name(run: Run, hub: FakeHub) 
 
     assert model["uri"] == "azureml:mine:1"
     assert json.loads(deployment)["served_from"] == str(hub.folder)
+
+
+def test_what_a_deployment_asks_for_in_vain_is_said_when_it_is_made_and_when_it_is_shown(
+    run: Run, hub: FakeHub, tmp_path: Path
+) -> None:
+    run("model", "create", "--name", "vain", "--path", str(hub.folder))
+    run("online-endpoint", "create", "-n", "vain")
+    (tmp_path / "deployment.yml").write_text(
+        DEPLOYMENT_YAML.replace("endpoint_name: flux", "endpoint_name: vain").replace(MODEL_URI, "azureml:vain:1")
+        + "environment: azureml:mine:1\nenvironment_variables: {MY_OWN: value}\n"
+    )
+    expected = [
+        "environment has no effect: there is no container",
+        "instance_type Standard_NC40ads_H100_v5 has no effect on your own machine: its devices are used",
+        "environment variables without effect, because no replica reads them: MY_OWN",
+    ]
+
+    created = run("online-deployment", "create", "-f", "deployment.yml", said=expected)
+
+    assert json.loads(created)["warnings"][:3] == expected
+    assert json.loads(created)["liveness_probe"]["initial_delay"] == 600
+    updated = run("online-deployment", "update", "-n", "blue", "-e", "vain", "--instance-count", "2", said=expected[1:])
+    assert json.loads(updated)["liveness_probe"] == json.loads(created)["liveness_probe"]
+    assert json.loads(run("online-deployment", "show", "-n", "blue", "-e", "vain"))["warnings"][:2] == expected[1:]
+    logs = run("online-deployment", "get-logs", "-n", "blue", "-e", "vain")
+    assert all(f"warning: {each}" in logs for each in expected)
+
+
+def test_a_connection_is_changed_secret_by_secret(run: Run) -> None:
+    run("connection", "create", "-n", "two", "--secret", "ONE=1", "--secret", "TWO=2")
+
+    run("connection", "update", "-n", "two", "--secret-file", "TWO=-", "--set", "metadata.team=art", input="second\n")
+
+    shown = json.loads(run("connection", "show", "-n", "two", "--populate-secrets"))
+    assert shown["credentials"] == {"keys": {"ONE": "1", "TWO": "second"}}
+    assert shown["metadata"] == {"team": "art"}
+    assert "no connection 'three'" in run("connection", "update", "-n", "three", "--set", "target=x")
 
 
 def test_with_no_wait_the_command_returns_while_the_server_works(run: Run) -> None:

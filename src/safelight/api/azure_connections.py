@@ -18,7 +18,9 @@ from safelight.api.azure_wire import (
 from safelight.control.connections import (
     API_KEY,
     CUSTOM_KEYS,
+    ConnectionChange,
     ConnectionSpec,
+    change_connection,
     delete_connection,
     get_connection,
     list_connections,
@@ -58,6 +60,23 @@ class ConnectionResource(ArmModel):
     properties: ConnectionProperties
 
 
+class ChangedProperties(ArmModel):
+    """What to change; the rest, and every secret that is not named, stays as it is."""
+
+    category: str | None = None
+    auth_type: str | None = None
+    target: str | None = None
+    metadata: dict[str, str] | None = None
+    is_shared_to_all: bool | None = None
+    credentials: Credentials | None = None
+
+
+class ConnectionPatch(ArmModel):
+    """The body of a PATCH."""
+
+    properties: ChangedProperties
+
+
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of connections."""
     router = APIRouter(tags=["Connections"])
@@ -66,6 +85,15 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     async def put(request: Request, name: str) -> JsonObject:
         spec = _spec(name, (await read_body(request, ConnectionResource, settings)).properties)
         row = await plane.transact(lambda session: put_connection(session, plane.cipher, spec))
+        return _render(place_of(request, settings), row)
+
+    @router.patch(CONNECTIONS + "/{name}", summary="Change a connection; secrets that are left out keep their values")
+    async def patch(request: Request, name: str) -> JsonObject:
+        change = _change((await read_body(request, ConnectionPatch, settings)).properties)
+        reader = f"{ADMINISTRATOR}, to change it"
+        row = await plane.transact(
+            lambda session: change_connection(session, plane.cipher, name, change, reader=reader)
+        )
         return _render(place_of(request, settings), row)
 
     @router.get(CONNECTIONS + "/{name}", summary="Show a connection, without its secrets")
@@ -110,10 +138,6 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 
 
 def _spec(name: str, properties: ConnectionProperties) -> ConnectionSpec:
-    given = properties.credentials or Credentials(keys=None, key=None)
-    credentials = dict(given.keys or {})
-    if given.key is not None:
-        credentials["key"] = given.key
     if properties.auth_type not in (CUSTOM_KEYS, API_KEY):
         raise InvalidRequest(
             f"authType {properties.auth_type!r} is not supported; use {CUSTOM_KEYS} or {API_KEY}", field="authType"
@@ -125,8 +149,25 @@ def _spec(name: str, properties: ConnectionProperties) -> ConnectionSpec:
         target=properties.target or "_",
         labels=properties.metadata or {},
         is_shared=properties.is_shared_to_all is not False,
-        credentials=credentials,
+        credentials=_secrets(properties.credentials),
     )
+
+
+def _change(properties: ChangedProperties) -> ConnectionChange:
+    return ConnectionChange(
+        category=properties.category,
+        auth_type=properties.auth_type,
+        target=properties.target,
+        labels=properties.metadata,
+        is_shared=properties.is_shared_to_all,
+        credentials=_secrets(properties.credentials),
+    )
+
+
+def _secrets(given: Credentials | None) -> dict[str, str]:
+    if given is None:
+        return {}
+    return dict(given.keys or {}) | ({} if given.key is None else {"key": given.key})
 
 
 def _render(place: Place, row: Connection, credentials: dict[str, str] | None = None) -> JsonObject:

@@ -65,6 +65,48 @@ def put_connection(session: Session, cipher: Cipher, spec: ConnectionSpec) -> Co
     return row
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionChange:
+    """What to change of a connection; None, and a secret that is not named, stay as they are."""
+
+    category: str | None = None
+    """Only what it is: neither it nor the authType can be changed."""
+    auth_type: str | None = None
+    target: str | None = None
+    labels: Mapping[str, str] | None = None
+    is_shared: bool | None = None
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def change_connection(
+    session: Session, cipher: Cipher, name: str, change: ConnectionChange, *, reader: str
+) -> Connection:
+    """Change a connection; its secrets are read for that, so it is in the audit log.
+
+    Raises ResourceNotFound or InvalidRequest.
+    """
+    row, secrets = read_secrets(session, cipher, name, reader=reader)
+    for kind, wanted, now in (
+        ("category", change.category, row.category),
+        ("authType", change.auth_type, row.auth_type),
+    ):
+        if wanted not in (None, now):
+            raise InvalidRequest(
+                f"the {kind} of connection {row.name!r} is {now} and cannot be changed; create another connection",
+                field=kind,
+            )
+    spec = ConnectionSpec(
+        name=row.name,
+        category=row.category,
+        auth_type=row.auth_type,
+        target=row.target if change.target is None else change.target,
+        labels=row.labels if change.labels is None else change.labels,
+        is_shared=row.is_shared if change.is_shared is None else change.is_shared,
+        credentials=secrets | dict(change.credentials),
+    )
+    return put_connection(session, cipher, spec)
+
+
 def get_connection(session: Session, name: str) -> Connection:
     """Raises ResourceNotFound."""
     row = _find(session, name)

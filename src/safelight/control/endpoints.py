@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from safelight.control.operations import begin_operation, check_idle
+from safelight.control.secret_references import ACCESS_VALUES, ENFORCE_ACCESS, reads_secrets
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
 from safelight.errors import Conflict, InvalidRequest, ResourceNotFound
@@ -46,6 +47,11 @@ class EndpointSpec:
         if self.auth_mode not in AUTH_MODES:
             raise InvalidRequest(
                 f"auth_mode {self.auth_mode!r} is not one of {', '.join(AUTH_MODES)}", field="auth_mode"
+            )
+        if (access := self.properties.get(ENFORCE_ACCESS, "disabled")).lower() not in ACCESS_VALUES:
+            raise InvalidRequest(
+                f"property {ENFORCE_ACCESS} is {access!r}; it must be {' or '.join(ACCESS_VALUES)}",
+                field=f"properties.{ENFORCE_ACCESS}",
             )
         _check_percentages(self.traffic, self.mirror_traffic)
 
@@ -188,6 +194,12 @@ def _check_update(session: Session, endpoint: Endpoint, spec: EndpointSpec) -> N
             f"auth_mode of endpoint '{endpoint.name}' is {endpoint.auth_mode} and cannot be changed; create another "
             "endpoint",
             field="auth_mode",
+        )
+    if ENFORCE_ACCESS in spec.properties and reads_secrets(spec.properties) != reads_secrets(endpoint.properties):
+        raise InvalidRequest(
+            f"property {ENFORCE_ACCESS} of endpoint '{endpoint.name}' cannot be changed: it counts only when an "
+            "endpoint is created; create a new endpoint with it",
+            field=f"properties.{ENFORCE_ACCESS}",
         )
     for key, value in spec.properties.items():
         if endpoint.properties.get(key, value) != value:

@@ -14,6 +14,7 @@ from safelight.control.tables import Endpoint
 from safelight.errors import ResourceNotFound, SecretsInjectionFailed
 
 ENFORCE_ACCESS = "enforce_access_to_default_secret_stores"
+ACCESS_VALUES = ("enabled", "disabled")
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105  a variable's name
 GATED_MODEL_REFERENCE = "${{azureml://connections/HuggingFaceTokenConnection/credentials/HF_TOKEN}}"
 """What a gated catalogue model adds on its own, as on Azure."""
@@ -24,8 +25,9 @@ _REFERENCE = re.compile(
 )
 
 
-def has_references(environment: Mapping[str, str]) -> bool:
-    return any("${{" in value for value in environment.values())
+def reads_secrets(properties: Mapping[str, str]) -> bool:
+    """Whether an endpoint that was created with these properties may read connections."""
+    return properties.get(ENFORCE_ACCESS, "").lower() == "enabled"
 
 
 def resolve_references(
@@ -45,19 +47,12 @@ def resolve_references(
 
 
 def _check_access(endpoint: Endpoint, connection_name: str) -> None:
-    access = endpoint.properties.get(ENFORCE_ACCESS, "").lower()
-    if access == "enabled":
+    if reads_secrets(endpoint.properties):
         return
-    if access:
-        mend = f"delete the endpoint and create it again with `{ENFORCE_ACCESS}: enabled` under properties"
-    else:
-        mend = (
-            f"run: safelight online-endpoint update --name {endpoint.name} --set properties.{ENFORCE_ACCESS}=enabled, "
-            "then deploy again"
-        )
     raise _failure(
         f"Endpoint '{endpoint.name}' was not created with {ENFORCE_ACCESS}: enabled, so it may not read connection "
-        f"'{connection_name}'; {mend}"
+        f"'{connection_name}'; run: safelight online-endpoint create --name NEW-NAME --set "
+        f"properties.{ENFORCE_ACCESS}=enabled, then deploy to that endpoint"
     )
 
 

@@ -4,13 +4,16 @@ import pytest
 from sqlalchemy import text
 
 from safelight.control.connections import (
+    ConnectionChange,
     ConnectionSpec,
+    change_connection,
     delete_connection,
     get_connection,
     list_connections,
     list_secret_reads,
     put_connection,
     read_credentials,
+    read_secrets,
 )
 from safelight.control.database import Database
 from safelight.control.secrets import Cipher
@@ -45,6 +48,23 @@ def test_putting_a_connection_again_replaces_its_secrets(database: Database, cip
     with database.transaction() as session:
         connection = get_connection(session, HUB.name)
         assert read_credentials(session, cipher, connection, reader="admin", part="*") == {"OTHER": "value"}
+
+
+def test_changing_a_connection_keeps_the_secrets_that_are_not_named_and_is_audited(
+    database: Database, cipher: Cipher
+) -> None:
+    with database.transaction() as session:
+        put_connection(session, cipher, ConnectionSpec(name="hub", credentials={"ONE": "1", "TWO": "2"}))
+
+    with database.transaction() as session:
+        change = ConnectionChange(labels={"team": "art"}, credentials={"TWO": "second"})
+        change_connection(session, cipher, "HUB", change, reader="administrator, to change it")
+
+    with database.transaction() as session:
+        connection, secrets = read_secrets(session, cipher, "hub", reader="test")
+        _, changed = list_secret_reads(session)
+    assert (connection.labels, connection.target, secrets) == ({"team": "art"}, "_", {"ONE": "1", "TWO": "second"})
+    assert (changed.reader, changed.connection_name) == ("administrator, to change it", "hub")
 
 
 def test_every_read_of_a_secret_is_in_the_audit_log_without_its_value(database: Database, cipher: Cipher) -> None:

@@ -27,6 +27,7 @@ from safelight.control.endpoints import (
     regenerate_key,
 )
 from safelight.control.operations import get_operation, list_operations_in_progress, succeed
+from safelight.control.secret_references import ENFORCE_ACCESS
 from safelight.control.secrets import Cipher
 from safelight.control.tables import OperationStatus
 from safelight.errors import Conflict, InvalidRequest, ResourceNotFound
@@ -155,6 +156,30 @@ def test_traffic_goes_only_to_deployments_that_have_been_ready(
         database.transaction() as session,
     ):
         put_endpoint(session, cipher, replace(FLUX, traffic=traffic))
+
+
+@pytest.mark.parametrize(
+    ("created", "wanted"),
+    [({}, "enabled"), ({ENFORCE_ACCESS: "disabled"}, "enabled"), ({ENFORCE_ACCESS: "enabled"}, "disabled")],
+)
+def test_access_to_secrets_is_decided_when_an_endpoint_is_created(
+    database: Database, cipher: Cipher, created: dict[str, str], wanted: str
+) -> None:
+    _put(database, cipher, replace(FLUX, properties=created))
+
+    with (
+        pytest.raises(InvalidRequest, match=f"{ENFORCE_ACCESS}.*cannot be changed.*create a new endpoint"),
+        database.transaction() as session,
+    ):
+        put_endpoint(session, cipher, replace(FLUX, properties={ENFORCE_ACCESS: wanted}))
+
+    with database.transaction() as session:
+        assert get_endpoint(session, "flux").properties == created
+
+
+def test_a_misspelt_answer_to_whether_an_endpoint_may_read_secrets_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="'enable'; it must be enabled or disabled"):
+        replace(FLUX, properties={ENFORCE_ACCESS: "enable"})
 
 
 def test_properties_can_be_added_but_not_changed(database: Database, cipher: Cipher) -> None:
