@@ -6,6 +6,7 @@ SafelightError
 │   ├── UnknownParameter      a field that this API does not have
 │   ├── WrongType             a field of the wrong JSON type
 │   ├── NotAcceptable         no image format that the client accepts
+│   ├── IdempotencyKeyReused  another request came under the same Idempotency-Key
 │   ├── BodyTooLarge          more bytes than the server reads
 │   └── ModelNotFound         no such model
 ├── AuthenticationFailed      no key, or a wrong one
@@ -20,8 +21,8 @@ SafelightError
 ├── ImageNotKept              an image was made, but the store behind its link did not take it
 ├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
 ├── DownloadError             the hub refused or could not be reached; names the remedy
-├── ResourceNotFound          no connection, endpoint, deployment or operation of that name
-├── Conflict                  the endpoint has an operation in progress, or the resource is in use
+├── ResourceNotFound          no connection, endpoint, deployment, operation or job of that name
+├── Conflict                  the resource is in use, has an operation in progress, or is not there yet
 ├── SecretsInjectionFailed    a deployment may not, or cannot, read a secret that it refers to
 └── ConfigurationError        a flag, an environment variable or a file that makes no sense
 
@@ -61,6 +62,10 @@ class WrongType(InvalidRequest):
 
 class NotAcceptable(InvalidRequest):
     """The client accepts none of the formats that can be produced."""
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """Another request came under the same Idempotency-Key."""
 
 
 class BodyTooLarge(InvalidRequest):
@@ -128,7 +133,7 @@ class DownloadError(SafelightError):
 
 
 class ResourceNotFound(SafelightError):
-    """No connection, endpoint, deployment or operation of that name."""
+    """No connection, endpoint, deployment, operation or job of that name."""
 
 
 class Conflict(SafelightError):

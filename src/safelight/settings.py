@@ -50,6 +50,15 @@ class Settings(BaseSettings):
         52_428_800, ge=1024, description="a longer request body gets 413 where the body holds images"
     )
     max_upload_pixels: int = Field(16_777_216, ge=1024, description="an image with more pixels is not decoded")
+    max_running_jobs: int = Field(4, ge=1, description="jobs that run at once, beside the requests that are waited for")
+    max_jobs_per_key: int = Field(100, ge=1, description="jobs of one key that are kept; one more gets 429")
+    max_job_bytes_per_key: int = Field(
+        1_073_741_824, ge=1024, description="bodies and results that are kept for one key; one more job gets 429"
+    )
+    job_lifetime_s: float = Field(3600.0, gt=0, description="how long a job's result is kept after it has ended")
+    webhooks_to_private_addresses: bool = Field(
+        False, description="let Webhook-Url name loopback, private and link-local addresses"
+    )
     prompt_cache_bytes: int = Field(
         268_435_456, ge=0, description="text embeddings kept, least recently used out first"
     )

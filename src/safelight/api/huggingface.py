@@ -19,8 +19,8 @@ from pydantic import BaseModel, Field
 from safelight.api.body import check_content_type, parse_json_object, read_bytes
 from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.disconnect import while_connected
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
+from safelight.api.generate import generate, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
@@ -126,8 +126,9 @@ def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
             image=await _fit(image, parsed, dispatcher.spec, settings) if image is not None else None,
         )
         if media_type == EVENT_STREAM:
+            refuse_stream_in_job(request, "Accept")
             return EventStream(request, dispatcher.stream(generation_request), render_event)
-        result = await while_connected(request, dispatcher.generate(generation_request))
+        result = await generate(request, dispatcher, generation_request)
         return render(result, media_type)
 
     def add_route(path: str, offers: Sequence[str]) -> None:

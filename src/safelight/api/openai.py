@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.disconnect import while_connected
 from safelight.api.event_stream import EVENT_STREAM, EventStream
+from safelight.api.generate import generate, refuse_stream_in_job
 from safelight.api.negotiation import negotiate
 from safelight.api.openai_edits import fit_image, read_edit, upload_body
 from safelight.api.openai_wire import (
@@ -237,9 +237,10 @@ class _ImageRoutes:
             image=image,
         )
         if is_stream:
+            refuse_stream_in_job(request, "stream")
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        result = await while_connected(request, self.dispatcher.generate(generation_request))
+        result = await generate(request, self.dispatcher, generation_request)
         if body.response_format != "url":
             return render(result, spec)
         return render(result, spec, urls=await asyncio.to_thread(self._keep, request, result))

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from safelight.control.database import Database
-from safelight.control.tables import Connection, Deployment, Endpoint
+from safelight.control.tables import Connection, Deployment, Endpoint, Job
 from safelight.errors import ConfigurationError
 
 KEY_FILE = "encryption-keys"
@@ -112,6 +112,10 @@ def reencrypt_all(session: Session, cipher: Cipher) -> int:
     for deployment in session.scalars(select(Deployment)):
         if deployment.encrypted_environment is not None:
             deployment.encrypted_environment = cipher.rotate(deployment.encrypted_environment)
+            count += 1
+    for job in session.scalars(select(Job)):
+        if job.encrypted_webhook_url is not None:
+            job.encrypted_webhook_url = cipher.rotate(job.encrypted_webhook_url)
             count += 1
     return count
 

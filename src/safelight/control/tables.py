@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, String, Text, text
+from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -42,6 +42,16 @@ class OperationStatus(StrEnum):
     FAILED = "Failed"
 
 
+class JobState(StrEnum):
+    """Where a job stands, as its owner reads it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A point in time; SQLite forgets the zone, so it is put back."""
 
@@ -72,6 +82,7 @@ class Base(DeclarativeBase):
         ProvisioningState: _by_value(ProvisioningState),
         OperationKind: _by_value(OperationKind),
         OperationStatus: _by_value(OperationStatus),
+        JobState: _by_value(JobState),
     }
 
 
@@ -189,3 +200,38 @@ class SecretRead(Base):
     part: Mapped[str] = mapped_column(String(255))
     """Such as `credentials/HF_TOKEN`, or `*` for all of it."""
     read_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Job(Base):
+    """A request that outlives its connection, and what it was answered with. No credential is in it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (UniqueConstraint("owner", "idempotency_key", name="one_job_per_idempotency_key"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64), index=True)
+    """A keyed hash of the credential that it came with."""
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    """Of the request: another one under the same Idempotency-Key is refused."""
+    endpoint_name: Mapped[str | None] = mapped_column(String(32))
+    """None: the server's own model."""
+    request: Mapped[JsonValue]
+    """A `StoredRequest` but for its body."""
+    body: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """Dropped when the job has ended."""
+    num_bytes: Mapped[int]
+    """Of what is stored: the body, later the answer's body."""
+    state: Mapped[JobState]
+    num_lost: Mapped[int] = mapped_column(default=0)
+    """How often the server ended while it ran."""
+    answer: Mapped[JsonValue | None]
+    """Status and headers of the answer."""
+    answer_body: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    encrypted_webhook_url: Mapped[str | None] = mapped_column(Text)
+    num_webhook_attempts: Mapped[int] = mapped_column(default=0)
+    webhook_due_at: Mapped[datetime | None]
+    """None: there is nothing to tell, not yet or not any more."""
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)

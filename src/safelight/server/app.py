@@ -12,17 +12,19 @@ from prometheus_client import CollectorRegistry
 
 from safelight import __version__
 from safelight.api import azure, huggingface, openai
+from safelight.api import jobs as job_routes
 from safelight.image_store import open_image_store
 from safelight.server import health, metrics
-from safelight.server.auth import KeyMiddleware
+from safelight.server.auth import KeyMiddleware, ServerKey
 from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.jobs import Jobs
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
-DIALECTS = (azure.DIALECT, openai.DIALECT, huggingface.DIALECT)
+DIALECTS = (azure.DIALECT, openai.DIALECT, job_routes.DIALECT, huggingface.DIALECT)
 """The last one words the errors of paths that belong to none."""
 
 KEY = Security(HTTPBearer(scheme_name="key", auto_error=False))
@@ -37,8 +39,12 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         await dispatcher.start()
         if online is not None:
             await online.start()
+        if jobs is not None:
+            await jobs.start()
         async with kept_clean(open_image_store(settings)):
             yield
+        if jobs is not None:
+            await jobs.stop()
         if online is not None:
             await online.stop()
         await dispatcher.drain(settings.drain_timeout_s)
@@ -51,23 +57,29 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         redoc_url=None,
         redirect_slashes=False,
     )
+    errors = ErrorRenderer(DIALECTS)
+    key = _server_key(settings)
+    jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors)
     app.include_router(openai.create_router(dispatcher, settings), dependencies=[KEY])
     app.include_router(huggingface.create_router(dispatcher, settings), dependencies=[KEY])
     app.include_router(health.create_router(dispatcher))
-    _add_edges(app, settings, dispatcher, online)
-    return app
-
-
-def _add_edges(app: FastAPI, settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoints | None) -> None:
-    """Metrics, errors, the key and the endpoints: what surrounds the routes. The middleware added last is outermost."""
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
-    errors = ErrorRenderer(DIALECTS)
+    if jobs is not None:
+        app.include_router(jobs.router, dependencies=[KEY])
+        registry.register(metrics.JobCollector(jobs.queue))
     errors.install(app)
-    key = settings.read_api_key()
     if key is not None:
         app.add_middleware(KeyMiddleware, key=key, errors=errors)
     if online is not None:
         app.add_middleware(online.gateway)
+    if jobs is not None:
+        app.add_middleware(jobs.door)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
+    return app
+
+
+def _server_key(settings: Settings) -> ServerKey | None:
+    key = settings.read_api_key()
+    return None if key is None else ServerKey(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,12 +18,42 @@ OPEN_FOLDERS = ("/static-offline-docs/", openai.IMAGE_LINKS)
 """The style and script of /docs; pictures whose links are keys themselves."""
 
 
-class KeyMiddleware:
-    """Lets through who knows the key: `Authorization: Bearer <key>`, or `api-key: <key>` as Azure's client sends it."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, once that was checked; it is in the scope's state only if the server put it there."""
 
-    def __init__(self, app: ASGIApp, *, key: str, errors: ErrorRenderer) -> None:
-        self._app = app
+    endpoint_name: str | None
+    """None: the server's own model."""
+    owner: str = field(default="", repr=False)
+
+
+def caller_of(scope: Scope) -> Caller | None:
+    """None: nobody has checked the request yet."""
+    caller: Caller | None = scope.get("state", {}).get("caller")
+    return caller
+
+
+class ServerKey:
+    """The key of the server's own model: `Authorization: Bearer <key>`, or `api-key: <key>` as Azure's client does."""
+
+    def __init__(self, key: str) -> None:
         self._digest = _digest(key)
+
+    def check(self, request: Request) -> None:
+        """Raises AuthenticationFailed."""
+        given = key_of(request)
+        if given is None:
+            raise AuthenticationFailed("You didn't provide an API key; send it as `Authorization: Bearer <key>`")
+        if not hmac.compare_digest(_digest(given), self._digest):
+            raise AuthenticationFailed("Incorrect API key provided; ask whoever runs this server for the right one")
+
+
+class KeyMiddleware:
+    """Lets through who knows the key."""
+
+    def __init__(self, app: ASGIApp, *, key: ServerKey, errors: ErrorRenderer) -> None:
+        self._app = app
+        self._key = key
         self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,19 +62,12 @@ class KeyMiddleware:
             return
         request = Request(scope)
         try:
-            if not _is_open(request):
-                self._check(request)
+            if caller_of(scope) is None and not _is_open(request):
+                self._key.check(request)
         except AuthenticationFailed as error:
             await self._errors.render(request, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
-
-    def _check(self, request: Request) -> None:
-        given = key_of(request)
-        if given is None:
-            raise AuthenticationFailed("You didn't provide an API key; send it as `Authorization: Bearer <key>`")
-        if not hmac.compare_digest(_digest(given), self._digest):
-            raise AuthenticationFailed("Incorrect API key provided; ask whoever runs this server for the right one")
 
 
 def _is_open(request: Request) -> bool:

@@ -15,12 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.api import azure, openai
 from safelight.api.azure_wire import canonical_path
+from safelight.api.generate import run_of
 from safelight.errors import SafelightError
-from safelight.server.auth import key_of
+from safelight.server.auth import caller_of, key_of
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
-from safelight.serving.router import DEPLOYMENT_HEADER, Choice, choose
+from safelight.serving.router import DEPLOYMENT_HEADER, Choice, Location, choose
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,10 @@ class EndpointGateway:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         try:
-            location = self._routes.locate(request)
+            location = await self._admit(request)
             if location is None:
                 await self._app(scope, receive, send)
                 return
-            await self._routes.check(location.endpoint.name, key_of(request))
             choice = choose(location.endpoint, request.headers.get(DEPLOYMENT_HEADER))
         except SafelightError as error:
             inner = Request({**scope, "path": inner_path(scope["path"])})
@@ -72,6 +72,16 @@ class EndpointGateway:
             return
         path = location.path
         await self._forward(choice, {**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+    async def _admit(self, request: Request) -> Location[ServedDeployment] | None:
+        """Where a request goes that may; None: to the server's own model, which checks its own key."""
+        if (caller := caller_of(request.scope)) is not None:
+            name = caller.endpoint_name
+            return None if name is None else self._routes.find(name, request.url.path)
+        location = self._routes.locate(request)
+        if location is not None:
+            await self._routes.check(location.endpoint.name, key_of(request))
+        return location
 
     async def _forward(self, choice: Choice[ServedDeployment], scope: Scope, receive: Receive, send: Send) -> None:
         async def send_named(message: Message) -> None:
@@ -82,7 +92,7 @@ class EndpointGateway:
                     _use_azure_status(message, headers)
             await send(message)
 
-        if choice.mirror is not None:
+        if choice.mirror is not None and not _is_check(scope):
             receive = self._mirroring(choice.mirror, scope, receive)
         await choice.deployment(scope, receive, send_named)
 
@@ -116,11 +126,17 @@ async def _send_copy(mirror: ServedDeployment, scope: Scope, body: bytes) -> Non
     async def discard(_: Message) -> None:
         """Nobody reads it."""
 
-    state = {**scope.get("state", {}), "generation_id": uuid.uuid4().hex}
+    state = {**scope.get("state", {}), "generation_id": uuid.uuid4().hex, "run": None}
     try:
         await mirror({**scope, "state": state}, replay, discard)
     except SafelightError as error:
         logger.warning("mirrored request: %s", error.message)
+
+
+def _is_check(scope: Scope) -> bool:
+    """Whether it is only looked at, before it becomes a job."""
+    run = run_of(Request(scope))
+    return run is not None and run.is_check
 
 
 def _use_azure_status(message: Message, headers: MutableHeaders) -> None:

@@ -53,8 +53,22 @@ class EndpointRoutes:
         path, key = request.url.path, key_of(request)
         location = self._router.locate(path=path, host=request.headers.get("host", ""), key=key)
         if location is None and key is not None and (name := endpoint_named_in(key)) in self._states:
-            return self._router.locate(path=f"{PATH_PREFIX}{name}{path}", host="", key=None)
+            return self.find(str(name), path)
         return location
+
+    def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
+        """As `locate`, by name alone. Raises ResourceNotFound."""
+        location = self._router.locate(path=f"{PATH_PREFIX}{endpoint_name}{path}", host="", key=None)
+        assert location is not None, "a path with the prefix names an endpoint"
+        return location
+
+    def identity_of(self, endpoint_name: str, key: str | None) -> str:
+        """What stays the same when a caller whose credentials were checked comes again, with a new token too."""
+        auth_mode = self._states[endpoint_name].auth_mode
+        if auth_mode == "aml_token":
+            return auth_mode  # says nothing of who holds it
+        subject = endpoint_named_in(key or "") if auth_mode == "aad_token" else None
+        return f"subject {subject}" if subject is not None else f"key {key}"
 
     async def check(self, endpoint_name: str, key: str | None) -> None:
         """Raises AuthenticationFailed, or NotReady when the server is about to end."""

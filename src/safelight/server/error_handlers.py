@@ -44,6 +44,7 @@ TABLE: dict[type[Exception], _Kind] = {
     errors.DeadlineExceeded: _Kind(408, _SERVER, "timeout"),
     errors.Conflict: _Kind(409, _INVALID, "conflict"),
     errors.BodyTooLarge: _Kind(413, _INVALID, "request_too_large"),
+    errors.IdempotencyKeyReused: _Kind(422, _INVALID, "idempotency_key_reused"),
     errors.Overloaded: _Kind(429, _RATE, "rate_limit_exceeded"),
     ClientDisconnect: _Kind(CLIENT_LEFT, _INVALID, "client_left"),
     errors.EngineFailure: _Kind(500, _SERVER, "engine_failure"),

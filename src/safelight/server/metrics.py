@@ -17,6 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from safelight.api.dialect import Dialect, owner_of
+from safelight.control.job_queue import JobQueue
+from safelight.control.tables import JobState
 from safelight.serving.counters import StageName, StageTime
 from safelight.serving.dispatcher import Dispatcher
 
@@ -86,6 +88,22 @@ class DispatcherCollector(Collector):
             yield CounterMetricFamily(f"safelight_{name}", text, value)
         yield _batch_rows(counters.batch_sizes)
         yield _stage_seconds(counters.stages)
+
+
+class JobCollector(Collector):
+    """Counts the jobs of the queue at each scrape."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+
+    def collect(self) -> Iterator[Metric]:
+        count = self._queue.count()
+        live = GaugeMetricFamily("safelight_jobs", "Jobs that wait or run", labels=["state"])
+        ended = CounterMetricFamily("safelight_jobs_ended", "Jobs that have ended, by how", labels=["state"])
+        for state, number in count.items():
+            (live if state in (JobState.QUEUED, JobState.RUNNING) else ended).add_metric([state.value], number)
+        yield live
+        yield ended
 
 
 def _batch_rows(calls_by_rows: Mapping[int, int]) -> Metric:

@@ -51,12 +51,12 @@ class OnlineEndpoints:
         key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys))
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
-        self._routes = EndpointRoutes(settings.base_domain, verifier)
+        self.routes = EndpointRoutes(settings.base_domain, verifier)
         self._reconciler = Reconciler[ServedDeployment](
             self._database,
             key_ring.cipher,
             starter=DeploymentStarter(settings, create_deployment_app, command=command),
-            routes=self._routes,
+            routes=self.routes,
             logs=logs,
         )
         self.plane = ControlPlane(
@@ -79,7 +79,7 @@ class OnlineEndpoints:
 
     async def drain(self) -> None:
         """Refuse what is new, let every deployment finish what it has, and end the replicas."""
-        self._routes.refuse_new()
+        self.routes.refuse_new()
         await self._reconciler.stop()
 
     async def stop(self) -> None:
@@ -92,7 +92,7 @@ class OnlineEndpoints:
         """The application with endpoints in front of it."""
         return EndpointGateway(
             app,
-            routes=self._routes,
+            routes=self.routes,
             arm=create_arm_app(self.plane, self._settings),
             errors=ErrorRenderer(DATA_PLANE_DIALECTS),
             has_azure_status_codes=self._settings.azure_status_codes,

@@ -1,0 +1,66 @@
+"""What a route of any dialect does with a valid request: wait for its pictures, or let a job watch them develop."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import replace
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from safelight.api.disconnect import while_connected
+from safelight.control.job_queue import Run
+from safelight.errors import InvalidRequest, SafelightError
+from safelight.generation import Completed, Failed, GenerationRequest, GenerationResult, Preview, Step
+from safelight.images import MEDIA_TYPES
+from safelight.serving.dispatcher import Dispatcher
+
+JOB_PREVIEWS = 3
+
+
+async def generate(request: Request, dispatcher: Dispatcher, generation_request: GenerationRequest) -> GenerationResult:
+    """The result, for as long as someone waits for it. Raises ClientDisconnect, or what ended the work."""
+    run = run_of(request)
+    work = dispatcher.generate(generation_request) if run is None else _watch(run, dispatcher, generation_request)
+    return await while_connected(request, work)
+
+
+def refuse_stream_in_job(request: Request, field: str) -> None:
+    """Raises InvalidRequest if the answer is kept: nobody would read it while it is made."""
+    if run_of(request) is not None:
+        raise InvalidRequest(
+            "a stream is told while it happens and cannot be kept; leave out the stream, or Prefer: respond-async and "
+            "Idempotency-Key",
+            field=field,
+        )
+
+
+def run_of(request: Request) -> Run | None:
+    """The run of a job that this request is; None if a client waits for the answer itself."""
+    run: Run | None = getattr(request.state, "run", None)
+    return run
+
+
+async def _watch(run: Run, dispatcher: Dispatcher, generation_request: GenerationRequest) -> GenerationResult:
+    """The result; how it comes about is told to `run`, with previews."""
+    run.is_valid = True
+    if run.is_check:
+        raise ClientDisconnect
+    run.steps = dict.fromkeys(range(generation_request.num_images_per_prompt), 0)
+    run.preview_media_type = MEDIA_TYPES[generation_request.image_format]
+    try:
+        async with aclosing(dispatcher.stream(replace(generation_request, num_previews=JOB_PREVIEWS))) as events:
+            async for event in events:
+                match event:
+                    case Step():
+                        run.steps[event.image_index], run.num_steps = event.index, event.of
+                    case Preview(image_index=0):
+                        run.preview = event.content
+                    case Completed():
+                        return event.result
+                    case Failed():
+                        raise event.error
+    except SafelightError as error:
+        run.error = error
+        raise
+    raise AssertionError("a stream ended without Completed or Failed")

@@ -1,0 +1,145 @@
+"""The routes of jobs: how one stands, what it was answered with, and its end. `server/job_door.py` makes them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject
+from safelight.api.huggingface import ScoreError
+from safelight.api.openapi import error_responses
+from safelight.control.job_queue import JobQueue, Run
+from safelight.control.job_secrets import JobSecrets
+from safelight.control.jobs import Answer, get_answer, get_job
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import Job
+from safelight.control.webhooks import job_url
+from safelight.errors import ResourceNotFound
+from safelight.settings import Settings
+
+PATH = "/jobs/"
+SECRET_PATH = "/webhook-secret"  # noqa: S105  a path
+POLL_AFTER_S = 1
+
+_NOT_FOUND = error_responses(ScoreError, {404: "No such job of this key, or it has expired"})
+
+
+class JobObject(BaseModel):
+    """A job, as its owner reads it."""
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "canceled"]
+    position: int | None = Field(description="In the queue; 1 is the next")
+    step: int | None = Field(description="Denoising steps that every image has taken")
+    steps: int | None = Field(description="Denoising steps of an image")
+    preview: str | None = Field(description="Link to the newest preview of the first image")
+    result: str | None = Field(description="Link to the answer, when there is one")
+    created_at: str
+    finished_at: str | None
+    expires_at: str | None = Field(description="When the job and its result are forgotten")
+
+
+class WebhookSecret(BaseModel):
+    """What this key's webhooks are signed with."""
+
+    secret: str
+
+
+def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, settings: Settings) -> APIRouter:
+    """The routes of this dialect. `request.state.caller` is who asks."""
+    router = APIRouter(tags=["Jobs"])
+
+    @router.get(f"{PATH}{{id}}", summary="How a job stands", response_model=JobObject, responses=_NOT_FOUND)
+    async def read_job(request: Request, id: str) -> Response:
+        owner = request.state.caller.owner
+        job = await plane.transact(lambda session: get_job(session, id, owner))
+        return render_job(job, queue, settings)
+
+    @router.get(f"{PATH}{{id}}/result", summary="The answer, as it would have been without a job", **_RESULT)
+    async def read_result(request: Request, id: str) -> Response:
+        owner = request.state.caller.owner
+        return render_answer(await plane.transact(lambda session: get_answer(session, id, owner)))
+
+    @router.get(f"{PATH}{{id}}/preview", summary="The newest preview of the first image", **_PREVIEW)
+    async def read_preview(request: Request, id: str) -> Response:
+        owner = request.state.caller.owner
+        await plane.transact(lambda session: get_job(session, id, owner))
+        run = queue.run_of(id)
+        if run is None or run.preview is None:
+            raise ResourceNotFound("there is no preview: the job has not begun, or has ended")
+        return Response(run.preview, media_type=run.preview_media_type, headers={"cache-control": "no-store"})
+
+    @router.delete(f"{PATH}{{id}}", summary="Cancel a job; forget one that has ended", **_DELETE)
+    async def delete_job(request: Request, id: str) -> Response:
+        job = await queue.cancel(id, request.state.caller.owner)
+        return Response(status_code=204) if job is None else render_job(job, queue, settings)
+
+    @router.get(SECRET_PATH, summary="What this key's webhooks are signed with")
+    async def read_webhook_secret(request: Request) -> WebhookSecret:
+        return WebhookSecret(secret=secrets.webhook_secret(request.state.caller.owner))
+
+    return router
+
+
+def render_job(job: Job, queue: JobQueue, settings: Settings, *, status: int = 200) -> Response:
+    """The job as JSON."""
+    url, run = job_url(job, settings.public_url), queue.run_of(job.id)
+    has_preview = run is not None and run.preview is not None
+    step, steps = _progress(run)
+    content = JobObject(
+        id=job.id,
+        state=job.state.value,
+        position=queue.position_of(job.id),
+        step=step,
+        steps=steps,
+        preview=f"{url}/preview" if has_preview else None,
+        result=f"{url}/result" if job.answer is not None else None,
+        created_at=job.created_at.isoformat(),
+        finished_at=job.finished_at.isoformat() if job.finished_at else None,
+        expires_at=job.expires_at.isoformat() if job.expires_at else None,
+    )
+    headers = {"cache-control": "no-store"}
+    if job.finished_at is None:
+        headers["retry-after"] = str(POLL_AFTER_S)
+    return Response(content.model_dump_json(), status_code=status, media_type="application/json", headers=headers)
+
+
+def render_answer(answer: Answer) -> Response:
+    """Status, header fields and body as they were."""
+    response = Response(answer.body, status_code=answer.status)
+    response.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    return response
+
+
+def _progress(run: Run | None) -> tuple[int | None, int | None]:
+    if run is None or not run.num_steps:
+        return None, None
+    return min(run.steps.values()), run.num_steps
+
+
+def owns_path(path: str) -> bool:
+    return path.startswith(PATH) or path == SECRET_PATH
+
+
+def _error_body(_path: str, report: ErrorReport) -> JsonObject:
+    return {"error": {"code": report.code, "message": report.message}}
+
+
+DIALECT = Dialect(name="jobs", owns_path=owns_path, error_body=_error_body)
+
+_RESULT: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"description": "Or any other status: the job's answer, header fields and all"}}
+    | _NOT_FOUND
+    | error_responses(ScoreError, {409: "The job has not ended, or was canceled"}),
+}
+_PREVIEW: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"description": "The preview, in the format of the image"}} | _NOT_FOUND,
+}
+_DELETE: dict[str, Any] = {
+    "response_model": JobObject,
+    "responses": {200: {"description": "Canceled"}, 204: {"description": "Forgotten"}} | _NOT_FOUND,
+}

@@ -1,0 +1,125 @@
+"""Tells a webhook that a job has ended: at least once if it can be reached, again with growing pauses, over restarts.
+
+What is due is in the database. A message that was sent when the server was killed is sent again under the same
+`webhook-id`, by which its receiver knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from safelight.control.job_secrets import JobSecrets
+from safelight.control.jobs import list_due_webhooks, next_webhook_at, record_webhook
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import Job, utc_now
+from safelight.control.webhook_sender import Message, WebhookSender
+from safelight.errors import ConfigurationError, InvalidRequest
+
+logger = logging.getLogger(__name__)
+
+PAUSES_S = (5, 30, 120, 600, 1800)
+"""After each attempt that failed; then it is given up."""
+MAX_AT_ONCE = 8
+GONE = 410
+"""The receiver wants no more of this."""
+
+
+class Webhooks:
+    """Owns the task that sends what is due."""
+
+    def __init__(
+        self, plane: ControlPlane, sender: WebhookSender, secrets: JobSecrets, *, public_url: str | None
+    ) -> None:
+        self._plane = plane
+        self._sender = sender
+        self._secrets = secrets
+        self._public_url = public_url
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._send_all(), name="webhooks")
+
+    async def stop(self) -> None:
+        """What is due stays so."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def wake(self) -> None:
+        """A job has ended."""
+        self._changed.set()
+
+    async def _send_all(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                due, next_at = await self._plane.transact(_read_due)
+                await asyncio.gather(*map(self._tell, due))
+            except SQLAlchemyError as error:
+                logger.error("webhooks: the database cannot be used; trying again in %g s: %s", PAUSES_S[0], error)
+                due, next_at = [], utc_now() + timedelta(seconds=PAUSES_S[0])
+            if not due:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_seconds_until(next_at)):
+                        await self._changed.wait()
+
+    async def _tell(self, job: Job) -> None:
+        """One attempt, and when the next one is due."""
+        problem = await self._attempt(job)
+        pause_s = None
+        if problem is not None and job.num_webhook_attempts < len(PAUSES_S):
+            pause_s = PAUSES_S[job.num_webhook_attempts]
+        if problem is not None:
+            what_next = "it is given up" if pause_s is None else f"trying again in {pause_s} s"
+            logger.warning("the webhook of job %s: %s; %s", job.id, problem, what_next)
+        next_at = None if pause_s is None else utc_now() + timedelta(seconds=pause_s)
+        await self._plane.transact(lambda session: record_webhook(session, job.id, next_attempt_at=next_at))
+
+    async def _attempt(self, job: Job) -> str | None:
+        """What went wrong. Never the URL, which may hold a secret."""
+        message = message_of(job, self._public_url)
+        headers = message.signed(self._secrets.webhook_key(job.owner), int(time.time()))
+        try:
+            url = self._plane.cipher.decrypt(str(job.encrypted_webhook_url))
+            status = await self._sender.send(url, message.body, headers)
+        except TimeoutError:
+            return "no answer in time"
+        except (InvalidRequest, ConfigurationError) as error:
+            return error.message
+        except (httpx.HTTPError, OSError) as error:
+            return f"it cannot be reached ({type(error).__name__})"
+        return None if 200 <= status < 300 or status == GONE else f"it answered {status}"
+
+
+def message_of(job: Job, public_url: str | None) -> Message:
+    """The message that a job has ended."""
+    url = job_url(job, public_url)
+    data = {"id": job.id, "state": job.state.value, "job": url, "result": f"{url}/result" if job.answer else None}
+    ended_at = (job.finished_at or utc_now()).isoformat()
+    content = {"type": f"job.{job.state.value}", "timestamp": ended_at, "data": data}
+    return Message(id=f"msg_{job.id}", body=json.dumps(content).encode())
+
+
+def job_url(job: Job, public_url: str | None) -> str:
+    """Where a job's owner finds it."""
+    server = (public_url or str(job.request["server"])).rstrip("/")
+    endpoint = "" if job.endpoint_name is None else f"/endpoints/{job.endpoint_name}"
+    return f"{server}{endpoint}/jobs/{job.id}"
+
+
+def _read_due(session: Session) -> tuple[list[Job], datetime | None]:
+    return list(list_due_webhooks(session, MAX_AT_ONCE)), next_webhook_at(session)
+
+
+def _seconds_until(moment: datetime | None) -> float | None:
+    return None if moment is None else max(0.0, (moment - utc_now()).total_seconds())

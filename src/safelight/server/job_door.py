@@ -1,0 +1,194 @@
+"""Jobs at the door: a request that is to outlive its connection is looked at, kept, and sent through the routes later.
+
+    Prefer: respond-async   ->  check  ->  JobQueue  ->  202, and GET /jobs/{id}
+    Idempotency-Key         ->  check  ->  JobQueue  ->  the answer, when it is there
+
+Both send the request through the application as a client would, so that an answer is what it would have been; the
+credentials were checked before and are not kept, and the `Caller` in the scope's state stands for them.
+"""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from safelight.api import huggingface, jobs, openai
+from safelight.api.body import read_bytes
+from safelight.api.disconnect import while_connected
+from safelight.api.preferences import RESPOND_ASYNC, Preferences, read_preferences
+from safelight.control.job_queue import JobQueue, Run
+from safelight.control.job_secrets import JobSecrets
+from safelight.control.jobs import NewJob, StoredRequest, find_job, get_answer, get_job
+from safelight.control.plane import ControlPlane
+from safelight.control.tables import Job, JobState
+from safelight.control.webhook_sender import HEADER as WEBHOOK_URL
+from safelight.control.webhook_sender import WebhookSender
+from safelight.control.webhooks import job_url
+from safelight.errors import InvalidRequest, NotReady, SafelightError
+from safelight.server.auth import Caller, ServerKey, caller_of, key_of
+from safelight.server.endpoint_routes import EndpointRoutes, inner_path
+from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.replay import send_through
+from safelight.settings import Settings
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+KEPT_HEADERS = frozenset({"accept", "content-type", "host", "azureml-model-deployment"})
+"""All that is kept of a request's header: what an answer depends on, and no credential."""
+MAX_KEY_CHARACTERS = 255
+
+
+class JobDoor:
+    """ASGI middleware in front of endpoints and keys."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        plane: ControlPlane,
+        queue: JobQueue,
+        callers: Callers,
+        sender: WebhookSender,
+        errors: ErrorRenderer,
+        settings: Settings,
+    ) -> None:
+        self._app = app
+        self._plane = plane
+        self._queue = queue
+        self._callers = callers
+        self._sender = sender
+        self._errors = errors
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or caller_of(scope) is not None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        path = inner_path(scope["path"])
+        try:
+            if jobs.owns_path(path):
+                caller, _ = await self._callers.identify(request)
+                await self._app(_inside(scope, path, Caller(None, caller.owner)), receive, send)
+            elif _is_for_a_job(request, path):
+                response = await self._answer(request)
+                await response(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        except (SafelightError, ClientDisconnect) as error:
+            await self._errors.render(Request({**scope, "path": path}), error)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        """What a request is answered with that is to become a job, or has become one before."""
+        preferences = read_preferences(request.headers.getlist("prefer"))
+        caller, path = await self._callers.identify(request)
+        new = await self._read(request, caller, path, preferences)
+        job = await self._plane.transact(lambda session: find_job(session, new))
+        if job is None:
+            check = Run(is_check=True)
+            answer = await send_through(
+                self._app, new.request, check, request_id=request.state.request_id, owner=request.app
+            )
+            if not check.is_valid:
+                return jobs.render_answer(answer)
+        job, is_new = await self._queue.submit(new)
+        wait_s = self._settings.request_timeout_s
+        if preferences.is_async:
+            wait_s = min(wait_s, preferences.wait_s)
+        job = await self._wait(request, job, wait_s)
+        if preferences.is_async and (job.answer is None or not preferences.wait_s):
+            return self._accepted(job)
+        return await self._replay(job, is_new)
+
+    async def _read(self, request: Request, caller: Caller, path: str, preferences: Preferences) -> NewJob:
+        """Everything about the job to be. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""
+        key = _checked_key(request.headers)
+        url = request.headers.get(WEBHOOK_URL)
+        if url is not None and not preferences.is_async:
+            raise InvalidRequest(f"{WEBHOOK_URL} goes with `Prefer: {RESPOND_ASYNC}`; send both", field=WEBHOOK_URL)
+        if url is not None:
+            await self._sender.check(url)
+        max_bytes, timeout_s = self._settings.max_upload_bytes, self._settings.request_timeout_s
+        body = await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s)
+        return NewJob(
+            owner=caller.owner,
+            idempotency_key=key,
+            encrypted_webhook_url=None if url is None else self._plane.cipher.encrypt(url),
+            request=StoredRequest(
+                endpoint_name=caller.endpoint_name,
+                server=f"{request.url.scheme}://{request.url.netloc}",
+                path=path,
+                query=request.scope["query_string"].decode("latin-1"),
+                headers=tuple((name, value) for name, value in request.headers.items() if name in KEPT_HEADERS),
+                body=body,
+            ),
+        )
+
+    async def _wait(self, request: Request, job: Job, wait_s: float) -> Job:
+        """The job when it has ended, or time is up. That its client leaves does not end it."""
+        if wait_s > 0 and job.finished_at is None:
+            await while_connected(request, self._queue.wait(job.id, wait_s))
+            return await self._plane.transact(lambda session: get_job(session, job.id, job.owner))
+        return job
+
+    def _accepted(self, job: Job) -> Response:
+        response = jobs.render_job(job, self._queue, self._settings, status=202)
+        response.headers["location"] = job_url(job, self._settings.public_url)
+        response.headers["preference-applied"] = RESPOND_ASYNC
+        return response
+
+    async def _replay(self, job: Job, is_new: bool) -> Response:
+        if job.state in (JobState.QUEUED, JobState.RUNNING):
+            raise NotReady(f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}")
+        response = jobs.render_answer(
+            await self._plane.transact(lambda session: get_answer(session, job.id, job.owner))
+        )
+        if not is_new:
+            response.headers["idempotent-replayed"] = "true"
+        return response
+
+
+class Callers:
+    """Checks credentials as the gateway and the server's own model do, and gives who sent them a name."""
+
+    def __init__(self, routes: EndpointRoutes, key: ServerKey | None, secrets: JobSecrets) -> None:
+        self._routes = routes
+        self._key = key
+        self._secrets = secrets
+
+    async def identify(self, request: Request) -> tuple[Caller, str]:
+        """The caller, and the path behind the endpoint's name. Raises AuthenticationFailed, ResourceNotFound, NotReady.
+
+        Without a key for the server's own model all who send to it are one.
+        """
+        location, key = self._routes.locate(request), key_of(request)
+        if location is not None:
+            name = location.endpoint.name
+            await self._routes.check(name, key)
+            identity = self._routes.identity_of(name, key)
+            return Caller(name, self._secrets.owner_of(name, identity)), location.path
+        if self._key is not None:
+            self._key.check(request)
+        identity = "" if self._key is None else f"key {key}"
+        return Caller(None, self._secrets.owner_of(None, identity)), request.url.path
+
+
+def _inside(scope: Scope, path: str, caller: Caller) -> Scope:
+    return {**scope, "path": path, "raw_path": path.encode(), "state": {**scope["state"], "caller": caller}}
+
+
+def _is_for_a_job(request: Request, path: str) -> bool:
+    if request.method != "POST" or not (openai.DIALECT.owns_path(path) or huggingface.DIALECT.owns_path(path)):
+        return False
+    wants = read_preferences(request.headers.getlist("prefer"))
+    return wants.is_async or IDEMPOTENCY_KEY in request.headers or WEBHOOK_URL in request.headers
+
+
+def _checked_key(headers: Headers) -> str | None:
+    key = headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"{IDEMPOTENCY_KEY} must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters", field=IDEMPOTENCY_KEY
+        )
+    return key

@@ -1,0 +1,85 @@
+"""Puts jobs together: the queue, its webhooks, the door in front of the application, and the routes behind it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from safelight.api import jobs
+from safelight.control.job_queue import JobQueue, Run
+from safelight.control.job_secrets import JobSecrets
+from safelight.control.jobs import Answer, BegunJob, JobLimits
+from safelight.control.webhook_sender import WebhookSender
+from safelight.control.webhooks import Webhooks
+from safelight.errors import EngineFailure
+from safelight.server.auth import ServerKey
+from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.job_door import Callers, JobDoor
+from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.replay import answer_of, replayed_scope, send_through
+from safelight.settings import Settings
+
+MAX_LOST = 3
+
+
+class Jobs:
+    """Everything behind `Prefer: respond-async` and `Idempotency-Key`; `start` takes up what a server left behind."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        online: OnlineEndpoints,
+        *,
+        key: ServerKey | None,
+        errors: ErrorRenderer,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._plane = online.plane
+        self._errors = errors
+        self._secrets = JobSecrets(settings.data_dir)
+        self._callers = Callers(online.routes, key, self._secrets)
+        self._sender = WebhookSender(allows_private=settings.webhooks_to_private_addresses)
+        self._webhooks = Webhooks(self._plane, self._sender, self._secrets, public_url=settings.public_url)
+        limits = JobLimits(
+            max_jobs=settings.max_jobs_per_key,
+            max_bytes=settings.max_job_bytes_per_key,
+            lifetime_s=settings.job_lifetime_s,
+        )
+        self.queue = JobQueue(
+            self._plane,
+            self._perform,
+            limits=limits,
+            max_running=settings.max_running_jobs,
+            on_end=self._webhooks.wake,
+        )
+        self.router = jobs.create_router(self._plane, self.queue, self._secrets, settings)
+
+    async def start(self) -> None:
+        await self.queue.start()
+        await self._webhooks.start()
+
+    async def stop(self) -> None:
+        """What waits, runs or is to be told stays in the database."""
+        await self.queue.stop()
+        await self._webhooks.stop()
+
+    def door(self, app: ASGIApp) -> JobDoor:
+        """The application with jobs in front of it."""
+        return JobDoor(
+            app,
+            plane=self._plane,
+            queue=self.queue,
+            callers=self._callers,
+            sender=self._sender,
+            errors=self._errors,
+            settings=self._settings,
+        )
+
+    async def _perform(self, job: BegunJob, run: Run) -> Answer:
+        """The answer of the whole application, as the client would have had it."""
+        if job.num_lost < MAX_LOST:
+            return await send_through(self._app, job.request, run, request_id=job.id)
+        error = EngineFailure(f"the server ended {MAX_LOST} times while it worked on this; it is not tried again")
+        return answer_of(self._errors.render(Request(replayed_scope(job.request, run, job.id)), error))

@@ -1,0 +1,73 @@
+"""Sends a kept request through an application, as a client that nobody sees, and keeps what it is answered with."""
+
+from __future__ import annotations
+
+import uuid
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Scope
+
+from safelight.control.job_queue import Run
+from safelight.control.jobs import Answer, StoredRequest
+from safelight.server.auth import Caller
+
+
+async def send_through(
+    app: ASGIApp, stored: StoredRequest, run: Run, *, request_id: str, owner: ASGIApp | None = None
+) -> Answer:
+    """The answer to a client that waits until `run.left` is set, and then leaves.
+
+    `owner` is the framework's application if `app` is a middleware inside it.
+    """
+    status, body = 500, bytearray()
+    headers: list[tuple[str, str]] = []
+    pending: list[Message] = [{"type": "http.request", "body": stored.body, "more_body": False}]
+
+    async def receive() -> Message:
+        if pending:
+            return pending.pop()
+        await run.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            headers.extend((name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"])
+        else:
+            body.extend(message.get("body", b""))
+
+    scope = replayed_scope(stored, run, request_id)
+    await app(scope if owner is None else {**scope, "app": owner}, receive, send)
+    kept = tuple((name, value) for name, value in headers if name.lower() != "x-request-id")
+    return Answer(status=status, headers=kept, body=bytes(body))
+
+
+def answer_of(response: Response) -> Answer:
+    """A response that is already whole."""
+    return Answer(status=response.status_code, headers=tuple(response.headers.items()), body=bytes(response.body))
+
+
+def replayed_scope(stored: StoredRequest, run: Run, request_id: str) -> Scope:
+    """What a server would make of the request, with its credentials checked."""
+    headers = (*stored.headers, ("x-request-id", request_id))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": stored.server.partition(":")[0],
+        "path": stored.path,
+        "raw_path": stored.path.encode(),
+        "query_string": stored.query.encode("latin-1"),
+        "root_path": "",
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        "client": None,
+        "server": None,
+        "state": {
+            "caller": Caller(stored.endpoint_name),
+            "run": run,
+            "request_id": request_id,
+            "generation_id": uuid.uuid4().hex,
+        },
+    }
