@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import hashlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -64,6 +65,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     load_gate: str | None = None
     """Loading waits until this file exists."""
     crash_on_load: bool = False
+    kill_on_load: str | None = None
+    """Loading ends as the kernel ends what needs too much memory, while this file exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,8 @@ def _load_fake_engine(load: Load, options: FakeEngineOptions) -> Engine:
         time.sleep(0.005)
     if options.crash_on_load:
         os._exit(3)
+    if options.kill_on_load is not None and Path(options.kill_on_load).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     if options.load_error is not None:
         raise ModelLoadError(options.load_error)
     return FakeEngine(load.spec, options)

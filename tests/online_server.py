@@ -91,7 +91,9 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
 def main() -> None:
     settings = load_settings()
     gates = FakeEngineOptions(
-        gate=os.environ.get("FAKE_ENGINE_GATE"), load_gate=os.environ.get("FAKE_ENGINE_LOAD_GATE")
+        gate=os.environ.get("FAKE_ENGINE_GATE"),
+        load_gate=os.environ.get("FAKE_ENGINE_LOAD_GATE"),
+        kill_on_load=os.environ.get("FAKE_ENGINE_KILL_ON_LOAD"),
     )
     online = OnlineEndpoints(settings, command=fake_command(gates))
     certificate, key = certificate_files(settings)

@@ -181,9 +181,24 @@ def test_a_jwt_of_the_configured_issuer_opens_an_aad_endpoint(client: OnlineClie
     path, blue = "/endpoints/aad/score", {"azureml_model_deployment": "blue"}
     forged = jwt.encode(issuer.claims(), rsa.generate_private_key(65537, 2048), "RS256", headers={"kid": "one"})
 
-    assert client.draw(issuer.token(), path, **blue).status_code == 200
+    for reached in (path, "/score"):
+        assert client.draw(issuer.token(), reached, **blue).status_code == 200
+    assert client.draw(issuer.token(), "/score", host="aad.localhost", **blue).status_code == 200
     assert client.draw(issuer.token(aud="https://other"), path, **blue).status_code == 401
     assert client.draw(forged, path, **blue).status_code == 401
+    assert client.draw(forged, "/score", **blue).status_code == 401
+
+
+def test_at_the_root_a_jwt_cannot_choose_between_several_endpoints(client: OnlineClient, issuer: Issuer) -> None:
+    for name in ("aad-one", "aad-two"):
+        client.create_endpoint(name, authMode="AADToken")
+
+    answer = client.draw(issuer.token(), "/score")
+
+    for name in ("aad-one", "aad-two"):
+        client.finish(client.arm("DELETE", f"/onlineEndpoints/{name}"))
+    assert answer.status_code == 404
+    assert "put /endpoints/NAME before the path" in answer.json()["error"]["message"]
 
 
 def test_no_request_fails_while_a_deployment_is_updated_scaled_and_traffic_moves(client: OnlineClient) -> None:
@@ -215,6 +230,28 @@ def test_a_failed_update_keeps_the_old_one_serving_and_says_why(client: OnlineCl
     assert "no model 'azureml:nothing:1'" in logs
     assert client.draw(client.key()).status_code == 200
     client.deploy()
+
+
+def test_an_update_without_memory_for_both_keeps_the_old_one_serving_and_says_so(tmp_path: Path) -> None:
+    no_memory = tmp_path / "no-memory"
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_KILL_ON_LOAD": str(no_memory)}) as server,
+        OnlineClient(server) as client,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        client.deploy()
+        no_memory.touch()
+
+        outcome = client.deploy(instances=2)
+
+        answer = client.draw(client.key(), azureml_model_deployment="blue")
+        shown = client.arm("GET", "/onlineEndpoints/flux/deployments/blue").json()["properties"]
+        logs = client.arm("POST", "/onlineEndpoints/flux/deployments/blue/getLogs", {}).json()["content"]
+    assert (outcome["status"], answer.status_code) == ("Failed", 200)
+    assert "by SIGKILL while loading the model" in shown["provisioningError"]["message"]
+    assert "memory enough" in shown["provisioningError"]["message"]
+    assert logs.endswith("what was deployed before keeps serving\n")
 
 
 def test_a_second_operation_on_the_same_endpoint_is_409(client: OnlineClient) -> None:

@@ -174,7 +174,7 @@ class Reconciler(Generic[ServingT]):
             await self._apply(operation)
         except SafelightError as error:
             await asyncio.to_thread(self._record_failure, operation, error)
-        except Exception:  # the endpoint would stay locked for ever
+        except Exception:  # a bug too: an operation without an end keeps its endpoint locked (409) until a restart
             logger.exception("operation %s on endpoint %s", operation.id, operation.endpoint_name)
             await asyncio.to_thread(
                 self._record_failure, operation, EngineFailure("an internal error; see the server's log")
@@ -335,7 +335,10 @@ class Reconciler(Generic[ServingT]):
     def _record_failure(self, operation: Operation, error: SafelightError) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
         if name is not None:
-            self._logs.of(endpoint_name, name).write(f"{operation.kind} failed: {error.message}")
+            log = self._logs.of(endpoint_name, name)
+            log.write(f"{operation.kind} failed: {error.message}")
+            if (endpoint_name, name) in self._serving:
+                log.write("what was deployed before keeps serving")
         with self._database.transaction() as session:
             fail(get_operation(session, operation.id), error)
             if name is not None:

@@ -77,6 +77,10 @@ class OidcVerifier:
         except (jwt.InvalidTokenError, jwt.PyJWKClientError, OSError, ValueError) as error:
             raise AuthenticationFailed(f"the token is not accepted as one of {self._issuer}: {error}") from None
 
+    def is_issuer_of(self, text: str) -> bool:
+        """Whether a token claims to be this issuer's; nothing is verified yet."""
+        return (claim_of(text, "iss") or "").rstrip("/") == self._issuer
+
     def _jwks(self) -> jwt.PyJWKClient:
         if self._keys is None:
             url = f"{self._issuer}/.well-known/openid-configuration"
@@ -85,9 +89,14 @@ class OidcVerifier:
         return self._keys
 
 
-def endpoint_named_in(text: str) -> str | None:
-    """The endpoint that a token claims to be for; nothing is verified yet."""
+def subject_of(text: str) -> str | None:
+    """Who a token claims to be: of our own ones the endpoint that it opens. Nothing is verified yet."""
+    return claim_of(text, "sub")
+
+
+def claim_of(text: str, name: str) -> str | None:
     try:
-        return str(jwt.decode(text, options={"verify_signature": False}).get("sub"))
+        claims: dict[str, object] = jwt.decode(text, options={"verify_signature": False})
     except jwt.InvalidTokenError:
         return None
+    return None if claims.get(name) is None else str(claims[name])

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from safelight.control.reconciler import EndpointState
-from safelight.control.tokens import OidcVerifier, check_token, endpoint_named_in
-from safelight.errors import AuthenticationFailed, NotReady
+from safelight.control.tokens import OidcVerifier, check_token, subject_of
+from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
@@ -52,8 +52,8 @@ class EndpointRoutes:
         """The endpoint that a request names by path, host, key or token. Raises ResourceNotFound."""
         path, key = request.url.path, key_of(request)
         location = self._router.locate(path=path, host=request.headers.get("host", ""), key=key)
-        if location is None and key is not None and (name := endpoint_named_in(key)) in self._states:
-            return self.find(str(name), path)
+        if location is None and key is not None and (name := self._named_by_token(key)) is not None:
+            return self.find(name, path)
         return location
 
     def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
@@ -67,8 +67,20 @@ class EndpointRoutes:
         auth_mode = self._states[endpoint_name].auth_mode
         if auth_mode == "aml_token":
             return auth_mode  # says nothing of who holds it
-        subject = endpoint_named_in(key or "") if auth_mode == "aad_token" else None
+        subject = subject_of(key or "") if auth_mode == "aad_token" else None
         return f"subject {subject}" if subject is not None else f"key {key}"
+
+    def _named_by_token(self, token: str) -> str | None:
+        """Our own tokens name their endpoint; those of the OIDC issuer mean the only one that takes them."""
+        if self._verifier is None or not self._verifier.is_issuer_of(token):
+            name = subject_of(token)
+            return name if name in self._states else None
+        names = [name for name, state in self._states.items() if state.auth_mode == "aad_token"]
+        if len(names) > 1:
+            raise ResourceNotFound(
+                "the token does not say which of several endpoints is asked; put /endpoints/NAME before the path"
+            )
+        return names[0] if names else None
 
     async def check(self, endpoint_name: str, key: str | None) -> None:
         """Raises AuthenticationFailed, or NotReady when the server is about to end."""

@@ -349,7 +349,8 @@ def _final(error: SafelightError) -> SafelightError:
     if not isinstance(error, ReplicaLost):
         return error
     return ModelLoadError(
-        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the log says more. Is there memory enough for the model?"
+        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the log says more. Is there memory enough for "
+        "the model? A deployment that is updated needs it for the old and the new replicas at once"
     )
 
 

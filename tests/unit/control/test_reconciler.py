@@ -136,7 +136,9 @@ def test_a_failed_update_keeps_the_old_one_serving_and_says_why(run: Run) -> Non
         assert (operation.status, operation.error_code) == (OperationStatus.FAILED, "BadArgument")
         assert world.routes.serving("flux")["blue"] is before
         assert not before.is_stopped
-        assert "vae/config.json is missing" in world.logs.of("flux", "blue").read()
+        logs = world.logs.of("flux", "blue").read()
+        assert "vae/config.json is missing" in logs
+        assert "what was deployed before keeps serving" in logs
         with world.database.transaction() as session:
             deployment = get_deployment(session, "flux", "blue")
         assert deployment.provisioning_state is ProvisioningState.FAILED
