@@ -19,6 +19,7 @@ import msgspec
 from safetensors import SafetensorError, safe_open
 
 from safelight.errors import ModelLoadError
+from safelight.model_revision import hub_id_of
 
 SIDECAR = "safelight.json"
 
@@ -119,7 +120,7 @@ def _values_from_configs(folder: Path) -> dict[str, Any]:
     transformer = read_json(folder / "transformer" / "config.json")
     embedded = bool(transformer.get("guidance_embeds", False))
     return {
-        "name": folder.resolve().name.lower(),
+        "name": _name_of(folder),
         "default_num_inference_steps": 28 if embedded else 4,
         "max_num_inference_steps": 100,
         "default_width": 1024,
@@ -132,6 +133,16 @@ def _values_from_configs(folder: Path) -> dict[str, Any]:
         "guidance": Guidance.EMBEDDED if embedded else Guidance.NONE,
         "default_guidance_scale": 3.5 if embedded else 0.0,
     }
+
+
+def _name_of(folder: Path) -> str:
+    hub_id = hub_id_of(folder)
+    return registry_name(hub_id) if hub_id else folder.resolve().name.lower()
+
+
+def registry_name(hub_id: str) -> str:
+    """The name of a hub model in the registry: black-forest-labs/FLUX.1-schnell is black-forest-labs-flux.1-schnell."""
+    return hub_id.replace("/", "-").replace("_", "-").lower()
 
 
 def _vae_scale_factor(folder: Path) -> int:

@@ -95,6 +95,13 @@ def test_every_form_of_a_models_name_shows_its_card(run: Run, reference: str) ->
     assert (card["name"], card["version"], card["is_gated"]) == (NAME, "1", True)
 
 
+def test_what_is_not_registered_is_named_as_a_deployment_names_it(run: Run, tiny_flux_folder: Path) -> None:
+    folder, hub_model = run("model", "show", str(tiny_flux_folder)), run("model", "show", "acme/flux")
+
+    assert json.loads(folder.out)["uri"] == str(tiny_flux_folder)
+    assert json.loads(hub_model.out)["uri"] == "acme/flux"
+
+
 def test_the_options_of_az_ml_name_a_model_too(run: Run) -> None:
     registry = ("--registry-name", "HuggingFace")
     by_version = run("model", "show", "--name", NAME, "--version", "1", *registry, "-o", "yaml")

@@ -105,3 +105,9 @@ def test_an_autoencoder_config_without_a_list_of_channels_is_named(tmp_path: Pat
     (folder / "vae" / "config.json").write_text(json.dumps({"block_out_channels": 5}))
 
     assert "vae/config.json has no list block_out_channels" in refusal(folder)
+
+
+def test_a_folder_in_the_hubs_cache_is_named_by_its_hub_id(tmp_path: Path) -> None:
+    spec = read_model_spec(write_folder(tmp_path / "models--Acme--Tiny_FLUX" / "snapshots" / "0123456789abcdef"))
+
+    assert spec.name == "acme-tiny-flux"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 
 from safelight.control.secrets import ADMIN_TOKEN_FILE
 from safelight.errors import ConfigurationError, ResourceNotFound, SafelightError
@@ -82,13 +84,14 @@ class Arm:
             raise ResourceNotFound(f"there is no {path.strip('/').replace('/', ' ')}")
         return self._operation(response)
 
-    def wait(self, operation: Operation, doing: str) -> None:
-        """Until the operation has ended. Raises RequestRefused with the reason if it failed."""
+    def wait(self, operation: Operation, doing: str, detail: Callable[[], str] = str) -> None:
+        """Until the operation has ended; `detail` is asked how far it is. Raises RequestRefused if it failed."""
         if operation.status_url is None:
             return
         console = Console(stderr=True, highlight=False)
-        with console.status(f"{doing} ..."):
+        with console.status(f"{escape(doing)} ...") as status:
             while (state := self.get(operation.status_url))["status"] == "InProgress":
+                status.update(f"{escape(doing)} ... {escape(detail())}")
                 time.sleep(POLL_S)
         if state["status"] != "Succeeded":
             error = state["error"]

@@ -8,20 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.filesize import decimal
-from rich.markup import escape
 
 from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.model_table import card_table
 from safelight.cli.options import DataDir, Output, Workspace
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
+from safelight.cli.resource_files import note
 from safelight.control.catalog import Model, find_model, list_models, registered_model
 from safelight.control.model_card import model_card
 from safelight.errors import ConfigurationError, InvalidRequest, ModelLoadError, ModelNotFound
 
 JsonObject = dict[str, Any]
 Registry = Annotated[str | None, typer.Option("--registry-name", "-r", help="HuggingFace or Safelight.")]
-COLUMNS = ("name", "version", "provider", "license", "gated", "weights (bf16)")
+COLUMNS = ("name", "version", "provider", "license", "gated")
 
 app = typer.Typer(help="Show and register the models that can be served.", no_args_is_help=True)
 
@@ -91,7 +90,7 @@ def _registered(data_dir: Path | None) -> list[Model]:
     try:
         rows = Arm(data_dir).list("/models")
     except (ConfigurationError, RequestRefused) as error:
-        _note(f"registered models are not shown: {error.message}")
+        note(f"registered models are not shown: {error.message}")
         return []
     known = {model.name for model in list_models()}
     return [_from_arm(row) for row in rows if row["name"] not in known]
@@ -112,15 +111,10 @@ def _card(model: Model) -> JsonObject:
     try:
         return asdict(model_card(model))
     except ModelLoadError as error:
-        _note(f"{model.uri}: {error.message}")
+        note(f"{model.uri}: {error.message}")
         return {"name": model.name, "version": model.version, "uri": model.uri, "provider": model.provider}
 
 
 def _row(card: JsonObject) -> JsonObject:
     gated = {True: "yes", False: "no", None: "?"}[card.get("is_gated")]
-    weights = card.get("weights_bytes") or {}
-    return card | {"gated": gated, "weights (bf16)": decimal(weights["bfloat16"]) if weights else ""}
-
-
-def _note(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[yellow]note:[/] {escape(text)}")
+    return card | {"gated": gated}

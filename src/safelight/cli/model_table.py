@@ -55,7 +55,10 @@ def _weights(sizes: dict[str, int]) -> str:
 
 
 def _count(num_parameters: int) -> str:
-    return f"{num_parameters / 1e9:.2f} B" if num_parameters >= 1e9 else f"{num_parameters / 1e6:.1f} M"
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if num_parameters >= size:
+            return f"{num_parameters / size:.1f} {letter}"
+    return str(num_parameters)
 
 
 def _parameters(parameters: list[JsonObject]) -> Table:

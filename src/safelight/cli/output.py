@@ -42,6 +42,8 @@ def print_one(item: JsonObject, output: OutputFormat | None) -> None:
         _print_text(item, output)
         return
     table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in item.items():
         if value not in (None, "", {}, []):
             table.add_row(key, _cell(value))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
-from safelight.model_spec import Guidance, ModelSpec, read_model_spec
+from safelight.model_spec import Guidance, ModelSpec, read_model_spec, registry_name
 
 HUGGING_FACE_REGISTRY = "HuggingFace"
 SAFELIGHT_REGISTRY = "Safelight"
@@ -47,6 +47,8 @@ class Model:
     provider: str = ""
     registry: str = ""
     """The registry whose `azureml://` URIs name it."""
+    is_registered: bool = False
+    """By the user, in the workspace."""
     description: str = ""
     last_updated: str = ""
     num_parameters: Mapping[str, int] = field(default_factory=dict)
@@ -55,9 +57,12 @@ class Model:
 
     @property
     def uri(self) -> str:
+        """What a deployment names it by."""
         if self.registry:
             return f"azureml://registries/{self.registry}/models/{self.name}/versions/{self.version}"
-        return f"azureml:{self.name}:{self.version}"
+        if self.is_registered:
+            return f"azureml:{self.name}:{self.version}"
+        return self.hub_id or str(self.folder)
 
     @property
     def access_page(self) -> str | None:
@@ -68,7 +73,14 @@ class Model:
 def registered_model(*, name: str, version: str, path: str, description: str = "") -> Model:
     """A model that the user has registered. `path` is an absolute folder, or a hub id; what is known of that holds."""
     if Path(path).is_absolute():
-        return Model(name=name, version=version, folder=Path(path), provider=REGISTERED_HERE, description=description)
+        return Model(
+            name=name,
+            version=version,
+            folder=Path(path),
+            provider=REGISTERED_HERE,
+            is_registered=True,
+            description=description,
+        )
     known = next((model for model in list_models() if model.hub_id == path), Model(name=name, hub_id=path))
     return replace(
         known,
@@ -76,6 +88,7 @@ def registered_model(*, name: str, version: str, path: str, description: str = "
         version=version,
         provider=REGISTERED_HERE,
         registry="",
+        is_registered=True,
         description=description or known.description,
     )
 
@@ -175,11 +188,6 @@ def _of_version(reference: str, candidates: Sequence[Model], version: str | None
     raise ModelNotFound(
         f"no model {reference!r}; the catalogue has {known}, and `safelight model create` adds to it", field="model"
     )
-
-
-def registry_name(hub_id: str) -> str:
-    """The name of a hub model in the registry: black-forest-labs/FLUX.1-schnell is black-forest-labs-flux.1-schnell."""
-    return hub_id.replace("/", "-").replace("_", "-").lower()
 
 
 def is_hub_id(name: str) -> bool:

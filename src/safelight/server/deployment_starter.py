@@ -18,6 +18,7 @@ from safelight.control.deployments import AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.errors import ModelLoadError, ModelNotFound
+from safelight.model_revision import hub_id_of
 from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
 from safelight.serving.deployment import create_dispatcher
@@ -115,12 +116,12 @@ class DeploymentStarter:
 
 
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
-    """The catalogue's word on a model that it knows, else what the folder says."""
-    try:
-        known = find_model(deployment.spec.model).spec
-    except ModelNotFound:
-        known = None
-    return known or read_model_spec(deployment.folder)
+    """The catalogue's word on a model that it knows by its name or by its hub id, else what the folder says."""
+    for reference in (deployment.spec.model, hub_id_of(deployment.folder)):
+        with suppress(ModelNotFound):
+            if reference is not None and (known := find_model(reference).spec) is not None:
+                return known
+    return read_model_spec(deployment.folder)
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:
