@@ -21,6 +21,8 @@ MAX_SEED = 2**63 - 1 - 10
 MAX_IMAGES_PER_PROMPT = 10
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_PREVIEWS = 10
+MAX_LORAS = 8
+MAX_LORA_SCALE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,15 @@ class SourceImage:
     """How much of the way from noise to image is walked again: 1 is all of it, and little is left of the picture."""
     mask: bytes | None = field(default=None, repr=False)
     """Height x width: painted anew where it is 128 or more, kept elsewhere. None: everything is painted anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraWeight:
+    """An adapter that a picture is made with, and how strong it is."""
+
+    name: str
+    scale: float
+    """-4 to 4; 1 is as strong as it was trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +70,8 @@ class GenerationRequest:
     """1 to 100, for JPEG and WebP."""
     source: SourceImage | None = None
     """None: the picture starts from nothing but noise."""
+    loras: tuple[LoraWeight, ...] = ()
+    """By name, in alphabetical order."""
     num_previews: int = 0
     """Of each image, while it develops; fewer come if it has fewer steps."""
     preview_decoder: PreviewDecoder = "projection"

@@ -50,6 +50,19 @@ class Guidance(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraFile:
+    """An adapter that requests may name."""
+
+    name: str
+    file: str
+    """Path of a safetensors file."""
+    scale: float = 1.0
+    """Where the request says none."""
+    hub_id: str | None = None
+    """Another name for it, if it came from the hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """What a model can do. Sizes are in pixels, lengths in tokens."""
 
@@ -77,6 +90,8 @@ class ModelSpec:
     default_scheduler: str = "FlowMatchEulerDiscreteScheduler"
     schedulers: tuple[str, ...] = tuple(SCHEDULER_ALIASES.values())
     examples: tuple[str, ...] = ()
+    loras: tuple[LoraFile, ...] = ()
+    """What requests may name; settings say it, and no sidecar."""
 
     def steps_for(self, quality: Quality) -> int:
         """Denoising steps of a picture of this quality."""
@@ -160,7 +175,7 @@ def _values_from_sidecar(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     values = read_json(path)
-    unknown = sorted(values.keys() - {field.name for field in fields(ModelSpec)})
+    unknown = sorted(values.keys() - ({field.name for field in fields(ModelSpec)} - {"loras"}))
     if unknown:
         raise ModelLoadError(f"{path} has unknown keys {', '.join(unknown)}; remove them")
     if isinstance(values.get("max_size"), int):

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
-from safelight.generation import MAX_PROMPT_CHARACTERS, GenerationRequest, ImageFormat, PreviewDecoder, SourceImage
+from safelight.generation import (
+    MAX_LORA_SCALE,
+    MAX_LORAS,
+    MAX_PROMPT_CHARACTERS,
+    GenerationRequest,
+    ImageFormat,
+    LoraWeight,
+    PreviewDecoder,
+    SourceImage,
+)
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 
 MAX_GUIDANCE_SCALE = 100.0
@@ -34,6 +44,7 @@ def build_generation_request(
     image_format: ImageFormat = "png",
     image_quality: int = 95,
     source: SourceImage | None = None,
+    loras: Sequence[tuple[str, float | None]] = (),
     num_previews: int = 0,
     preview_decoder: PreviewDecoder = "projection",
     timeout_s: float = 180.0,
@@ -65,6 +76,7 @@ def build_generation_request(
         image_format=image_format,
         image_quality=image_quality,
         source=source,
+        loras=_check_loras(spec, loras),
         num_previews=num_previews,
         preview_decoder=preview_decoder,
         timeout_s=timeout_s,
@@ -125,6 +137,29 @@ def _check_steps(spec: ModelSpec, steps: int | None) -> int:
             field="num_inference_steps",
         )
     return steps
+
+
+def _check_loras(spec: ModelSpec, loras: Sequence[tuple[str, float | None]]) -> tuple[LoraWeight, ...]:
+    """The adapters of (name or hub id, scale). Raises InvalidRequest listing what there is."""
+    if len(loras) > MAX_LORAS:
+        raise InvalidRequest(f"{len(loras)} LoRAs are named; at most {MAX_LORAS} are added up", field="loras")
+    weights = {}
+    for name, scale in loras:
+        known = next((each for each in spec.loras if name in (each.name, each.hub_id)), None)
+        if known is None:
+            there_are = ", ".join(each.name for each in spec.loras) or "none"
+            raise InvalidRequest(f"no LoRA {name[:64]!r} here; there are: {there_are}", field="loras")
+        if known.name in weights:
+            raise InvalidRequest(f"LoRA {known.name!r} is named twice; add its scales up", field="loras")
+        weight = LoraWeight(name=known.name, scale=known.scale if scale is None else scale)
+        if not -MAX_LORA_SCALE <= weight.scale <= MAX_LORA_SCALE:
+            raise InvalidRequest(
+                f"the scale of LoRA {known.name!r} must be between {-MAX_LORA_SCALE:g} and {MAX_LORA_SCALE:g}, "
+                f"not {weight.scale:g}",
+                field="loras",
+            )
+        weights[known.name] = weight
+    return tuple(weights[name] for name in sorted(weights))
 
 
 def _nearest_side(spec: ModelSpec, pixels: int) -> int:

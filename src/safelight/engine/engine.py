@@ -19,6 +19,9 @@ from safelight.engine import denoise
 from safelight.engine.autoencoder import Pixels, decode_latents, encode_image, to_pixels
 from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
+from safelight.engine.lora_files import Lora, read_lora
+from safelight.engine.low_rank import Addition, adapted
+from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
@@ -29,6 +32,7 @@ from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.recipe import Backend
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
+DEFAULT_LORA_CACHE_BYTES = 2 * 1024 * 1024 * 1024
 SEED_PERIOD = 2**32
 """torch's CPU generator reads the low 32 bits of a seed."""
 
@@ -62,6 +66,8 @@ class _Denoising:
     """The prompt's, and after it the negative prompt's if guidance runs: one row of the batch each."""
     noise_scheduler: NoiseScheduler
     generator: torch.Generator
+    additions: tuple[Addition, ...] = ()
+    """Its LoRAs, to the transformer."""
     original: _Original | None = None
     """None unless the request has a mask."""
     clean_latents: Tensor | None = None
@@ -76,6 +82,7 @@ def load_engine(
     dtype: str = "auto",
     num_threads: int | None = None,
     prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES,
+    lora_cache_bytes: int = DEFAULT_LORA_CACHE_BYTES,
 ) -> Engine:
     """The engine for a checkpoint in the diffusers layout. Raises ModelLoadError or ConfigurationError."""
     if num_threads is not None:
@@ -83,13 +90,16 @@ def load_engine(
     chosen_device = choose_device(device)
     spec = spec or read_model_spec(folder)
     components = load_components(folder, device=chosen_device, dtype=choose_dtype(dtype, chosen_device))
-    return Engine(spec, components, prompt_cache_bytes=prompt_cache_bytes)
+    return Engine(spec, components, prompt_cache_bytes=prompt_cache_bytes, lora_cache_bytes=lora_cache_bytes)
 
 
 class Engine:
     """Runs one loaded checkpoint."""
 
-    def __init__(self, spec: ModelSpec, components: Components, *, prompt_cache_bytes: int) -> None:
+    def __init__(
+        self, spec: ModelSpec, components: Components, *, prompt_cache_bytes: int, lora_cache_bytes: int
+    ) -> None:
+        """Reads every LoRA of the spec once, so that one that does not fit is found out now. Raises ModelLoadError."""
         self.spec = spec
         self._components = components
         self._prompt_encoder = PromptEncoder(
@@ -101,6 +111,9 @@ class Engine:
             device=components.device,
             dtype=components.dtype,
         )
+        self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
+        for lora in spec.loras:
+            self._find_lora(lora.name)
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
 
@@ -118,10 +131,14 @@ class Engine:
         """Encode its prompts and image, and draw its noise: afterwards it can join any batch of its `batch_key`."""
         started_at = time.perf_counter()
         request = generation.request
-        prompts, warnings = self._prompt_encoder.encode_request(request)
+        loras = [(self._find_lora(weight.name), weight.scale) for weight in request.loras]
+        prompts, warnings = self._prompt_encoder.encode_request(
+            request, [(lora.text_encoder, scale) for lora, scale in loras]
+        )
         if generation.seed >= SEED_PERIOD:
             warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
         self._denoising[generation] = denoising = self._begin(generation, prompts)
+        denoising.additions = tuple((lora.transformer, scale) for lora, scale in loras)
         generation.warnings += warnings
         generation.num_steps = denoising.noise_scheduler.num_calls
         generation.num_text_tokens = prompts[0].num_tokens
@@ -176,6 +193,15 @@ class Engine:
             prompt_cache_hits=self._prompt_encoder.cache.hits,
             prompt_cache_misses=self._prompt_encoder.cache.misses,
         )
+
+    def _find_lora(self, name: str) -> Lora:
+        """From the cache if it is there, else from its file. Raises ModelLoadError."""
+        lora = self._loras.get(name)
+        if lora is None:
+            file = next(each.file for each in self.spec.loras if each.name == name)
+            lora = read_lora(Path(file), self._components)
+            self._loras.put(name, lora)
+        return lora
 
     def _begin(self, generation: Generation, prompts: tuple[PromptEmbeds, ...]) -> _Denoising:
         """From noise, or from the request's image with as much noise as its strength says."""
@@ -250,7 +276,9 @@ class Engine:
 
     def _predict_velocities(self, batch: Sequence[Generation]) -> list[Tensor]:
         """One velocity (1, tokens, channels) for each generation."""
-        rows = denoise.predict_velocity(self._components.transformer, self._transformer_inputs(batch))
+        transformer, inputs = self._components.transformer, self._transformer_inputs(batch)
+        with adapted(transformer, [self._denoising[g].additions for g in batch for _ in range(g.num_rows)]):
+            rows = denoise.predict_velocity(transformer, inputs)
         self._transformer_calls += 1
         velocities = []
         for generation, own_rows in zip(batch, torch.split(rows, [g.num_rows for g in batch]), strict=True):

@@ -1,11 +1,12 @@
-"""Text embeddings of recent prompts, least recently used out first, bounded by bytes."""
+"""Text embeddings of recent prompts."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from safelight.engine.lru_cache import LruCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,39 +28,7 @@ class PromptEmbeds:
         return self.prompt_embeds.nbytes + self.pooled_prompt_embeds.nbytes
 
 
-PromptKey = tuple[str, int]
-"""The prompt and its max_sequence_length: T5 is padded without a mask, so the length changes the embeddings."""
-
-
-class PromptCache:
-    """Keeps embeddings up to `max_bytes`; 0 keeps none."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._embeds: OrderedDict[PromptKey, PromptEmbeds] = OrderedDict()
-        self.nbytes = 0
-        self.hits = 0
-        self.misses = 0
-
-    def get(self, key: PromptKey) -> PromptEmbeds | None:
-        embeds = self._embeds.get(key)
-        if embeds is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._embeds.move_to_end(key)
-        return embeds
-
-    def put(self, key: PromptKey, embeds: PromptEmbeds) -> None:
-        if embeds.nbytes > self._max_bytes:
-            return
-        self._forget(key)
-        self._embeds[key] = embeds
-        self.nbytes += embeds.nbytes
-        while self.nbytes > self._max_bytes:
-            self._forget(next(iter(self._embeds)))
-
-    def _forget(self, key: PromptKey) -> None:
-        embeds = self._embeds.pop(key, None)
-        if embeds is not None:
-            self.nbytes -= embeds.nbytes
+PromptKey = tuple[str, int, tuple[tuple[str, float], ...]]
+"""The prompt, its max_sequence_length (T5 is padded without a mask, so the length changes the embeddings), and name and
+scale of the LoRAs that change the text encoder."""
+PromptCache = LruCache[PromptKey, PromptEmbeds]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from safelight.engine.components import Components
+from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.generation import GenerationRequest
 
@@ -23,18 +25,29 @@ class PromptEncoder:
         )
         self.cache = cache
 
-    def encode_request(self, request: GenerationRequest) -> tuple[tuple[PromptEmbeds, ...], list[str]]:
-        """The prompt's embeddings, after them the negative prompt's if guidance runs; and what could not be read."""
+    def encode_request(
+        self, request: GenerationRequest, additions: Sequence[Addition] = ()
+    ) -> tuple[tuple[PromptEmbeds, ...], list[str]]:
+        """The prompt's embeddings, after them the negative prompt's if guidance runs; and what could not be read.
+
+        `additions` are the layers for CLIP of the request's LoRAs, in their order.
+        """
         texts = {"prompt": request.prompt}
         if request.is_guided and request.negative_prompt is not None:
             texts["negative_prompt"] = request.negative_prompt
-        prompts = {field: self._encode_once(text) for field, text in texts.items()}
+        adapters = tuple(
+            (weight.name, weight.scale) for weight, (layers, _) in zip(request.loras, additions, strict=True) if layers
+        )
+        prompts = {}
+        with adapted(self._components.text_encoder, [additions]):
+            for field, text in texts.items():
+                prompts[field] = self._encode_once(text, adapters)
         warnings = [warning for field, embeds in prompts.items() for warning in self._truncations(field, embeds)]
         return tuple(prompts.values()), warnings
 
-    def _encode_once(self, prompt: str) -> PromptEmbeds:
+    def _encode_once(self, prompt: str, adapters: tuple[tuple[str, float], ...]) -> PromptEmbeds:
         """From the cache if it is there."""
-        key = (prompt, self._max_sequence_length)
+        key = (prompt, self._max_sequence_length, adapters)
         embeds = self.cache.get(key)
         if embeds is None:
             embeds = self._encode(prompt)
