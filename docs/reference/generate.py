@@ -179,9 +179,15 @@ def _resolved(schema: Json, document: Json) -> Json:
 
 def _arm_tables(document: Json) -> Iterator[str]:
     for tag, operations in groupby(_operations(document), _tag):
-        yield f"\n### {tag}\n| route | what |\n|---|---|\n"
-        for route, operation in operations:
-            yield f"| `{_shortened(route)}` | {operation['summary']} |\n"
+        routes = list(operations)
+        yield f"\n### {tag}\n| route | what | answers |\n|---|---|---|\n"
+        for route, operation in routes:
+            answers = ", ".join(status for status, _ in _answers(operation))
+            yield f"| `{_shortened(route)}` | {operation['summary']} | {answers} |\n"
+        for route, operation in routes:
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                yield f"\nBody of `{_shortened(route)}`:\n\n| field | type | |\n|---|---|---|\n"
+                yield from _fields(content["schema"], document)
 
 
 def _shortened(route: str) -> str:

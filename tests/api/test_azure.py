@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.online_endpoints import OnlineEndpoints, create_arm_app
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.fakes import fake_command
@@ -19,14 +20,19 @@ WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearni
 
 @pytest.fixture
 def arm(tmp_path: Path) -> Iterator[Callable[..., Response]]:
-    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer."""
+    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer, which must be one that is documented."""
     settings = Settings(data_dir=tmp_path)
     online = OnlineEndpoints(settings, command=fake_command())
     with TestClient(create_app(settings, FakeDispatcher(), online)) as client:  # type: ignore[arg-type]
         client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
 
+        paths = create_arm_app(online.plane, settings).openapi()["paths"]
+
         def arm(method: str, path: str, body: object = None) -> Response:
-            return client.request(method, f"{WORKSPACE}{path}", json=body)
+            response = client.request(method, f"{WORKSPACE}{path}", json=body)
+            route = next(each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), WORKSPACE + path))
+            assert str(response.status_code) in paths[route][method.lower()]["responses"]
+            return response
 
         yield arm
 
@@ -81,6 +87,25 @@ def test_access_to_secrets_cannot_be_added_to_an_endpoint(arm: Callable[..., Res
     assert answer.status_code == 400
     assert answer.json()["error"]["target"] == "properties.enforce_access_to_default_secret_stores"
     assert "create a new endpoint" in answer.json()["error"]["message"]
+
+
+def test_every_answer_is_one_that_the_reference_names(arm: Callable[..., Response]) -> None:
+    calls = [
+        ("GET", "", 200),
+        ("POST", "/rotateEncryptionKey", 200),
+        ("GET", "/connections/nothing", 404),
+        ("DELETE", "/connections/nothing", 204),
+        ("PUT", "/connections/hub", 400),
+        ("PUT", "/onlineEndpoints/-", 400),
+        ("GET", "/onlineEndpoints/nothing/deployments", 404),
+        ("DELETE", "/onlineEndpoints/nothing", 204),
+        ("POST", "/onlineEndpoints/nothing/listKeys", 404),
+        ("DELETE", "/onlineEndpoints/nothing/deployments/blue", 404),
+        ("PUT", "/models/mine/versions/1", 400),
+        ("GET", "/models/mine/versions/1", 404),
+    ]
+
+    assert [(method, path, arm(method, path, {}).status_code) for method, path, _ in calls] == calls
 
 
 def test_an_error_that_no_one_foresaw_is_still_arms_json(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from safelight.api.azure_wire import (
     WORKSPACE,
     JsonObject,
     base_url,
+    documented,
     identity_of,
     place_of,
     render_operation,
@@ -57,10 +58,15 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
                 "admin-token of the server's data directory"
             )
 
-    router = APIRouter()
+    guarded = APIRouter(
+        dependencies=[Depends(check_administrator)],
+        responses={401: {"description": "No administrator's token, or a wrong one"}},
+    )
     for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
-        router.include_router(part.create_router(plane, settings), dependencies=[Depends(check_administrator)])
-    router.include_router(_create_workspace_router(plane, settings), dependencies=[Depends(check_administrator)])
+        guarded.include_router(part.create_router(plane, settings))
+    guarded.include_router(_create_workspace_router(plane, settings))
+    router = APIRouter()
+    router.include_router(guarded)
     router.include_router(_create_metadata_router(settings))
     return router
 
@@ -97,11 +103,18 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
     async def rotate_encryption_key() -> JsonObject:
         return {"reencrypted": await asyncio.to_thread(plane.rotate_encryption_key)}
 
-    @router.get(OPERATIONS + "/mfeOperationsStatus/{id}", summary="How a long-running operation stands")
+    @router.get(
+        OPERATIONS + "/mfeOperationsStatus/{id}", summary="How a long-running operation stands", **documented(200, 404)
+    )
     async def operation_status(id: str) -> Response:
         return render_operation(await plane.transact(lambda session: get_operation(session, id)))
 
-    @router.get(OPERATIONS + "/mfeOperationResults/{id}", summary="202 while an operation runs, then 200 or 204")
+    @router.get(
+        OPERATIONS + "/mfeOperationResults/{id}",
+        summary="202 while an operation runs, then 204",
+        status_code=204,
+        **documented(202, 204, 404),
+    )
     async def operation_result(request: Request, id: str) -> Response:
         operation = await plane.transact(lambda session: get_operation(session, id))
         if operation.status is OperationStatus.IN_PROGRESS:

@@ -11,6 +11,7 @@ from safelight.api.azure_wire import (
     JsonObject,
     Place,
     collection,
+    documented,
     place_of,
     read_body,
     system_data,
@@ -81,13 +82,19 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of connections."""
     router = APIRouter(tags=["Connections"])
 
-    @router.put(CONNECTIONS + "/{name}", summary="Create or replace a connection")
+    @router.put(
+        CONNECTIONS + "/{name}", summary="Create or replace a connection", **documented(200, body=ConnectionResource)
+    )
     async def put(request: Request, name: str) -> JsonObject:
         spec = _spec(name, (await read_body(request, ConnectionResource, settings)).properties)
         row = await plane.transact(lambda session: put_connection(session, plane.cipher, spec))
         return _render(place_of(request, settings), row)
 
-    @router.patch(CONNECTIONS + "/{name}", summary="Change a connection; secrets that are left out keep their values")
+    @router.patch(
+        CONNECTIONS + "/{name}",
+        summary="Change a connection; secrets that are left out keep their values",
+        **documented(200, 404, body=ConnectionPatch),
+    )
     async def patch(request: Request, name: str) -> JsonObject:
         change = _change((await read_body(request, ConnectionPatch, settings)).properties)
         reader = f"{ADMINISTRATOR}, to change it"
@@ -96,7 +103,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         )
         return _render(place_of(request, settings), row)
 
-    @router.get(CONNECTIONS + "/{name}", summary="Show a connection, without its secrets")
+    @router.get(CONNECTIONS + "/{name}", summary="Show a connection, without its secrets", **documented(200, 404))
     async def get(request: Request, name: str) -> JsonObject:
         return _render(place_of(request, settings), await plane.transact(lambda session: get_connection(session, name)))
 
@@ -107,12 +114,14 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         wanted = [row for row in rows if category in (None, row.category) and target in (None, row.target)]
         return collection([_render(place, row) for row in wanted])
 
-    @router.delete(CONNECTIONS + "/{name}", summary="Delete a connection")
+    @router.delete(CONNECTIONS + "/{name}", summary="Delete a connection", **documented(200, 204))
     async def delete(name: str) -> Response:
         existed = await plane.transact(lambda session: delete_connection(session, name))
         return Response(status_code=200 if existed else 204)
 
-    @router.post(CONNECTIONS + "/{name}/listsecrets", summary="Show a connection with its secrets")
+    @router.post(
+        CONNECTIONS + "/{name}/listsecrets", summary="Show a connection with its secrets", **documented(200, 404)
+    )
     async def list_secrets(request: Request, name: str) -> JsonObject:
         row, credentials = await plane.transact(
             lambda session: read_secrets(session, plane.cipher, name, reader=ADMINISTRATOR)

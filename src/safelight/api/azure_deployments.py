@@ -16,6 +16,7 @@ from safelight.api.azure_wire import (
     Place,
     accepted,
     collection,
+    documented,
     format_duration,
     parse_duration,
     place_of,
@@ -54,8 +55,8 @@ class RequestSettings(ArmModel):
     """Limits of a deployment; durations in ISO 8601."""
 
     max_concurrent_requests_per_instance: int | None = None
-    max_queue_wait: str | None = None
-    request_timeout: str | None = None
+    max_queue_wait: str | None = Field(None, description="A request that waits longer for its place gets 429")
+    request_timeout: str | None = Field(None, description="A request older than this gets 408; PT3M at most")
 
 
 class ProbeSettings(ArmModel):
@@ -80,13 +81,16 @@ class DeploymentProperties(ArmModel):
     endpoint_compute_type: str = "Managed"
     scale_settings: ScaleSettings | None = None
     model: str | None = None
-    instance_type: str | None = None
+    instance_type: str | None = Field(None, description="No effect: the machine's own devices are used")
     description: str | None = None
-    environment_variables: dict[str, str] | None = None
+    environment_variables: dict[str, str] | None = Field(
+        None,
+        description="HF_TOKEN fetches the model; what tunes the libraries reaches the replicas; the rest is warned of",
+    )
     properties: dict[str, str] | None = None
     request_settings: RequestSettings | None = None
-    liveness_probe: ProbeSettings | None = None
-    readiness_probe: ProbeSettings | None = None
+    liveness_probe: ProbeSettings | None = Field(None, description="How long a replica may owe an answer")
+    readiness_probe: ProbeSettings | None = Field(None, description="How long a replica may take to load its model")
     app_insights_enabled: bool | None = None
     egress_public_network_access: str | None = None
     code_configuration: object = None
@@ -123,11 +127,20 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of deployments."""
     router = APIRouter(tags=["Online deployments"])
 
-    @router.put(DEPLOYMENT, summary="Create or update a deployment", status_code=201)
+    @router.put(
+        DEPLOYMENT,
+        summary="Create or update a deployment",
+        status_code=201,
+        **documented(200, 201, 404, 409, body=DeploymentResource),
+    )
     async def put(request: Request, endpoint: str, name: str) -> Response:
         return await _put(request, _body(endpoint, name, await read_body(request, DeploymentResource, settings)))
 
-    @router.patch(DEPLOYMENT, summary="Change a deployment's tags or instance count")
+    @router.patch(
+        DEPLOYMENT,
+        summary="Change a deployment's tags or instance count",
+        **documented(200, 404, 409, body=DeploymentPatch),
+    )
     async def patch(request: Request, endpoint: str, name: str) -> Response:
         changes = await read_body(request, DeploymentPatch, settings)
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
@@ -140,18 +153,18 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         status = 201 if operation.kind is OperationKind.CREATE else 200
         return accepted(place, operation, _render(place, row), status=status)
 
-    @router.get(DEPLOYMENT, summary="Show a deployment")
+    @router.get(DEPLOYMENT, summary="Show a deployment", **documented(200, 404))
     async def get(request: Request, endpoint: str, name: str) -> JsonObject:
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
         return _render(place_of(request, settings), row)
 
-    @router.get(DEPLOYMENTS, summary="List the deployments of an endpoint")
+    @router.get(DEPLOYMENTS, summary="List the deployments of an endpoint", **documented(200, 404))
     async def list_(request: Request, endpoint: str) -> JsonObject:
         place = place_of(request, settings)
         rows = await plane.transact(lambda session: list_deployments(session, endpoint))
         return collection([_render(place, row) for row in rows])
 
-    @router.delete(DEPLOYMENT, summary="Delete a deployment", status_code=202)
+    @router.delete(DEPLOYMENT, summary="Delete a deployment", status_code=202, **documented(202, 204, 404, 409))
     async def delete(request: Request, endpoint: str, name: str) -> Response:
         operation = await plane.transact(lambda session: delete_deployment(session, endpoint, name))
         if operation is None:
@@ -164,7 +177,9 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 
 
 def _add_logs(router: APIRouter, plane: ControlPlane, settings: Settings) -> None:
-    @router.post(DEPLOYMENT + "/getLogs", summary="The last lines of a deployment's logs")
+    @router.post(
+        DEPLOYMENT + "/getLogs", summary="The last lines of a deployment's logs", **documented(200, 404, body=LogsBody)
+    )
     async def get_logs(request: Request, endpoint: str, name: str) -> JsonObject:
         body = await read_body(request, LogsBody, settings)
         container = next((each for each in CONTAINERS if each == body.container_type), None)
@@ -173,7 +188,7 @@ def _add_logs(router: APIRouter, plane: ControlPlane, settings: Settings) -> Non
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
         return {"content": plane.logs.of(row.endpoint_name, row.name).read(container, tail=body.tail)}
 
-    @router.get(DEPLOYMENT + "/skus", summary="How far a deployment scales")
+    @router.get(DEPLOYMENT + "/skus", summary="How far a deployment scales", **documented(200, 404))
     async def skus(endpoint: str, name: str) -> JsonObject:
         await plane.transact(lambda session: get_deployment(session, endpoint, name))
         capacity = {"default": 1, "minimum": 1, "maximum": 50, "scaleType": "Manual"}

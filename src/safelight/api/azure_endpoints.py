@@ -16,6 +16,7 @@ from safelight.api.azure_wire import (
     Place,
     accepted,
     collection,
+    documented,
     identity_of,
     place_of,
     read_body,
@@ -87,12 +88,17 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of endpoints."""
     router = APIRouter(tags=["Online endpoints"])
 
-    @router.put(ENDPOINT, summary="Create or update an endpoint", status_code=201)
+    @router.put(
+        ENDPOINT,
+        summary="Create or update an endpoint",
+        status_code=201,
+        **documented(200, 201, 409, body=EndpointResource),
+    )
     async def put(request: Request, name: str) -> Response:
         spec = _spec(name, await read_body(request, EndpointResource, settings))
         return await _put(request, spec)
 
-    @router.patch(ENDPOINT, summary="Change an endpoint's tags")
+    @router.patch(ENDPOINT, summary="Change an endpoint's tags", **documented(200, 404, 409, body=EndpointPatch))
     async def patch(request: Request, name: str) -> Response:
         body = await read_body(request, EndpointPatch, settings)
         spec = spec_of(await plane.transact(lambda session: get_endpoint(session, name)))
@@ -105,7 +111,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         status = 201 if operation.kind is OperationKind.CREATE else 200
         return accepted(place, operation, _render(place, row), status=status)
 
-    @router.get(ENDPOINT, summary="Show an endpoint")
+    @router.get(ENDPOINT, summary="Show an endpoint", **documented(200, 404))
     async def get(request: Request, name: str) -> JsonObject:
         return _render(place_of(request, settings), await plane.transact(lambda session: get_endpoint(session, name)))
 
@@ -114,7 +120,9 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         place = place_of(request, settings)
         return collection([_render(place, row) for row in await plane.transact(list_endpoints)])
 
-    @router.delete(ENDPOINT, summary="Delete an endpoint with its deployments", status_code=202)
+    @router.delete(
+        ENDPOINT, summary="Delete an endpoint with its deployments", status_code=202, **documented(202, 204, 409)
+    )
     async def delete(request: Request, name: str) -> Response:
         operation = await plane.transact(lambda session: delete_endpoint(session, name))
         if operation is None:
@@ -127,13 +135,17 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 
 
 def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings) -> None:
-    @router.post(ENDPOINT + "/listKeys", summary="Show an endpoint's keys")
+    @router.post(ENDPOINT + "/listKeys", summary="Show an endpoint's keys", **documented(200, 400, 404))
     async def list_keys(name: str) -> JsonObject:
         return _render_keys(
             await plane.transact(lambda session: read_keys_of(get_endpoint(session, name), plane.cipher))
         )
 
-    @router.post(ENDPOINT + "/regenerateKeys", summary="Replace one of an endpoint's keys")
+    @router.post(
+        ENDPOINT + "/regenerateKeys",
+        summary="Replace one of an endpoint's keys",
+        **documented(200, 404, body=RegenerateBody),
+    )
     async def regenerate_keys(request: Request, name: str) -> JSONResponse:
         body = await read_body(request, RegenerateBody, settings)
         key: Literal["primary", "secondary"] = "primary" if body.key_type == "Primary" else "secondary"
@@ -143,7 +155,9 @@ def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings)
         await plane.publish(name)
         return JSONResponse(_render_keys(keys))
 
-    @router.post(ENDPOINT + "/token", summary="A token for an endpoint with authMode AMLToken")
+    @router.post(
+        ENDPOINT + "/token", summary="A token for an endpoint with authMode AMLToken", **documented(200, 400, 404)
+    )
     async def token(name: str) -> JsonObject:
         row = await plane.transact(lambda session: get_endpoint(session, name))
         if row.auth_mode != "aml_token":

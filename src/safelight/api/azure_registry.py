@@ -11,6 +11,7 @@ from safelight.api.azure_wire import (
     JsonObject,
     base_url,
     collection,
+    documented,
     place_of,
     read_body,
     system_data,
@@ -67,11 +68,19 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         return _render(request, _find(registry, name, version))
 
     for path in REGISTRY_MODELS:
-        router.add_api_route(path, list_, summary="List the models of a registry")
+        router.add_api_route(path, list_, summary="List the models of a registry", **documented(200, 404))
         router.add_api_route(
-            f"{path}/{{name}}/versions", versions, summary="List the versions of a model, newest first"
+            f"{path}/{{name}}/versions",
+            versions,
+            summary="List the versions of a model, newest first",
+            **documented(200, 404),
         )
-        router.add_api_route(f"{path}/{{name}}/versions/{{version}}", version, summary="Show a model of a registry")
+        router.add_api_route(
+            f"{path}/{{name}}/versions/{{version}}",
+            version,
+            summary="Show a model of a registry",
+            **documented(200, 404),
+        )
     _add_workspace_models(router, plane, settings)
     return router
 
@@ -79,7 +88,11 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 def _add_workspace_models(router: APIRouter, plane: ControlPlane, settings: Settings) -> None:
     path = WORKSPACE + "/models/{name}/versions/{version}"
 
-    @router.put(path, summary="Register a model: a folder on this machine, or a hub id")
+    @router.put(
+        path,
+        summary="Register a model: a folder on this machine, or a hub id",
+        **documented(200, 409, 503, body=ModelResource),
+    )
     async def put(request: Request, name: str, version: str) -> JsonObject:
         properties = (await read_body(request, ModelResource, settings)).properties
         model = await plane.transact(
@@ -93,7 +106,7 @@ def _add_workspace_models(router: APIRouter, plane: ControlPlane, settings: Sett
         )
         return _render(request, model, workspace=place_of(request, settings).path)
 
-    @router.get(path, summary="Show a model of the workspace")
+    @router.get(path, summary="Show a model of the workspace", **documented(200, 404))
     async def get(request: Request, name: str, version: str) -> JsonObject:
         registered = await plane.transact(list_registered_models)
         model = find_model(f"azureml:{name}:{version}", registered)

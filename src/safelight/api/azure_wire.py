@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from safelight.api.body import read_json_object
+from safelight.api.openapi import request_body
 from safelight.api.validation import Model, validate
 from safelight.control.tables import Operation, OperationStatus
 from safelight.errors import InvalidRequest
@@ -36,6 +38,19 @@ _SEGMENTS = {
 }
 """The words of ARM's paths; what is not among them is a name."""
 BODY_TIMEOUT_S = 60.0
+_ANSWERS = {
+    200: "Done",
+    201: "Begun to create; `Azure-AsyncOperation` says where to ask how it stands",
+    202: "Begun; `Azure-AsyncOperation` says where to ask how it stands",
+    204: "Nothing to do, or done with nothing to say",
+    400: "Something in the request is wrong; the message names the field and what would be right",
+    404: "Not there; the message names the command that lists what is",
+    408: "The body did not arrive in time",
+    409: "The endpoint has an operation in progress, or the resource is in use",
+    413: "The body is larger than the server reads",
+    415: "The body is not JSON",
+    503: "The model's folder cannot be read; the message names the file",
+}
 _TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
 _DURATION = re.compile(
     r"P(?:(?P<days>[\d.]+)D)?(?:T(?:(?P<hours>[\d.]+)H)?(?:(?P<minutes>[\d.]+)M)?(?:(?P<seconds>[\d.]+)S)?)?"
@@ -84,6 +99,15 @@ async def read_body(request: Request, model: type[Model], settings: Settings) ->
     """The JSON body as `model`. Raises InvalidRequest."""
     content = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
     return validate(model, content)
+
+
+def documented(*statuses: int, body: type[BaseModel] | None = None) -> dict[str, Any]:
+    """What FastAPI cannot read off a route that reads its own body and answers in several ways."""
+    read = () if body is None else (400, 408, 413, 415)
+    return {
+        "responses": {status: {"description": _ANSWERS[status]} for status in sorted({*statuses, *read})},
+        "openapi_extra": None if body is None else request_body(body, {}),
+    }
 
 
 def collection(items: list[JsonObject]) -> JsonObject:
