@@ -151,14 +151,14 @@ def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -
     if no_wait:
         print_one(_view(operation.resource), output)
         return
-    arm.wait(operation, f"Deploying {resource['model']} as {resource['name']}", lambda: _download(arm, path))
+    arm.wait(operation, f"Deploying {resource['name']}", lambda: _download(arm, path))
     print_one(_view(arm.get(path)), output)
 
 
 def _download(arm: Arm, path: str) -> str:
     """How far the download of the model is, as the logs say; empty when there is none."""
-    logs = arm.post(f"{path}/getLogs", {"containerType": "StorageInitializer", "tail": 1})["content"]
-    return str("".join(logs.partition("Downloading ")[1:])).strip()
+    line = arm.post(f"{path}/getLogs", {"containerType": "StorageInitializer", "tail": 1})["content"].strip()
+    return f"downloading {line.rpartition(': ')[2]}" if " Downloading " in line else ""
 
 
 def _send_all_traffic(arm: Arm, endpoint_name: str, name: str) -> None:

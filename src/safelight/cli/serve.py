@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from safelight import hub
+from safelight.cli.download import download
 from safelight.control.catalog import Model, find_model
 from safelight.errors import ModelLoadError
 from safelight.model_spec import ModelSpec, read_model_spec
@@ -94,8 +93,7 @@ def locate(model: Model) -> tuple[Path, ModelSpec]:
     if model.folder is None:
         if model.hub_id is None:
             raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        Console(stderr=True).print(f"Fetching {model.hub_id} (resumes if it was begun) ...", highlight=False)
-        folder = hub.download(model.hub_id)
+        folder = download(model.hub_id)
     else:
         folder = model.folder
     return folder, model.spec or read_model_spec(folder)

@@ -1,0 +1,34 @@
+"""A download from the hub as a terminal shows it: one bar; elsewhere a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from safelight import hub
+from safelight.server.download_progress import DownloadProgress
+
+
+def download(hub_id: str) -> Path:
+    """The local folder of a hub model. Raises DownloadError with the remedy."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"Fetching {hub_id} (what has arrived before is kept) ...")
+    if not console.is_terminal:
+        return hub.download(hub_id, report=DownloadProgress(hub_id, console.print).report)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        return hub.download(hub_id, report=_Bar(progress).report)
+
+
+class _Bar:
+    """The bar of one download; it appears when there is something to download."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def report(self, num_here: int, total: int) -> None:
+        if not self._progress.tasks:
+            self._progress.add_task("Downloading", total=total, completed=num_here)
+        self._progress.update(self._progress.task_ids[0], completed=num_here)
