@@ -23,6 +23,7 @@ from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.live_server import eventually
 from tests.unit.test_uploads import encoded, left_red
+from tests.webhook_receiver import Receiver, receiving
 
 Connect = Callable[..., TestClient]
 ASYNC = {"Prefer": "respond-async"}
@@ -55,7 +56,7 @@ class SteppedDispatcher(FakeDispatcher):
             async for event in super()._stream(request):
                 yield event
                 if getattr(event, "index", None) == 3 and type(event).__name__ == "Step":
-                    while not self.go_on.is_set():
+                    while not self.go_on.is_set():  # noqa: ASYNC110  set by the test's thread
                         await asyncio.sleep(0.001)
         except (asyncio.CancelledError, GeneratorExit):
             self.num_left += 1
@@ -419,6 +420,21 @@ def test_a_webhook_that_must_not_be_called_is_refused_at_once(connect: Connect, 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "Webhook-Url"
     assert word in response.json()["error"]["message"]
+
+
+def test_a_webhook_is_told_of_the_end_and_signed_for_its_owner(connect: Connect, dispatcher: FakeDispatcher) -> None:
+    client = connect(api_key="k", webhooks_to_private_addresses=True)
+    dispatcher.error = EngineFailure("step 2 made NaN")
+    with receiving(Receiver()) as receiver:
+        job = client.post(SCORE, json=PROMPT, headers=ASYNC | {"Webhook-Url": receiver.url}).json()
+        eventually(lambda: len(receiver.deliveries) == 1)
+    [delivery] = receiver.deliveries
+
+    assert delivery.is_signed_with(client.get("/webhook-secret").json()["secret"])
+    assert delivery.headers["webhook-id"] == f"msg_{job['id']}"
+    assert (delivery.json()["type"], delivery.json()["data"]["id"]) == ("job.failed", job["id"])
+    assert client.get(delivery.json()["data"]["result"]).status_code == 500
+    assert "authorization" not in delivery.headers
 
 
 def test_a_webhook_without_the_preference_is_refused(connect: Connect) -> None:

@@ -14,7 +14,7 @@ from safelight.control.job_queue import JobQueue, Run
 from safelight.control.job_secrets import JobSecrets
 from safelight.control.jobs import Answer, get_answer, get_job
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import Job
+from safelight.control.tables import Job, JobState
 from safelight.control.webhooks import job_url
 from safelight.errors import ResourceNotFound
 from safelight.settings import Settings
@@ -65,8 +65,7 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
     @router.get(f"{PATH}{{id}}/preview", summary="The newest preview of the first image", **_PREVIEW)
     async def read_preview(request: Request, id: str) -> Response:
         owner = request.state.caller.owner
-        await plane.transact(lambda session: get_job(session, id, owner))
-        run = queue.run_of(id)
+        run = _run_of(await plane.transact(lambda session: get_job(session, id, owner)), queue)
         if run is None or run.preview is None:
             raise ResourceNotFound("there is no preview: the job has not begun, or has ended")
         return Response(run.preview, media_type=run.preview_media_type, headers={"cache-control": "no-store"})
@@ -85,13 +84,13 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
 
 def render_job(job: Job, queue: JobQueue, settings: Settings, *, status: int = 200) -> Response:
     """The job as JSON."""
-    url, run = job_url(job, settings.public_url), queue.run_of(job.id)
+    url, run = job_url(job, settings.public_url), _run_of(job, queue)
     has_preview = run is not None and run.preview is not None
     step, steps = _progress(run)
     content = JobObject(
         id=job.id,
         state=job.state.value,
-        position=queue.position_of(job.id),
+        position=queue.position_of(job.id) if job.state is JobState.QUEUED else None,
         step=step,
         steps=steps,
         preview=f"{url}/preview" if has_preview else None,
@@ -111,6 +110,10 @@ def render_answer(answer: Answer) -> Response:
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     return response
+
+
+def _run_of(job: Job, queue: JobQueue) -> Run | None:
+    return queue.run_of(job.id) if job.state is JobState.RUNNING else None
 
 
 def _progress(run: Run | None) -> tuple[int | None, int | None]:

@@ -13,8 +13,10 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import httpx
 
@@ -62,6 +64,10 @@ class WebhookSender:
         self._allows_private = allows_private
         self._resolve = resolve
 
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return httpx.create_ssl_context()
+
     async def check(self, text: str) -> str:
         """The URL, if it is one to send to as far as can be told now. Raises InvalidRequest."""
         try:
@@ -89,20 +95,22 @@ class WebhookSender:
         async with asyncio.timeout(TIMEOUT_S):
             address = await self._address_of(url)
             async with (
-                httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client,
+                httpx.AsyncClient(verify=self._tls, trust_env=False, timeout=TIMEOUT_S) as client,
                 client.stream(
                     "POST",
                     url.copy_with(host=address),
                     content=content,
                     headers={**headers, "host": url.netloc.decode("ascii")},
-                    extensions={"sni_hostname": url.host},
+                    extensions={"sni_hostname": url.raw_host.decode("ascii")},
                 ) as response,
             ):
                 return response.status_code
 
     async def _address_of(self, url: httpx.URL) -> str:
         """The one address to connect to; if any of a name's addresses is refused, so is the name."""
-        addresses = await self._resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
+        addresses = await self._resolve(
+            url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)
+        )
         for address in addresses:
             self._check_address(address)
         return addresses[0]

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -37,12 +38,19 @@ class Webhooks:
     """Owns the task that sends what is due."""
 
     def __init__(
-        self, plane: ControlPlane, sender: WebhookSender, secrets: JobSecrets, *, public_url: str | None
+        self,
+        plane: ControlPlane,
+        sender: WebhookSender,
+        secrets: JobSecrets,
+        *,
+        public_url: str | None,
+        pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._plane = plane
         self._sender = sender
         self._secrets = secrets
         self._public_url = public_url
+        self._pauses_s = pauses_s
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -77,10 +85,10 @@ class Webhooks:
         """One attempt, and when the next one is due."""
         problem = await self._attempt(job)
         pause_s = None
-        if problem is not None and job.num_webhook_attempts < len(PAUSES_S):
-            pause_s = PAUSES_S[job.num_webhook_attempts]
+        if problem is not None and job.num_webhook_attempts < len(self._pauses_s):
+            pause_s = self._pauses_s[job.num_webhook_attempts]
         if problem is not None:
-            what_next = "it is given up" if pause_s is None else f"trying again in {pause_s} s"
+            what_next = "it is given up" if pause_s is None else f"trying again in {pause_s:g} s"
             logger.warning("the webhook of job %s: %s; %s", job.id, problem, what_next)
         next_at = None if pause_s is None else utc_now() + timedelta(seconds=pause_s)
         await self._plane.transact(lambda session: record_webhook(session, job.id, next_attempt_at=next_at))
