@@ -31,6 +31,12 @@ from safelight import hub
 hub.download(sys.argv[1], report=print)
 """
 OWN_DISK = ("unshare", "--user", "--map-root-user", "--mount")
+COMMAND_LINE = """
+import sys
+sys.stderr = sys.stdout
+from safelight.cli.download import download
+download(sys.argv[1])
+"""
 MAY_MOUNT = (
     shutil.which("unshare") is not None
     and subprocess.run([*OWN_DISK, "true"], capture_output=True, check=False).returncode == 0
@@ -197,3 +203,16 @@ def test_a_report_tells_the_bytes_from_what_the_cache_has_to_all_of_them(folder:
     assert (reports[0], reports[-1]) == ((0, total), (total, total))
     assert reports == sorted(reports)
     assert again == ""
+
+
+def test_the_command_line_says_in_a_few_lines_how_far_it_is_where_there_is_no_terminal(
+    folder: Path, tmp_path: Path
+) -> None:
+    with fake_hub(folder) as hub:
+        _, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=COMMAND_LINE)
+
+    first, *lines = output.splitlines()
+    assert first.startswith("Fetching acme/tiny-flux")
+    assert re.fullmatch(r"Downloading acme/tiny-flux: 0 of \d+ bytes \(0%\)", lines[0])
+    assert re.fullmatch(r"Downloading acme/tiny-flux: (\d+) of \1 bytes \(100%\)", lines[-1])
+    assert len(lines) == 2

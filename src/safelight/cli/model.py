@@ -56,7 +56,7 @@ def show(
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a model's card: licence, gate, memory, and each parameter with its range and effect."""
+    """Show a model's card: licence, gate, memory, and what each parameter does."""
     card = asdict(model_card(_find(reference or _uri(name, version, label, registry_name), data_dir)))
     if format_of(output) is OutputFormat.TABLE:
         Console(highlight=False).print(card_table(card))
