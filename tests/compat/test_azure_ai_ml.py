@@ -106,6 +106,30 @@ def test_a_connection_is_created_listed_and_deleted_without_showing_its_secret(c
     assert "other" not in [each.name for each in client.connections.list()]
 
 
+def test_a_patch_by_the_sdks_rest_client_changes_one_secret_and_keeps_the_other(
+    client: Any, server: OnlineServer
+) -> None:
+    from azure.ai.ml._restclient.arm_ml_service import models  # noqa: PLC0415
+
+    create_connection(client, {"HF_TOKEN": "hf_old", "OTHER": "kept"})
+    client.connections._operation.update(
+        resource_group_name="group",
+        workspace_name="workspace",
+        connection_name=CONNECTION,
+        body=models.WorkspaceConnectionUpdateParameter(
+            properties=models.CustomKeysWorkspaceConnectionProperties(
+                category="CustomKeys", credentials=models.CustomKeys({"keys": {"HF_TOKEN": "hf_new"}})
+            )
+        ),
+    )
+    secrets = client.connections._operation.list_secrets(
+        resource_group_name="group", workspace_name="workspace", connection_name=CONNECTION
+    )
+    client.connections.delete(CONNECTION)
+
+    assert secrets.properties.credentials.as_dict()["keys"] == {"HF_TOKEN": "hf_new", "OTHER": "kept"}
+
+
 def test_the_servers_own_certificate_can_be_named_instead_of_set_in_the_environment(
     server: OnlineServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +168,8 @@ def test_the_order_of_the_model_card_ends_in_a_picture(client: Any, hub: FakeHub
         "model": MODEL_URI,
         "instance_type": "Standard_NC40ads_H100_v5",
         "instance_count": 1,
+        "request_settings": {"max_queue_wait_ms": 30_000},
+        "liveness_probe": {"initial_delay": 600},
     }
     deployment = load_online_deployment(_yaml(tmp_path, deployment_yaml))
 
@@ -159,7 +185,10 @@ def test_the_order_of_the_model_card_ends_in_a_picture(client: Any, hub: FakeHub
     client.online_deployments.begin_create_or_update(deployment).result()
     assert client.online_deployments.get("blue", "flux").provisioning_state == "Succeeded"
     assert [each.name for each in client.online_deployments.list("flux")] == ["blue"]
-    assert "ready" in client.online_deployments.get_logs("blue", "flux", 50)
+    logs = client.online_deployments.get_logs("blue", "flux", 50)
+    assert "ready" in logs
+    assert "warning: instance_type Standard_NC40ads_H100_v5 has no effect on your own machine" in logs
+    assert client.online_deployments.get("blue", "flux").request_settings.max_queue_wait_ms == 30_000
 
     picture = _invoke(client, tmp_path, deployment_name="blue")
     assert picture.format == "PNG"
@@ -188,6 +217,7 @@ def test_a_model_of_the_workspace_is_deployed_by_its_short_name(
     client.online_deployments.begin_create_or_update(deployment).result()
 
     assert client.online_deployments.get("blue", "own").provisioning_state == "Succeeded"
+    assert client.online_deployments.get("blue", "own").liveness_probe is None
     assert client.online_endpoints.get_keys("own").access_token
     client.online_endpoints.begin_delete("own").result()
 

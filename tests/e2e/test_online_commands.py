@@ -216,6 +216,15 @@ def test_a_connection_is_changed_secret_by_secret(run: Run) -> None:
     assert "no connection 'three'" in run("connection", "update", "-n", "three", "--set", "target=x")
 
 
+def test_a_closed_network_that_an_endpoint_does_not_get_is_said(run: Run) -> None:
+    warning = "public_network_access Disabled has no effect: whoever reaches this server's address may ask"
+
+    run("online-endpoint", "create", "-n", "closed", "--set", "public_network_access=disabled", said=[warning])
+
+    run("online-endpoint", "update", "-n", "closed", "--set", "tags.team=art", said=[warning])
+    assert json.loads(run("online-endpoint", "show", "-n", "closed"))["warnings"] == [warning]
+
+
 def test_with_no_wait_the_command_returns_while_the_server_works(run: Run) -> None:
     begun = json.loads(run("online-endpoint", "create", "-n", "later", "--no-wait"))
 

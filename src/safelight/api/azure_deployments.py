@@ -55,8 +55,8 @@ class RequestSettings(ArmModel):
     """Limits of a deployment; durations in ISO 8601."""
 
     max_concurrent_requests_per_instance: int | None = None
-    max_queue_wait: str | None = Field(None, description="A request that waits longer for its place gets 429")
-    request_timeout: str | None = Field(None, description="A request older than this gets 408; PT3M at most")
+    max_queue_wait: str | None = Field(default=None, description="A request that waits longer for its place gets 429")
+    request_timeout: str | None = Field(default=None, description="A request older than this gets 408; PT3M at most")
 
 
 class ProbeSettings(ArmModel):
@@ -81,16 +81,18 @@ class DeploymentProperties(ArmModel):
     endpoint_compute_type: str = "Managed"
     scale_settings: ScaleSettings | None = None
     model: str | None = None
-    instance_type: str | None = Field(None, description="No effect: the machine's own devices are used")
+    instance_type: str | None = Field(default=None, description="No effect: the machine's own devices are used")
     description: str | None = None
     environment_variables: dict[str, str] | None = Field(
-        None,
+        default=None,
         description="HF_TOKEN fetches the model; what tunes the libraries reaches the replicas; the rest is warned of",
     )
     properties: dict[str, str] | None = None
     request_settings: RequestSettings | None = None
-    liveness_probe: ProbeSettings | None = Field(None, description="How long a replica may owe an answer")
-    readiness_probe: ProbeSettings | None = Field(None, description="How long a replica may take to load its model")
+    liveness_probe: ProbeSettings | None = Field(default=None, description="How long a replica may owe an answer")
+    readiness_probe: ProbeSettings | None = Field(
+        default=None, description="How long a replica may take to load its model"
+    )
     app_insights_enabled: bool | None = None
     egress_public_network_access: str | None = None
     code_configuration: object = None

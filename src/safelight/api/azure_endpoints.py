@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from safelight.api.azure_warnings import endpoint_warnings
 from safelight.api.azure_wire import (
     LOCATION,
     WORKSPACE,
@@ -213,6 +214,7 @@ def _render(place: Place, row: Endpoint) -> JsonObject:
             "provisioningState": row.provisioning_state.value,
             "scoringUri": f"{url}/score",
             "swaggerUri": f"{url}/openapi.json",
+            "warnings": endpoint_warnings(row.public_network_access),
         },
     }
 

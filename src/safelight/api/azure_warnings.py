@@ -1,4 +1,4 @@
-"""What a deployment was asked for and does not get as Azure would give it: said in the answer and in the logs."""
+"""What an endpoint or deployment was asked for and does not get as on Azure: said in the answer and in the logs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ UNUSED_FIELDS = {
     "startup_probe": "readiness_probe says how long a replica may take to load its model",
 }
 """Of a deployment on Azure, and why they mean nothing here."""
+
+
+def endpoint_warnings(public_network_access: str) -> list[str]:
+    if public_network_access.lower() == "enabled":
+        return []
+    return [
+        f"public_network_access {public_network_access} has no effect: whoever reaches this server's address may ask"
+    ]
 
 
 def warnings_for(spec: DeploymentSpec) -> list[str]:

@@ -24,7 +24,7 @@ from safelight.cli.options import (
     name_of,
 )
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, parse_shares, read_resource
+from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
 from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage online endpoints.", no_args_is_help=True)
@@ -195,6 +195,8 @@ def _save(response: httpx.Response, path: Path) -> None:
 def _put(arm: Arm, name: str, body: dict[str, Any], *, no_wait: bool, output: Output) -> None:
     path = f"/onlineEndpoints/{name}"
     operation = arm.put(path, body)
+    for warning in operation.resource["properties"]["warnings"]:
+        note(warning)
     if no_wait:
         print_one(_view(operation.resource), output)
         return
@@ -219,6 +221,7 @@ def _settable(resource: dict[str, Any]) -> dict[str, Any]:
         "properties": properties["properties"],
         "traffic": properties["traffic"],
         "mirror_traffic": properties["mirrorTraffic"],
+        "public_network_access": properties["publicNetworkAccess"],
     }
 
 
@@ -234,6 +237,7 @@ def _view(resource: dict[str, Any]) -> dict[str, Any]:
         "provisioning_state": properties["provisioningState"],
         "scoring_uri": properties["scoringUri"],
         **_settable(resource),
+        "warnings": properties["warnings"],
         "created_at": resource["systemData"]["createdAt"],
     }
 

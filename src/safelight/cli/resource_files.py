@@ -28,9 +28,8 @@ CONNECTION_FIELDS = {"name", "type", "target", "credentials", "secrets", "config
 WITHOUT_EFFECT = {
     "compute": "models run on this machine",
     "identity": "every endpoint acts in its own name",
-    "public_network_access": "the address that the server listens on holds",
 }
-"""Of an endpoint; what a deployment gets without effect, the server says."""
+"""Of an endpoint, and not sent; of what is sent the server says what has no effect."""
 
 
 def read_resource(

@@ -61,13 +61,13 @@ def test_a_deployment_files_milliseconds_and_seconds_become_durations(tmp_path: 
 
 
 def test_what_has_no_effect_on_an_endpoint_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "{name: flux, compute: azureml:cluster, public_network_access: disabled}"
+    text = "{name: flux, compute: azureml:cluster, identity: {type: user_assigned}}"
 
     read_resource(_file(tmp_path, text), ENDPOINT_FIELDS)
 
     said = capsys.readouterr().err
     assert "compute has no effect: models run on this machine" in said
-    assert "public_network_access has no effect: the address that the server listens on holds" in said
+    assert "identity has no effect: every endpoint acts in its own name" in said
 
 
 def test_the_server_is_told_what_it_cannot_do_for_a_deployment(tmp_path: Path) -> None:
