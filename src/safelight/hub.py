@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import tqdm
+from huggingface_hub.utils.tqdm import tqdm
 from rich.filesize import decimal
 
 from safelight.errors import DownloadError
@@ -105,11 +105,11 @@ _ROOM_ON_DISK = (
 )
 
 
-class _SilentBar(tqdm):  # type: ignore[type-arg]
+class _SilentBar(tqdm):
     """A progress bar of huggingface_hub that draws nothing."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"disable": True})
+        super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # tqdm has no types
 
 
 def _bar_reporting_to(report: Callable[[int, int], None], files: Sequence[DryRunFileInfo]) -> type[_SilentBar]:

@@ -74,14 +74,14 @@ def _parameters(parameters: list[JsonObject]) -> Table:
 def _default(parameter: JsonObject) -> str:
     aliases = {value: alias for alias, value in parameter["values"].items()}
     default = parameter["default"]
-    return "" if default is None else aliases.get(default, f"{default}")
+    return "" if default is None else str(aliases.get(default, default))
 
 
 def _range(parameter: JsonObject) -> str:
     if parameter["values"]:
         return ", ".join(parameter["values"])
     if parameter["maximum"] is None:
-        return parameter["type"]
+        return str(parameter["type"])
     maximum = "2^63" if parameter["maximum"] > 2**53 else f"{parameter['maximum']:g}"
     text = f"{parameter['minimum']:g} to {maximum}"
     return text if parameter["multiple_of"] is None else f"{text}, multiples of {parameter['multiple_of']}"
