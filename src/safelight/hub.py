@@ -73,6 +73,14 @@ def download(
         raise DownloadError(_explain_broken_write(hub_id, error)) from error
 
 
+def find_cached(hub_id: str, *, revision: str) -> Path | None:
+    """The folder of a revision that was downloaded before; None if it was not."""
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, ValueError):
+        return None
+
+
 def _list_files(hub_id: str, revision: str | None, token: str | None) -> list[DryRunFileInfo]:
     """What the hub has and the cache lacks; nothing if the hub cannot be asked, since the cache may have it all."""
     try:

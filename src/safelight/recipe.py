@@ -11,7 +11,7 @@ import msgspec
 
 from safelight import __version__
 from safelight.errors import InvalidRequest
-from safelight.generation import Generation
+from safelight.generation import Generation, LoraWeight
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of how a picture came to be; XMP and C2PA both use it."""
@@ -63,6 +63,7 @@ class Recipe:
     true_cfg_scale: float
     seed: int
     """This picture's own."""
+    loras: tuple[LoraWeight, ...] = ()
     strength: float | None = None
     source: str | None = None
     """SHA-256 of the RGB pixels that an edit started from, in this picture's size."""
@@ -107,6 +108,7 @@ def recipe_of(generation: Generation, origin: Origin) -> Recipe:
         guidance_scale=request.guidance_scale,
         true_cfg_scale=request.true_cfg_scale,
         seed=generation.seed,
+        loras=request.loras,
         strength=None if source is None else source.strength,
         source=None if source is None else digest(source.pixels),
         mask=None if source is None or source.mask is None else digest(source.mask),

@@ -8,7 +8,17 @@ import typer
 from rich.console import Console
 
 from safelight import __version__
-from safelight.cli import connection, generate, model, model_create, online_deployment, online_endpoint, serve
+from safelight.cli import (
+    connection,
+    generate,
+    inspect,
+    model,
+    model_create,
+    online_deployment,
+    online_endpoint,
+    replay,
+    serve,
+)
 
 app = typer.Typer(
     name="safelight",
@@ -20,6 +30,8 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
+app.command("replay")(replay.replay)
 app.add_typer(model.app, name="model")
 model.app.command("create")(model_create.create)
 app.add_typer(connection.app, name="connection")

@@ -116,7 +116,7 @@ def generate(
         image_quality=quality,
     )
     paths = _output_paths(output, n)
-    result = asyncio.run(_generate(create_dispatcher(settings, folder, spec), request, console))
+    result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))
     for warning in dict.fromkeys(request.warnings + result.warnings):
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     for image, path in zip(result.images, paths, strict=True):
@@ -152,7 +152,7 @@ def _output_paths(output: Path, count: int) -> list[Path]:
     return paths
 
 
-async def _generate(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
+async def make_pictures(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
     """Run one request on a replica of our own, and show each step."""
     await dispatcher.start()
     try:

@@ -47,6 +47,18 @@ def serve(
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate chain.")] = None,
     tls_private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     public_url: Annotated[str | None, typer.Option(help="How clients reach this server.")] = None,
+    private_prompts: Annotated[
+        bool | None,
+        typer.Option(
+            "--private-prompts/--prompts-in-pictures", help="Leave prompts out of what pictures say of themselves."
+        ),
+    ] = None,
+    content_credentials_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate chain that signs pictures (C2PA).")
+    ] = None,
+    content_credentials_key: Annotated[
+        Path | None, typer.Option(help="PEM file of mode 600 with that certificate's key.")
+    ] = None,
     azure_status_codes: Annotated[
         bool | None,
         typer.Option("--azure-status-codes/--honest-status-codes", help="424 for the model's own errors, as on Azure."),
@@ -80,6 +92,9 @@ def serve(
         tls_certificate=tls_certificate,
         tls_private_key=tls_private_key,
         public_url=public_url,
+        private_prompts=private_prompts,
+        content_credentials_certificate=content_credentials_certificate,
+        content_credentials_key=content_credentials_key,
         azure_status_codes=azure_status_codes,
         online_endpoints=online_endpoints,
         log_level=log_level,
