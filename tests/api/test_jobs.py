@@ -6,6 +6,7 @@ import asyncio
 import base64
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from safelight.control.database import open_database
+from safelight.control.tables import Job
 from safelight.errors import EngineFailure
 from safelight.generation import Event, GenerationRequest
 from safelight.server.app import create_app
@@ -285,6 +289,33 @@ def test_the_same_key_and_another_body_are_refused_naming_the_header(connect: Co
     assert "Idempotency-Key" in refused.json()["error"]["message"]
 
 
+def test_a_retry_that_comes_while_the_first_is_worked_on_waits_for_the_same_answer(
+    connect: Connect, stepped: SteppedDispatcher
+) -> None:
+    client, headers = connect(stepped), {"Idempotency-Key": "order-1"}
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(client.post, SCORE, json={"inputs": "a fox"}, headers=headers) for _ in range(2)]
+        eventually(lambda: stepped.num_running == 1)
+        stepped.go_on.set()
+        first, second = (answer.result() for answer in answers)
+
+    assert (first.status_code, first.content) == (200, second.content)
+    assert len(stepped.requests) == 1
+
+
+def test_a_synchronous_request_that_takes_too_long_says_how_to_come_back(
+    connect: Connect, stepped: SteppedDispatcher
+) -> None:
+    client, headers = connect(stepped, request_timeout_s=0.2), {"Idempotency-Key": "order-1"}
+
+    response = client.post(SCORE, json=PROMPT, headers=headers)
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert "same Idempotency-Key" in response.json()["error"]["message"]
+
+
 def test_a_form_that_is_sent_again_with_another_boundary_is_the_same(
     connect: Connect, dispatcher: FakeDispatcher
 ) -> None:
@@ -342,6 +373,30 @@ def test_a_job_needs_the_key_and_is_told_to_nobody_without(connect: Connect) -> 
     assert client.delete(url, headers=bearer("wrong")).status_code == 401
     assert client.get(url).status_code == 200
     assert client.get(f"{url}x").json()["error"]["code"] == "not_found"
+
+
+def test_a_job_that_took_the_server_down_three_times_is_not_tried_again(
+    stepped: SteppedDispatcher, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+
+    def start() -> TestClient:
+        return TestClient(create_app(settings, stepped, OnlineEndpoints(settings)))  # type: ignore[arg-type]
+
+    with start() as client:
+        accepted = client.post(OPENAI, json={"prompt": "a fox"}, headers=ASYNC)
+        eventually(lambda: client.get(accepted.headers["location"]).json()["step"] is not None)
+    database = open_database(None, tmp_path)
+    with database.transaction() as session:
+        session.execute(update(Job).values(num_lost=3))
+    database.close()
+    with start() as client:
+        job = ended(client, accepted)
+        result = client.get(job["result"])
+
+    assert (job["state"], result.status_code) == ("failed", 500)
+    assert "3 times" in result.json()["error"]["message"]
+    assert stepped.requests == []
 
 
 def test_nothing_of_a_credential_is_written_down(connect: Connect, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ each other meanwhile.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -102,6 +103,9 @@ class JobQueue:
         self._on_end = on_end
         self._live: dict[str, LiveJob] = {}
         """Oldest first."""
+        self._turns = itertools.count(1)
+        self._last_turns: dict[str, int] = {}
+        """Of each owner that has live jobs."""
         self._num_ended: Counter[JobState] = Counter()
         self._changed = asyncio.Event()
         self._is_stopping = False
@@ -176,6 +180,7 @@ class JobQueue:
             ready = [each for each in order if each.not_before <= loop.time()]
             for live in ready[: self._max_running - len(self._runs)]:
                 live.run = Run()
+                self._last_turns[live.owner] = next(self._turns)
                 task = asyncio.create_task(self._run(live, live.run), name=f"job {live.id}")
                 self._runs.add(task)
                 task.add_done_callback(self._end_run)
@@ -216,11 +221,13 @@ class JobQueue:
 
     def _forget(self, live: LiveJob) -> None:
         self._live.pop(live.id, None)
+        if all(each.owner != live.owner for each in self._live.values()):
+            self._last_turns.pop(live.owner, None)
         live.ended.set()
 
     def _in_order(self) -> list[LiveJob]:
         running = Counter(each.owner for each in self._live.values() if each.run is not None)
-        return fair_order([each for each in self._live.values() if each.run is None], running)
+        return fair_order([each for each in self._live.values() if each.run is None], running, self._last_turns)
 
     async def _clean_up(self) -> None:
         while True:
@@ -231,11 +238,16 @@ class JobQueue:
             await asyncio.sleep(CLEANING_INTERVAL_S)
 
 
-def fair_order(waiting: Collection[LiveJob], num_running: Mapping[str, int]) -> list[LiveJob]:
-    """Whose turn it is: first every owner's first job, then every owner's second; what runs counts as had."""
+def fair_order(
+    waiting: Collection[LiveJob], num_running: Mapping[str, int], last_turns: Mapping[str, int]
+) -> list[LiveJob]:
+    """Whose turn it is: first a job of every owner, then a second one of every owner; what runs counts as had.
+
+    Among equals it is the turn of the owner whose last one is longest ago, then of the oldest job.
+    """
     turns = Counter(num_running)
     ranked = []
     for index, job in enumerate(waiting):
-        ranked.append((turns[job.owner], index, job))
+        ranked.append(((turns[job.owner], last_turns.get(job.owner, 0), index), job))
         turns[job.owner] += 1
-    return [job for *_, job in sorted(ranked, key=lambda each: each[:2])]
+    return [job for _, job in sorted(ranked, key=lambda each: each[0])]
