@@ -23,7 +23,7 @@ from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
 from safelight.api.generate import generate, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
 from safelight.api.negotiation import negotiate
-from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
@@ -377,6 +377,7 @@ def _documentation(path: str) -> dict[str, Any]:
         "text/event-stream.",
         "response_class": Response,
         "responses": {200: picture_response("The picture", content)}
+        | ACCEPTED
         | error_responses(ScoreError if path == "/score" else TextError, GENERATION_ERRORS),
         "openapi_extra": _REQUEST_BODY,
     }

@@ -31,7 +31,7 @@ from safelight.api.openai_wire import (
     render,
     to_generation_request,
 )
-from safelight.api.openapi import GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import validate
 from safelight.errors import ModelNotFound
 from safelight.generation import GenerationResult
@@ -126,6 +126,7 @@ _GENERATIONS: dict[str, Any] = {
     "responses": {
         200: picture_response("The pictures", {"application/json": {}, EVENT_STREAM: {}}) | {"model": ImagesResponse}
     }
+    | ACCEPTED
     | _errors(*_DESCRIPTIONS),
     "openapi_extra": request_body(ImageGenerationBody, EXAMPLES),
 }

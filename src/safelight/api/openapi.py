@@ -40,6 +40,9 @@ def error_responses(model: type[BaseModel], descriptions: Mapping[int, str]) -> 
     return {status: {"description": text, "model": model} for status, text in descriptions.items()}
 
 
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "With `Prefer: respond-async`: a job, and in `Location` where it is polled (docs/jobs.md)"}
+}
 GENERATION_ERRORS = {
     400: "Something in the request is wrong; the message names the field and what would be right",
     401: "No key, or a wrong one",
@@ -47,6 +50,7 @@ GENERATION_ERRORS = {
     408: "The request grew older than its timeout and was dropped",
     413: "The body is larger than the server reads",
     415: "The body is not JSON",
+    422: "Another request came under the same `Idempotency-Key`",
     429: "The queue is full; `Retry-After` says when to come back",
     500: "The model could not make this picture",
     503: "No replica can take the request yet, or it was lost with its replica; `Retry-After` says when to come back",
