@@ -413,6 +413,28 @@ def test_a_replica_sees_the_variables_that_tune_its_libraries_and_the_rest_is_re
     assert all(f"warning: {each}" in logs for each in warnings)
 
 
+def test_a_replica_that_is_silent_for_longer_than_liveness_allows_is_replaced(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.write_text("0")
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_GATE": str(gate)}) as server,
+        OnlineClient(server) as client,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        probe = {"period": "PT1S", "timeout": "PT1S", "failureThreshold": 1}
+        client.deploy(requestSettings={"requestTimeout": "PT0.5S"}, livenessProbe=probe)
+        headers = {"Authorization": f"Bearer {client.key()}", "azureml-model-deployment": "blue"}
+
+        assert client.draw(client.key(), azureml_model_deployment="blue").status_code == 408
+        replica = {"restarts": 0}
+        while not replica["restarts"]:
+            (replica,) = client.get("/endpoints/flux/health/ready", headers=headers).json()["replicas"]
+            time.sleep(0.02)
+
+    assert "did not answer for" in str(replica["detail"])
+
+
 def test_a_replica_that_readiness_gives_up_fails_its_deployment(tmp_path: Path) -> None:
     with (
         online_server(tmp_path / "data", {"FAKE_ENGINE_LOAD_GATE": str(tmp_path / "never")}) as server,

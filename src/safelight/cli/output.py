@@ -69,4 +69,6 @@ def _print_text(value: object, output: OutputFormat | None) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in value.items())
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
     return "" if value is None else str(value)
