@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from PIL import Image
 
 from safelight.content_credentials import verify
 from safelight.images import decode, encode
-from tests.e2e.processes import Server, run_safelight, running_server
+from tests.e2e.processes import SAFELIGHT, Server, environment, run_safelight, running_server
 from tests.signing import SigningFiles, write_signing_files
 
 TIMEOUT_S = 120
@@ -201,3 +204,28 @@ def test_serve_refuses_to_start_with_a_key_that_others_can_read(tmp_path: Path) 
     assert done.returncode == 1
     assert done.stderr.endswith(f"run: chmod 600 {files.key}\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_page_about_provenance_does_what_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "provenance.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(sh|yaml|)\n(.*?)```", page, re.DOTALL)
+    commands = [text for kind, text in blocks if kind == "sh" and "serve" not in text and "pip install" not in text]
+    path = {"PATH": f"{SAFELIGHT.parent}:{os.environ['PATH']}"}
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(commands)],
+        cwd=tmp_path,
+        env=environment(path),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(commands) == 4
+    for kind, shown in blocks:
+        if kind == "yaml":
+            assert re.findall(r"^\w+:", shown, re.MULTILINE) == re.findall(r"^\w+:", done.stdout, re.MULTILINE)
+        elif kind == "":
+            assert shown in done.stdout
