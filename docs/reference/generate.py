@@ -135,9 +135,9 @@ def _details(operation: Json, document: Json) -> Iterator[str]:
 
 
 def _answers(operation: Json) -> list[tuple[str, str]]:
-    """FastAPI writes 422 by itself; no route answers it."""
-    answers = operation["responses"].items()
-    return sorted((status, answer["description"]) for status, answer in answers if status != "422")
+    """FastAPI writes a 422 of its own by itself; no route answers it."""
+    answers = ((status, answer["description"]) for status, answer in operation["responses"].items())
+    return sorted(answer for answer in answers if answer != ("422", "Validation Error"))
 
 
 def _fields(schema: Json, document: Json, prefix: str = "") -> Iterator[str]:
