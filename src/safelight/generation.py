@@ -44,6 +44,8 @@ class LoraWeight:
     name: str
     scale: float
     """-4 to 4; 1 is as strong as it was trained."""
+    revision: str = ""
+    """See `model_spec.LoraFile`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

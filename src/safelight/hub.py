@@ -43,6 +43,7 @@ def download(
     *,
     revision: str | None = None,
     token: str | None = None,
+    files: Sequence[str] = NEEDED_FILES,
     report: Callable[[int, int], None] | None = None,
 ) -> Path:
     """The local folder of a hub model, downloaded into huggingface_hub's own cache; files that are there are kept.
@@ -52,15 +53,15 @@ def download(
     Raises DownloadError with the remedy.
     """
     try:
-        files = _list_files(hub_id, revision, token)
-        _check_disk_space(hub_id, files)
+        found = _list_files(hub_id, revision, token, files)
+        _check_disk_space(hub_id, found)
         return Path(
             snapshot_download(
                 hub_id,
                 revision=revision,
                 token=token,
-                allow_patterns=list(NEEDED_FILES),
-                tqdm_class=None if report is None else _bar_reporting_to(report, files),
+                allow_patterns=list(files),
+                tqdm_class=None if report is None else _bar_reporting_to(report, found),
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
@@ -81,14 +82,14 @@ def find_cached(hub_id: str, *, revision: str) -> Path | None:
         return None
 
 
-def _list_files(hub_id: str, revision: str | None, token: str | None) -> list[DryRunFileInfo]:
+def _list_files(hub_id: str, revision: str | None, token: str | None, files: Sequence[str]) -> list[DryRunFileInfo]:
     """What the hub has and the cache lacks; nothing if the hub cannot be asked, since the cache may have it all."""
     try:
         return snapshot_download(
             hub_id,
             revision=revision,
             token=token,
-            allow_patterns=list(NEEDED_FILES),
+            allow_patterns=list(files),
             tqdm_class=_SilentBar,
             dry_run=True,
         )

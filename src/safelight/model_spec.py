@@ -60,6 +60,8 @@ class LoraFile:
     """Where the request says none."""
     hub_id: str | None = None
     """Another name for it, if it came from the hub."""
+    revision: str = ""
+    """`sha256:` and 16 digits over the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

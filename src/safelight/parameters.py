@@ -151,7 +151,7 @@ def _check_loras(spec: ModelSpec, loras: Sequence[tuple[str, float | None]]) -> 
             raise InvalidRequest(f"no LoRA {name[:64]!r} here; there are: {there_are}", field="loras")
         if known.name in weights:
             raise InvalidRequest(f"LoRA {known.name!r} is named twice; add its scales up", field="loras")
-        weight = LoraWeight(name=known.name, scale=known.scale if scale is None else scale)
+        weight = LoraWeight(name=known.name, scale=known.scale if scale is None else scale, revision=known.revision)
         if not -MAX_LORA_SCALE <= weight.scale <= MAX_LORA_SCALE:
             raise InvalidRequest(
                 f"the scale of LoRA {known.name!r} must be between {-MAX_LORA_SCALE:g} and {MAX_LORA_SCALE:g}, "

@@ -6,10 +6,10 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from safelight.errors import ConfigurationError
 
@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     prompt_cache_bytes: int = Field(
         268_435_456, ge=0, description="text embeddings kept, least recently used out first"
     )
+    loras: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"
+    )
+    lora_cache_bytes: int = Field(
+        2_147_483_648, ge=0, description="LoRAs kept in each replica's memory, least recently used out first"
+    )
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
     data_dir: Path = Field(Path("~/.local/share/safelight"), description="where state lives")
@@ -103,6 +109,11 @@ class Settings(BaseSettings):
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _split_loras(cls, loras: object) -> object:
+        return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
 
     @property
     def binds_loopback(self) -> bool:

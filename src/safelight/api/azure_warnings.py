@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.control.deployments import DeploymentSpec
+from safelight.control.deployments import LORAS, DeploymentSpec
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.serving.child_environment import for_libraries
 
@@ -29,7 +29,9 @@ def warnings_for(spec: DeploymentSpec) -> list[str]:
     warnings = [f"{field.removesuffix('_id')} has no effect: {UNUSED_FIELDS[field]}" for field in spec.unused_fields]
     if spec.instance_type:
         warnings.append(f"instance_type {spec.instance_type} has no effect on your own machine: its devices are used")
-    if variables := sorted(spec.environment_variables.keys() - for_libraries(spec.environment_variables) - {HUB_TOKEN}):
+    if variables := sorted(
+        spec.environment_variables.keys() - for_libraries(spec.environment_variables) - {HUB_TOKEN, LORAS}
+    ):
         warnings.append(f"environment variables without effect, because no replica reads them: {', '.join(variables)}")
     if spec.app_insights_enabled:
         warnings.append("app_insights_enabled has no effect: /metrics has the figures")

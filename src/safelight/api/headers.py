@@ -26,6 +26,7 @@ def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
         "guidance_scale": request.guidance_scale,
         "true_cfg_scale": request.true_cfg_scale if request.is_guided else 1.0,
         "seed": request.seed,
+        **({"loras": [{"name": each.name, "scale": each.scale} for each in request.loras]} if request.loras else {}),
         **({"strength": request.source.strength} if request.source is not None else {}),
     }
 

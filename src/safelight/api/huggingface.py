@@ -22,6 +22,7 @@ from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
 from safelight.api.generate import generate, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.loras import LoraReference, named_loras
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
@@ -74,6 +75,8 @@ class Parameters(WireModel):
     preview_decoder: PreviewDecoder | None = Field(
         default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
     )
+    loras: list[LoraReference] | None = Field(default=None, description="Adapters of this server, and their scales")
+    lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
     target_size: TargetSize | None = Field(default=None, description="In place of width and height")
     num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
     max_sequence_length: Integer | None = Field(default=None, description="Tokens; the model's own length always holds")
@@ -169,6 +172,7 @@ def to_generation_request(
             image_format=next((name for name, each in MEDIA_TYPES.items() if each == media_type), "png"),
             num_previews=_num_previews(parameters) if media_type == EVENT_STREAM else 0,
             source=None if image is None else image.source,
+            loras=named_loras(parameters.loras, parameters.lora),
             preview_decoder=parameters.preview_decoder or "projection",
             timeout_s=timeout_s,
             warnings=_check_fixed_parameters(parameters, spec)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from safelight.api.event_stream import RenderEvent, frame
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.loras import LoraReference, named_loras
 from safelight.api.validation import Integer, Number, WireModel
 from safelight.errors import InvalidRequest
 from safelight.generation import (
@@ -74,6 +75,8 @@ class ImageBody(WireModel):
         default=None, description="What not to show; every step then costs twice as much"
     )
     scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
+    loras: list[LoraReference] | None = Field(default=None, description="Adapters of this server, and their scales")
+    lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
     width: Integer | None = Field(default=None, description="Pixels; in place of size")
     height: Integer | None = Field(default=None, description="Pixels; in place of size")
 
@@ -188,6 +191,7 @@ def to_generation_request(
             image_format=image_format,
             image_quality=_image_quality(body),
             source=None if image is None else image.source,
+            loras=named_loras(body.loras, body.lora),
             num_previews=(body.partial_images or 0) if is_stream else 0,
             preview_decoder=body.preview_decoder or "projection",
             timeout_s=timeout_s,

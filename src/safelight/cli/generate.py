@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -25,6 +26,7 @@ from safelight.generation import Completed, Failed, GenerationRequest, Generatio
 from safelight.parameters import build_generation_request
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.lora_sources import locate_loras
 from safelight.settings import load_settings
 
 DEFAULT_OUTPUT = Path("out.png")
@@ -62,6 +64,10 @@ def generate(
     scheduler: Annotated[str | None, typer.Option(help="euler, heun, lcm, unipc, dpmpp, or a diffusers class.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Strength of guidance, where it has an effect.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="LoRA to paint with, as NAME=PATH_OR_HUB_ID[:SCALE]; may be given several times."),
+    ] = None,
     format: Annotated[str | None, typer.Option(help="png, jpeg or webp; by default the ending of --output.")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="1 to 100, for jpeg and webp.")] = DEFAULT_QUALITY,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
@@ -69,7 +75,13 @@ def generate(
     examples: Annotated[bool, typer.Option("--examples", help="List prompts the model draws well, and exit.")] = False,
 ) -> None:
     """Make a picture of PROMPT and write it to a file."""
-    settings = load_settings(model=model, device=device, dtype=dtype, api_key_file=api_key_file)
+    settings = load_settings(
+        model=model, device=device, dtype=dtype, api_key_file=api_key_file, loras=tuple(lora) if lora else None
+    )
+    if server is not None and lora:
+        raise InvalidRequest(
+            "--lora is for a model of your own; name the server's in the lines, as loras", field="lora"
+        )
     if from_file is not None:
         if prompt is not None or output != DEFAULT_OUTPUT or out is None:
             raise InvalidRequest("--from takes its prompts from a file; give --out FOLDER, no PROMPT, and no --output")
@@ -83,6 +95,7 @@ def generate(
             "scheduler": scheduler,
             "guidance_scale": guidance_scale,
             "negative_prompt": negative_prompt,
+            "loras": [{"name": each.partition("=")[0].strip()} for each in lora] if lora else None,
             "output_format": None if format is None else _check_format(format),
             "output_compression": quality if quality != DEFAULT_QUALITY else None,
         }
@@ -100,6 +113,7 @@ def generate(
         return
     if prompt is None:
         raise InvalidRequest("give a prompt, such as: safelight generate 'an astronaut riding a horse'", field="prompt")
+    spec = replace(spec, loras=locate_loras(settings.loras))
     request = build_generation_request(
         spec,
         id=uuid.uuid4().hex,
@@ -112,6 +126,7 @@ def generate(
         guidance_scale=guidance_scale,
         seed=seed,
         num_images_per_prompt=n,
+        loras=[(each.name, None) for each in spec.loras] if lora else (),
         image_format=image_format,
         image_quality=quality,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from safelight.cli.serve import locate
 from safelight.control.catalog import find_model
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
 from safelight.serving.deployment import create_dispatcher
+from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings
 
 INTERRUPTED = 130
@@ -100,6 +101,7 @@ def _local_source(settings: Settings, concurrency: int) -> LocalSource:
     model = find_model(settings.model)
     folder, spec = locate(model)
     settings = settings.model_copy(update={"max_concurrent_requests_per_instance": concurrency})
+    spec = replace(spec, loras=locate_loras(settings.loras))
     names = (spec.name, *([model.hub_id] if model.hub_id else []))
     revision = folder.name if folder.parent.name == "snapshots" else None  # as the hub's cache lays it out
     dispatcher = create_dispatcher(settings, folder, spec)

@@ -20,6 +20,8 @@ BATCH_URL = "/v1/images/generations"
 _ALIASES = {"steps": "num_inference_steps", "format": "output_format"}
 """What `safelight generate` calls a field, where OpenAI's body has another name."""
 _WITHOUT_EFFECT = ("stream", "partial_images", "response_format")
+_OVERRULED = {"size": ("width", "height"), "lora": ("loras",)}
+"""Field of a line -> the defaults that it stands against."""
 
 Body = dict[str, object]
 
@@ -121,11 +123,8 @@ def _body(fields: Mapping[str, object], defaults: Mapping[str, object]) -> Body:
         if renamed.get(name) not in (None, False, 0, "b64_json"):
             raise InvalidRequest(f"{name} has no meaning in a file of prompts; leave it out", field=name)
         renamed.pop(name, None)
-    has_size = "size" in renamed
-    return {
-        **{name: value for name, value in defaults.items() if not (has_size and name in ("width", "height"))},
-        **renamed,
-    }
+    overruled = {name for field, names in _OVERRULED.items() if field in renamed for name in names}
+    return {name: value for name, value in defaults.items() if name not in overruled} | renamed
 
 
 def _is_integer(value: object) -> bool:

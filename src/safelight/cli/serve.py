@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from safelight.control.catalog import Model, find_model
 from safelight.errors import ModelLoadError
 from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.server import run
+from safelight.serving.lora_sources import locate_loras
 from safelight.settings import load_settings
 
 
@@ -33,6 +35,10 @@ def serve(
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that wait; one more gets 429 [64].")] = None,
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="LoRA that requests may name, as NAME=PATH_OR_HUB_ID[:SCALE]; may be given several times."),
     ] = None,
     api_key: Annotated[
         str | None,
@@ -85,6 +91,7 @@ def serve(
         max_concurrent_requests_per_instance=max_concurrent_requests,
         max_queued_requests=max_queued_requests,
         request_timeout_s=request_timeout,
+        loras=tuple(lora) if lora else None,
         api_key=api_key,
         api_key_file=api_key_file,
         data_dir=data_dir,
@@ -100,7 +107,7 @@ def serve(
         log_level=log_level,
     )
     folder, spec = locate(find_model(settings.model))
-    run.serve(settings, folder, spec)
+    run.serve(settings, folder, replace(spec, loras=locate_loras(settings.loras)))
 
 
 def locate(model: Model) -> tuple[Path, ModelSpec]:

@@ -22,6 +22,10 @@ MAX_INSTANCES = 50
 MAX_REQUEST_TIMEOUT_S = 180.0
 
 
+LORAS = "SAFELIGHT_LORAS"
+"""The environment variable of a deployment that says which LoRAs its requests may name, as the setting does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """How long an instance may fail to answer. Nobody asks it: its silence is measured."""

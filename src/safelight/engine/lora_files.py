@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import FluxPipeline
+from diffusers.loaders import FluxLoraLoaderMixin
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
@@ -56,7 +56,7 @@ def read_lora(file: Path, components: Components) -> Lora:
     """The adapter in a file, on the model's device and in its dtype. Raises ModelLoadError."""
     try:
         _refuse_unread(file)
-        tensors, alphas, metadata = FluxPipeline.lora_state_dict(
+        tensors, alphas, metadata = FluxLoraLoaderMixin.lora_state_dict(
             str(file.parent),
             weight_name=file.name,
             use_safetensors=True,

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from safelight import hub
 from safelight.api.azure_warnings import warnings_for
 from safelight.control.catalog import Model, find_model
-from safelight.control.deployments import AppliedDeployment
+from safelight.control.deployments import LORAS, AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.errors import ModelLoadError, ModelNotFound
@@ -24,6 +25,7 @@ from safelight.server.download_progress import DownloadProgress
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
+from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings
 
 T = TypeVar("T")
@@ -94,6 +96,11 @@ class DeploymentStarter:
             }
         )
         model_spec = await asyncio.to_thread(_read_spec, deployment)
+        loras, token = deployment.environment.get(LORAS, ""), deployment.environment.get(HUB_TOKEN)
+        if loras:
+            located = await _in_daemon_thread(lambda: locate_loras(loras.split(","), token=token))
+            model_spec = replace(model_spec, loras=located)
+            log.write(f"LoRAs: {', '.join(each.name for each in located)}")
         log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
         for warning in warnings_for(spec):
             log.write(f"warning: {warning}")

@@ -38,6 +38,7 @@ def create_dispatcher(
         num_threads=num_threads,
         max_batch_size=settings.max_batch_size,
         prompt_cache_bytes=settings.prompt_cache_bytes,
+        lora_cache_bytes=settings.lora_cache_bytes,
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
     )

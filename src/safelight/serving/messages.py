@@ -20,7 +20,7 @@ from safelight.generation import GenerationRequest, GenerationResult
 from safelight.model_spec import ModelSpec
 from safelight.serving.counters import Counters
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -35,6 +35,7 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     num_threads: int = 1
     max_batch_size: int = 8
     prompt_cache_bytes: int = 0
+    lora_cache_bytes: int = 0
     private_prompts: bool = False
     credentials: ContentCredentials | None = None
     """Who signs the pictures."""

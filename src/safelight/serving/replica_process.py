@@ -59,6 +59,7 @@ def load_engine(load: Load) -> Engine:
         dtype=load.dtype,
         num_threads=load.num_threads,
         prompt_cache_bytes=load.prompt_cache_bytes,
+        lora_cache_bytes=load.lora_cache_bytes,
     )
 
 

@@ -1,0 +1,92 @@
+"""LoRAs from the command line to the picture: alone, in files of prompts, and behind a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.pictures import open_picture
+from tests.e2e.processes import run_safelight, running_server
+from tests.fake_hub import GOOD_TOKEN, REPO_ID, fake_hub
+from tests.tiny_loras import save_lora
+
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="session")
+def lora(tiny_flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_lora(tmp_path_factory.mktemp("lora"), base=tiny_flux_folder, has_clip=True)
+
+
+def test_a_picture_is_made_with_a_lora_and_says_so(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
+    command = ("generate", "a dog", "--model", str(tiny_flux_folder), "--seed", "7")
+    plain = run_safelight(*command, "-o", "plain.png", cwd=tmp_path)
+
+    done = run_safelight(*command, "-o", "film.png", "--lora", f"film={lora}:0.5", cwd=tmp_path)
+
+    assert (plain.returncode, done.returncode) == (0, 0), done.stderr
+    film = open_picture(tmp_path / "film.png")
+    assert film.tobytes() != open_picture(tmp_path / "plain.png").tobytes()
+    (used,) = json.loads(film.info["safelight"])["loras"]
+    assert (used["name"], used["scale"]) == ("film", 0.5)
+    assert used["revision"].startswith("sha256:")
+
+
+def test_a_server_makes_the_same_pictures_for_requests_that_come_together(
+    tiny_flux_folder: Path, lora: Path, tmp_path: Path
+) -> None:
+    lines = [{"prompt": "a dog", "seed": 7}, {"prompt": "a dog", "seed": 7, "loras": [{"name": "film", "scale": 0.5}]}]
+    (tmp_path / "prompts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines * 4))
+    with running_server(str(tiny_flux_folder), "--lora", f"film={lora}") as server:
+        done = run_safelight(
+            "generate", "--from", "prompts.jsonl", "--out", "out", "--server", server.url, cwd=tmp_path
+        )
+        body = {"inputs": "a dog", "parameters": {"lora": {"name": "comic"}}}
+        refused = httpx.post(f"{server.url}/predict", json=body, timeout=TIMEOUT_S)
+    run_safelight(
+        *("generate", "a dog", "--model", str(tiny_flux_folder), "--seed", "7"),
+        *("-o", "alone.png", "--lora", f"film={lora}:0.5"),
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (refused.status_code, "there are: film" in refused.text) == (400, True)
+    pixels = [open_picture(tmp_path / "out" / f"{number:06}.png").tobytes() for number in range(1, 9)]
+    assert len(set(pixels[0::2])) == len(set(pixels[1::2])) == 1
+    assert pixels[1] == open_picture(tmp_path / "alone.png").tobytes() != pixels[0]
+
+
+def test_a_lora_comes_from_the_hub(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
+    with fake_hub(lora.parent) as hub:
+        done = run_safelight(
+            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}"),
+            env={
+                "HF_ENDPOINT": hub.endpoint,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "hub"),
+                "HF_TOKEN": GOOD_TOKEN,
+            },
+            cwd=tmp_path,
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert hub.downloads == ["pytorch_lora_weights.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("film={sprite}", "does not fit the model: transformer."),
+        ("film=missing.safetensors", "neither a file, nor a folder, nor a hub id"),
+        ("film", "NAME=PATH_OR_HUB_ID[:SCALE]"),
+    ],
+)
+def test_a_lora_that_cannot_be_had_is_one_clear_line(lora: Path, tmp_path: Path, entry: str, expected: str) -> None:
+    done = run_safelight("generate", "a dog", "--lora", entry.format(sprite=lora), cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
