@@ -35,6 +35,20 @@ def test_a_picture_is_made_with_a_lora_and_says_so(tiny_flux_folder: Path, lora:
     assert used["revision"].startswith("sha256:")
 
 
+def test_a_picture_with_a_lora_is_made_again(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
+    model, entry = ("--model", str(tiny_flux_folder)), f"film={lora}"
+    run_safelight("generate", "a dog", *model, "-o", "film.png", "--lora", f"{entry}:0.5", cwd=tmp_path)
+    (tmp_path / "other.safetensors").write_bytes(b"another file")
+
+    same = run_safelight("replay", "film.png", *model, "--lora", entry, cwd=tmp_path)
+    without = run_safelight("replay", "film.png", *model, cwd=tmp_path)
+    wrong = run_safelight("replay", "film.png", *model, "--lora", "film=other.safetensors", cwd=tmp_path)
+
+    assert (same.returncode, "the same picture" in same.stdout) == (0, True), same.stderr
+    assert (without.returncode, "give it with --lora film=FILE" in without.stderr) == (1, True)
+    assert (wrong.returncode, "is not the LoRA 'film' that this picture" in wrong.stderr) == (1, True)
+
+
 def test_a_server_makes_the_same_pictures_for_requests_that_come_together(
     tiny_flux_folder: Path, lora: Path, tmp_path: Path
 ) -> None:

@@ -22,10 +22,11 @@ from safelight.errors import InvalidRequest, ModelNotFound
 from safelight.generation import GenerationRequest, ImageFormat, SourceImage
 from safelight.images import Picture, decode
 from safelight.model_revision import revision_of
-from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.model_spec import LoraFile, ModelSpec, read_model_spec
 from safelight.parameters import build_generation_request
 from safelight.recipe import PROMPTS, Recipe, digest
 from safelight.serving.deployment import create_dispatcher
+from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings, load_settings
 from safelight.uploads import Upload, fit_upload
 
@@ -46,6 +47,9 @@ def replay(
     negative_prompt: Annotated[str | None, typer.Option(help="The negative prompt, if it was withheld.")] = None,
     source: Annotated[Path | None, typer.Option(help="The image that an edit started from.")] = None,
     mask: Annotated[Path | None, typer.Option(help="The mask of an edit.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="A LoRA that it was made with, as NAME=PATH_OR_HUB_ID.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="By default the recipe's.")] = None,
 ) -> None:
@@ -61,6 +65,7 @@ def replay(
         num_threads=recipe.num_threads if recipe.device == "cpu" else None,
     )
     folder, spec = _find_model(recipe, model)
+    spec = replace(spec, loras=_find_loras(recipe, lora or []))
     start = _find_source(recipe, spec, settings, source, mask)
     if output is not None:
         write_whole(output, None)  # better found out now than after minutes of work
@@ -79,9 +84,6 @@ def _recipe_of(path: Path, picture: Picture) -> Recipe:
     recipe = picture.recipe
     if recipe is None:
         raise no_recipe(path)
-    if recipe.loras:
-        names = ", ".join(each.name for each in recipe.loras)
-        raise InvalidRequest(f"{path} was made with LoRA {names}; pictures with adapters cannot be replayed yet")
     height, width = picture.pixels.shape[:2]
     if (width, height) != (recipe.width, recipe.height):
         raise InvalidRequest(
@@ -98,7 +100,11 @@ def _complete(recipe: Recipe, given: dict[str, str | None]) -> Recipe:
             raise InvalidRequest(f"the {name} was left out of this picture; give it with {option}", field=name)
         if name not in recipe.withheld and given[name] is not None:
             raise InvalidRequest(f"this picture's recipe says all about its {name}; leave {option} out", field=name)
-    return replace(recipe, **{name: given[name] for name in recipe.withheld if name in PROMPTS})
+    return replace(
+        recipe,
+        prompt=given["prompt"] if recipe.prompt is None else recipe.prompt,
+        negative_prompt=given["negative_prompt"] if recipe.negative_prompt is None else recipe.negative_prompt,
+    )
 
 
 def _find_model(recipe: Recipe, name: str | None) -> tuple[Path, ModelSpec]:
@@ -122,6 +128,24 @@ def _find_model(recipe: Recipe, name: str | None) -> tuple[Path, ModelSpec]:
             field="model",
         )
     return folder, model.spec or read_model_spec(folder)
+
+
+def _find_loras(recipe: Recipe, entries: list[str]) -> tuple[LoraFile, ...]:
+    """The very adapters that the picture was made with. Raises InvalidRequest."""
+    files = {lora.name: lora for lora in locate_loras(entries)}
+    for used in recipe.loras:
+        if used.name not in files:
+            raise InvalidRequest(
+                f"this picture was made with LoRA {used.name!r}; give it with --lora {used.name}=FILE", field="lora"
+            )
+        if files[used.name].revision != used.revision:
+            raise InvalidRequest(
+                f"{files[used.name].file} is not the LoRA {used.name!r} that this picture was made with", field="lora"
+            )
+    unused = sorted(files.keys() - {used.name for used in recipe.loras})
+    if unused:
+        raise InvalidRequest(f"this picture was made without LoRA {unused[0]!r}; leave it out", field="lora")
+    return tuple(files.values())
 
 
 def _find_source(
@@ -170,6 +194,7 @@ def _request(
         image_format=image_format,
         image_quality=recipe.image_quality,
         source=source,
+        loras=[(each.name, each.scale) for each in recipe.loras],
         timeout_s=timeout_s,
     )
 
