@@ -82,9 +82,13 @@ class Recipe:
         return SOURCE_TYPES + kind
 
     def without_prompts(self) -> Recipe:
-        """The same, but for what the user wrote. An empty negative prompt says nothing, and stays."""
-        withheld = tuple(name for name in PROMPTS if getattr(self, name))
-        return replace(self, withheld=withheld, **dict.fromkeys(withheld))
+        """The same, but for what the user wrote. An empty prompt says nothing, and stays."""
+        return replace(
+            self,
+            prompt=None if self.prompt else self.prompt,
+            negative_prompt=None if self.negative_prompt else self.negative_prompt,
+            withheld=self.withheld + tuple(name for name in PROMPTS if getattr(self, name)),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without what does not apply."""
