@@ -74,7 +74,7 @@ def _parameters(parameters: list[JsonObject]) -> Table:
 def _default(parameter: JsonObject) -> str:
     aliases = {value: alias for alias, value in parameter["values"].items()}
     default = parameter["default"]
-    return "" if default is None else str(aliases.get(default, default))
+    return "" if default is None else _value(aliases.get(default, default))
 
 
 def _range(parameter: JsonObject) -> str:
@@ -82,6 +82,9 @@ def _range(parameter: JsonObject) -> str:
         return ", ".join(parameter["values"])
     if parameter["maximum"] is None:
         return str(parameter["type"])
-    maximum = "2^63" if parameter["maximum"] > 2**53 else f"{parameter['maximum']:g}"
-    text = f"{parameter['minimum']:g} to {maximum}"
+    text = f"{_value(parameter['minimum'])} to {_value(parameter['maximum'])}"
     return text if parameter["multiple_of"] is None else f"{text}, multiples of {parameter['multiple_of']}"
+
+
+def _value(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -89,7 +89,7 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
         ParameterCard(
             name="inputs",
             type="string",
-            effect=f"the prompt; {spec.max_sequence_length} tokens are read, and a warning says if there are more",
+            effect=f"the prompt; {spec.max_sequence_length} tokens of it are read",
         ),
         _guidance_scale(spec),
         ParameterCard(name="negative_prompt", type="string", effect=_NEGATIVE_PROMPT.format(_strength(spec))),
@@ -99,7 +99,7 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
             default=spec.default_num_inference_steps,
             minimum=1,
             maximum=spec.max_num_inference_steps,
-            effect="denoising steps; time grows with them",
+            effect="denoising steps",
         ),
         _side("width", spec.default_width, spec),
         _side("height", spec.default_height, spec),
@@ -115,7 +115,7 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
             type="integer",
             minimum=0,
             maximum=MAX_SEED,
-            effect="the same seed makes the same picture; drawn if not given",
+            effect="same seed, same picture; drawn if not given",
         ),
     )
 
@@ -134,10 +134,10 @@ def _guidance_scale(spec: ModelSpec) -> ParameterCard:
 
 def _strength(spec: ModelSpec) -> str:
     if spec.guidance is Guidance.EMBEDDED:
-        return f"true_cfg_scale, {spec.default_true_cfg_scale:g} if not given"
+        return f"true_cfg_scale, or {spec.default_true_cfg_scale:g} without"
     if spec.guidance is Guidance.TRAINED and spec.default_guidance_scale > 1:
         return "guidance_scale"
-    return f"guidance_scale, {spec.default_true_cfg_scale:g} if not given"
+    return f"guidance_scale, or {spec.default_true_cfg_scale:g} without"
 
 
 def _side(name: str, default: int, spec: ModelSpec) -> ParameterCard:
@@ -153,8 +153,8 @@ def _side(name: str, default: int, spec: ModelSpec) -> ParameterCard:
 
 
 _GUIDANCE_SCALE = {
-    Guidance.EMBEDDED: "an input of the transformer: how closely the picture follows the prompt",
-    Guidance.TRAINED: "above 1, classifier-free guidance: every step costs twice as much",
-    Guidance.NONE: "none by itself, the model was distilled to need no guidance; the strength of a negative_prompt",
+    Guidance.EMBEDDED: "how closely the picture follows the prompt",
+    Guidance.TRAINED: "strength of guidance; above 1, steps cost twice as much",
+    Guidance.NONE: "none alone: distilled to need none; strength of a negative_prompt",
 }
-_NEGATIVE_PROMPT = "what not to show, with the strength of {}; every step costs twice as much"
+_NEGATIVE_PROMPT = "what not to show, at {}; steps cost twice as much"
