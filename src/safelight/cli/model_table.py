@@ -72,9 +72,9 @@ def _parameters(parameters: list[JsonObject]) -> Table:
 
 
 def _default(parameter: JsonObject) -> str:
-    aliases = {value: alias for alias, value in parameter["values"].items()}
+    aliases: dict[object, str] = {value: alias for alias, value in parameter["values"].items()}
     default = parameter["default"]
-    return "" if default is None else _value(aliases.get(default, default))
+    return "" if default is None else aliases.get(default) or _value(default)
 
 
 def _range(parameter: JsonObject) -> str:
