@@ -166,7 +166,9 @@ def expected_pixels(request: GenerationRequest, seed: int) -> np.ndarray:
     """The picture that FakeEngine makes: one colour, which every parameter changes."""
     recipe = (request.prompt, request.negative_prompt, seed, request.num_inference_steps, request.scheduler)
     source = request.source and (request.source.pixels, request.source.strength, request.source.mask)
-    digest = hashlib.sha256(repr((*recipe, request.guidance_scale, request.true_cfg_scale, source)).encode()).digest()
+    digest = hashlib.sha256(
+        repr((*recipe, request.guidance_scale, request.true_cfg_scale, source, *request.loras)).encode()
+    ).digest()
     colour = np.frombuffer(digest[:3], np.uint8)
     return np.broadcast_to(colour, (request.height, request.width, 3)).copy()
 

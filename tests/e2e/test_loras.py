@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.e2e.online_client import PROMPT, OnlineClient, register_tiny_model
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import run_safelight, running_server
 from tests.fake_hub import GOOD_TOKEN, REPO_ID, fake_hub
+from tests.online_server import online_server
 from tests.tiny_loras import save_lora
 
 TIMEOUT_S = 120
@@ -88,6 +91,32 @@ def test_a_lora_comes_from_the_hub(tiny_flux_folder: Path, lora: Path, tmp_path:
 
     assert done.returncode == 0, done.stderr
     assert hub.downloads == ["pytorch_lora_weights.safetensors"]
+
+
+def test_a_deployment_names_its_own_loras(tmp_path: Path) -> None:
+    (tmp_path / "film.safetensors").write_bytes(b"FakeEngine reads no LoRA")
+    with online_server(tmp_path / "data") as server, OnlineClient(server) as client:
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        variables = {"SAFELIGHT_LORAS": f"film={tmp_path / 'film.safetensors'}:0.5"}
+        begun = client.begin_deploy(environmentVariables=variables)
+        assert client.finish(begun)["status"] == "Succeeded"
+        missing = client.deploy("green", environmentVariables={"SAFELIGHT_LORAS": "film=/missing.safetensors"})
+        blue = {"azureml_model_deployment": "blue"}
+
+        plain = client.draw(client.key(), **blue)
+        film = client.draw(client.key(), body=_with_lora(PROMPT, "film"), **blue)
+        comic = client.draw(client.key(), body=_with_lora(PROMPT, "comic"), **blue)
+
+    assert (plain.status_code, film.status_code, comic.status_code) == (200, 200, 400)
+    assert film.content != plain.content
+    assert "there are: film" in comic.text
+    assert not begun.json()["properties"].get("warnings")
+    assert (missing["status"], "neither a file" in str(missing)) == ("Failed", True)
+
+
+def _with_lora(body: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**body, "parameters": {**body["parameters"], "loras": [{"name": name}]}}
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ async def _work(run: _Run, todo: Iterator[PromptLine]) -> None:
         except _ERRORS_OF_A_LINE as error:
             run.num_failed += 1
             run.progress.console.print(f"[red]line {line.number}:[/] {escape(error.message)}")
-            entry, files = _failure(line, error), {}
+            entry, files = _failure(line, error)
         else:
             entry, files = _success(line, made, run.source)
         await asyncio.to_thread(run.manifest.add, entry, files)
@@ -190,9 +190,9 @@ def _success(line: PromptLine, made: Made, source: PictureSource) -> tuple[dict[
     return entry, files
 
 
-def _failure(line: PromptLine, error: SafelightError) -> dict[str, Any]:
+def _failure(line: PromptLine, error: SafelightError) -> tuple[dict[str, Any], dict[str, bytes]]:
     field = error.field if isinstance(error, InvalidRequest) else None
-    return _about(line) | {"error": {"message": error.message, "field": field}}
+    return _about(line) | {"error": {"message": error.message, "field": field}}, {}
 
 
 def _about(line: PromptLine) -> dict[str, Any]:

@@ -171,8 +171,11 @@ def _misfits(name: str, own: Mapping[str, Tensor], linear: nn.Linear | None) -> 
         yield f"{name} lacks lora_A or lora_B"
         return
     rank = len(own["A.weight"])
-    right = {"A.weight": (rank, linear.in_features), "B.weight": (linear.out_features, rank)}
-    right["B.bias"] = (linear.out_features,)
+    right: Mapping[str, tuple[int, ...]] = {
+        "A.weight": (rank, linear.in_features),
+        "B.weight": (linear.out_features, rank),
+        "B.bias": (linear.out_features,),
+    }
     for part, tensor in own.items():
         if tuple(tensor.shape) != right[part]:
             yield f"{name}.lora_{part} is {_shape(tensor.shape)}, not {_shape(right[part])}"
