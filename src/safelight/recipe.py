@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -69,10 +69,10 @@ class Recipe:
     """SHA-256 of the RGB pixels that an edit started from, in this picture's size."""
     mask: str | None = None
     """SHA-256 of the mask, a byte for each pixel."""
-    image_quality: int
+    image_quality: Annotated[int, msgspec.Meta(ge=1, le=100)]
     device: str
     dtype: str
-    num_threads: int
+    num_threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     torch: str
 
     @property
@@ -137,7 +137,7 @@ def parse_recipe(text: str) -> Recipe | None:
     except msgspec.ValidationError as error:
         version = str(values["safelight"])[:32]
         raise InvalidRequest(
-            f"its recipe, by Safelight {version}, is not one that {__version__} reads: {error}"
+            f"carries a recipe by Safelight {version} that {__version__} does not understand: {error}"
         ) from None
 
 

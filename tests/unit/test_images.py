@@ -174,7 +174,7 @@ def test_a_recipe_that_makes_no_sense_is_named(pixels: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=chunks)
 
-    with pytest.raises(InvalidRequest, match=r"its recipe, by Safelight 9\.9"):
+    with pytest.raises(InvalidRequest, match=r"carries a recipe by Safelight 9\.9"):
         decode(buffer.getvalue())
 
 

@@ -18,10 +18,13 @@ def _run() -> None:
     from rich.markup import escape  # noqa: PLC0415
 
     from safelight.cli.commands import app  # noqa: PLC0415
+    from safelight.cli.output import printable  # noqa: PLC0415
     from safelight.errors import SafelightError  # noqa: PLC0415
 
     try:
         app()
     except SafelightError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(error.message)}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(printable(error.message))}", highlight=False
+        )
         sys.exit(1)

@@ -71,4 +71,9 @@ def _cell(value: object) -> str:
         return ", ".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list):
         return "\n".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text of a stranger: what would move the cursor of a terminal is shown, not obeyed."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)

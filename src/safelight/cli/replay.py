@@ -16,6 +16,7 @@ from rich.markup import escape
 from safelight import hub
 from safelight.cli.generate import make_pictures
 from safelight.cli.inspect import no_recipe, read_file, read_picture
+from safelight.cli.output import printable
 from safelight.cli.output_files import write_whole
 from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest, ModelNotFound
@@ -219,5 +220,5 @@ def report(then: np.ndarray, now: np.ndarray, changes: list[str]) -> int:
             f"{difference.mean():.3g} on average (PSNR {psnr:.1f} dB)"
         )
     for change in changes:
-        console.print(f"  {escape(change)}")
+        console.print(f"  {escape(printable(change))}")
     return 0 if is_same else DIFFERENT
