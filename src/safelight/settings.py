@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     max_upload_pixels: int = Field(16_777_216, ge=1024, description="an image with more pixels is not decoded")
     max_running_jobs: int = Field(4, ge=1, description="jobs that run at once, beside the requests that are waited for")
-    max_jobs_per_key: int = Field(100, ge=1, description="jobs of one key that are kept; one more gets 429")
+    max_jobs_per_key: int = Field(1000, ge=1, description="jobs of one key that are kept; one more gets 429")
     max_job_bytes_per_key: int = Field(
         1_073_741_824, ge=1024, description="bodies and results that are kept for one key; one more job gets 429"
     )

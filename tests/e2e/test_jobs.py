@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,10 @@ def start(tmp_path: Path) -> Callable[..., Any]:
 
 def poll(url: str) -> dict[str, Any]:
     return dict(httpx.get(url, headers=KEY, timeout=60).json())
+
+
+def metrics_of(server: Server) -> str:
+    return httpx.get(f"{server.url}/metrics", headers=KEY, timeout=60).text
 
 
 def at(server: Server, url: str) -> str:
@@ -74,6 +79,24 @@ def test_a_job_that_was_killed_under_way_ends_as_if_nothing_had_been(start: Call
     assert receiver.deliveries[0].json()["data"]["id"] == running.json()["id"]
 
 
+def test_a_retry_after_a_lost_connection_does_not_pay_twice(start: Callable[..., Any]) -> None:
+    headers = KEY | {"Idempotency-Key": "order-1"}
+    with start() as server:
+        lost = httpx.Request("POST", f"{server.url}/", json=LONG, headers=headers)
+        with socket.create_connection((lost.url.host, lost.url.port), timeout=60) as connection:
+            fields = "".join(f"{name}: {value}\r\n" for name, value in lost.headers.items())
+            connection.sendall(f"POST / HTTP/1.1\r\n{fields}\r\n".encode() + lost.content)
+            eventually(lambda: 'safelight_jobs{state="running"} 1.0' in metrics_of(server))
+        retried = httpx.post(f"{server.url}/", json=LONG, headers=headers, timeout=TIMEOUT_S)
+        metrics = metrics_of(server)
+
+    assert retried.status_code == 200
+    assert retried.headers["idempotent-replayed"] == "true"
+    assert open_picture(retried.content).size == (384, 384)
+    assert "safelight_steps_run_total 50.0" in metrics
+    assert "safelight_steps_saved_total 0.0" in metrics
+
+
 def test_curl_makes_polls_and_cancels_jobs(start: Callable[..., Any]) -> None:
     def curl(*arguments: str) -> dict[str, Any]:
         command = ["curl", "-sS", "-H", f"Authorization: {KEY['Authorization']}", *arguments]
@@ -86,7 +109,7 @@ def test_curl_makes_polls_and_cancels_jobs(start: Callable[..., Any]) -> None:
         eventually(lambda: curl(url)["preview"] is not None, timeout_s=TIMEOUT_S)
         preview = httpx.get(curl(url)["preview"], headers=KEY, timeout=60)
         canceled = curl("-X", "DELETE", url)
-        eventually(lambda: "safelight_running 0.0" in httpx.get(f"{server.url}/metrics", headers=KEY).text)
+        eventually(lambda: "safelight_running 0.0" in metrics_of(server))
         status = server.stop()
 
     assert job["state"] in ("queued", "running")

@@ -104,7 +104,7 @@ class Webhooks:
             return "no answer in time"
         except (InvalidRequest, ConfigurationError) as error:
             return error.message
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return f"it cannot be reached ({type(error).__name__})"
         return None if 200 <= status < 300 or status == GONE else f"it answered {status}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -18,6 +20,8 @@ from safelight.server.job_door import Callers, JobDoor
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.server.replay import answer_of, replayed_scope, send_through
 from safelight.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 MAX_LOST = 3
 
@@ -79,7 +83,11 @@ class Jobs:
 
     async def _perform(self, job: BegunJob, run: Run) -> Answer:
         """The answer of the whole application, as the client would have had it."""
-        if job.num_lost < MAX_LOST:
-            return await send_through(self._app, job.request, run, request_id=job.id)
         error = EngineFailure(f"the server ended {MAX_LOST} times while it worked on this; it is not tried again")
+        if job.num_lost < MAX_LOST:
+            try:
+                return await send_through(self._app, job.request, run, request_id=job.id)
+            except Exception:  # the ASGI edge of a job: it would never end
+                logger.exception("job %s", job.id)
+                error = EngineFailure("an internal error; the log has it")
         return answer_of(self._errors.render(Request(replayed_scope(job.request, run, job.id)), error))
