@@ -28,6 +28,7 @@ class Schedule:
     warm_up: int = 100
     batch: int = 16
     peak: float = 3e-3
+    noise: float = 0.1  # the most that is added to the latents, so that the decoder forgives the flow its slips
     decoder_only: bool = False  # once the flow has begun, the latents must stay what they are
     seed: int = 1
 
@@ -63,7 +64,7 @@ def train(schedule: Schedule) -> None:
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
         is_whole = schedule.steps - step <= schedule.whole_pictures
-        loss = _train_step(autoencoder, chosen, _batch(random, schedule.batch, is_whole))
+        loss = _train_step(autoencoder, chosen, _batch(random, schedule.batch, is_whole), schedule.noise)
         average.update(autoencoder, step)
         step, seen = step + 1, seen + schedule.batch
         if step % 25 == 0:
@@ -107,10 +108,12 @@ def _crop(picture: Pixels, random: Random) -> Pixels:
     return picture[y : y + 128, x : x + 128]
 
 
-def _train_step(autoencoder: AutoencoderTiny, chosen: list[torch.optim.Optimizer], pictures: Tensor) -> float:
+def _train_step(
+    autoencoder: AutoencoderTiny, chosen: list[torch.optim.Optimizer], pictures: Tensor, noise: float
+) -> float:
     with mixed_precision():
         latents = autoencoder.encoder(pictures)
-        strength = torch.rand(len(latents), 1, 1, 1, device=latents.device) * 0.25
+        strength = torch.rand(len(latents), 1, 1, 1, device=latents.device) * noise
         restored = autoencoder.decoder(latents + strength * torch.randn_like(latents))
     error = restored.float() - pictures
     loss = error.abs().mean() + 2 * error.square().mean() + 0.01 * _distance_from_normal(latents.float())
@@ -163,6 +166,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--anneal", type=int, default=Schedule.anneal)
+    parser.add_argument("--peak", type=float, default=Schedule.peak, help="lower where restored weights go on")
     parser.add_argument("--decoder-only", action="store_true", help="leave the encoder, and so the latents, alone")
     given = parser.parse_args()
-    train(Schedule(steps=given.steps, anneal=given.anneal, decoder_only=given.decoder_only))
+    train(Schedule(steps=given.steps, anneal=given.anneal, peak=given.peak, decoder_only=given.decoder_only))

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from training.sprite.captions import caption
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
 from training.sprite.devices import device, mixed_precision
-from training.sprite.flow import Batch, descend, encoded_text, load_transformer, velocity
+from training.sprite.flow import ATTENTION, Batch, descend, encoded_text, load_transformer, velocity
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import random_scene
@@ -67,11 +68,15 @@ def train(schedule: Schedule) -> None:
         set_learning_rate(chosen, _rate(schedule, step))
         noise, batch = _batch(schedule, step)
         sigma = _sigmas(schedule)
-        loss = descend(student, chosen, noise, sigma, batch, encoded_text(encoders, batch.texts))
+        noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
+        with sdpa_kernel(ATTENTION), mixed_precision():
+            answer = velocity(student, noisy, sigma, encoded_text(encoders, batch.texts), GRID)
+        loss = (answer.float() - (noise - batch.latents)).square().mean()
+        descend(loss, student, chosen)
         average.update(student, step)
         step += 1
         if step % 25 == 0:
-            log("distil", step=step, loss=round(loss, 4), seconds=round(time.time() - started))
+            log("distil", step=step, loss=round(loss.item(), 4), seconds=round(time.time() - started))
         if step % 250 == 0 or step == schedule.steps or stop.is_set():
             _save(student, chosen, average, step)
 

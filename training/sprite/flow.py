@@ -2,18 +2,24 @@
 
 Conventions are FluxPipeline's: packed latents, timestep = sigma, velocity = noise - picture.
 Weights are kept in fp32; matrices are multiplied in bf16.
+
+Two things make each sample count. Many rows are pure noise, where all there is to go by is the text. And the
+transformer's middle is asked what each patch is to show, as in REPA (https://arxiv.org/abs/2410.06940), but with
+the drawing's own record for an answer; the layer that asks is thrown away.
 """
 
 import argparse
 import time
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
 
 from training.sprite.captions import caption
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
@@ -22,6 +28,7 @@ from training.sprite.optimizer import learning_rate, optimizers, set_learning_ra
 from training.sprite.paths import work_folder
 from training.sprite.shards import Shard, available_shards, encode_shards, open_shard
 from training.sprite.text import CLIP_WIDTH, T5_WIDTH, TextEncoders, load_text_encoders
+from training.sprite.things import things
 from training.sprite.tokens import TEXT_LENGTH
 
 CHECKPOINT = "flow.pt"
@@ -40,8 +47,10 @@ class Schedule:
     peak: float = 2e-3
     muon_strength: float = 0.6
     silence_share: float = 0.1
-    one_thing_steps: int = 5000  # until then most rows show one thing, or its name goes unlearnt for long
+    one_thing_steps: int = 1600  # until then most rows show one thing, or its name goes unlearnt for long
     one_thing_share: float = 0.85
+    first_step_share: float = 0.3  # of the rows, at pure noise, where few-step pictures are decided
+    layout_weight: float = 0.1
     steps_per_new_shard: int = 240
     most_shards: int = 400
     compiles: bool = True  # only the pass for 256x256: others would each take minutes to compile
@@ -53,6 +62,30 @@ class Batch:
     latents: Tensor
     texts: list[str]
     grid: tuple[int, int]
+    layouts: Tensor | None = None  # (rows, tokens, 4), as scenes.draw_with_layout has it
+
+
+class Taught(nn.Module):
+    """The transformer, answering with its velocity and with what its middle makes of each patch.
+
+    The middle's answer is (rows, tokens, things + 4): scores of no thing and of each thing, then right, down, side.
+    """
+
+    MIDDLE = 1  # of the single blocks
+
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.asked = nn.Linear(transformer.inner_dim, len(things()) + 4).to(device())
+        self._seen: list[Tensor] = []
+        transformer.single_transformer_blocks[self.MIDDLE].register_forward_hook(
+            lambda _block, _given, answer: self._seen.append(answer[1])
+        )
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        self._seen.clear()
+        answer: Tensor = self.transformer(**inputs)[0]
+        return answer, self.asked(self._seen.pop())
 
 
 def new_transformer() -> FluxTransformer2DModel:
@@ -78,12 +111,17 @@ def load_transformer(checkpoint: str = CHECKPOINT) -> FluxTransformer2DModel:
 def velocity(
     transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]
 ) -> Tensor:
-    hidden, pooled = text
-    answer: Tensor = transformer(
-        hidden_states=noisy, timestep=sigma.to(noisy.dtype), encoder_hidden_states=hidden, pooled_projections=pooled,
-        img_ids=image_ids(grid), txt_ids=torch.zeros(TEXT_LENGTH, 3, device=noisy.device), return_dict=False,
-    )[0]  # fmt: skip
+    answer: Tensor = transformer(**inputs(noisy, sigma, text, grid))[0]
     return answer
+
+
+def inputs(noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]) -> dict[str, Any]:
+    hidden, pooled = text
+    return {
+        "hidden_states": noisy, "timestep": sigma.to(noisy.dtype), "encoder_hidden_states": hidden,
+        "pooled_projections": pooled, "img_ids": image_ids(grid),
+        "txt_ids": torch.zeros(TEXT_LENGTH, 3, device=noisy.device), "return_dict": False,
+    }  # fmt: skip
 
 
 def image_ids(grid: tuple[int, int]) -> Tensor:
@@ -102,53 +140,71 @@ def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tens
 def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     transformer = new_transformer()
-    chosen = optimizers(transformer, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
-    average = Average.of(transformer, 0.9995)
-    step = first = _resume(transformer, chosen, average)
-    compiled = torch.compile(transformer) if schedule.compiles else transformer
+    taught = Taught(transformer)
+    chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
+    average = Average.of(transformer, 0.999)
+    step = first = _resume(taught, chosen, average)
+    compiled = torch.compile(taught) if schedule.compiles else taught
     encoders = load_text_encoders()
-    started, losses = time.time(), []
+    started, losses = time.time(), np.zeros((0, 2))
     stop = stop_request()
     while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
         batch = _batch(schedule, step)
-        losses.append(_train_step(compiled if batch.grid == (8, 8) else transformer, encoders, chosen, batch))
+        model = compiled if batch.grid == (8, 8) else taught
+        losses = np.append(losses[-49:], [_train_step(model, encoders, chosen, batch, schedule)], 0)
         average.update(transformer, step)
         step += 1
         if step % 50 == 0:
             speed = (step - first) * schedule.batch / (time.time() - started)
-            log("flow", step=step, loss=round(float(np.mean(losses[-50:])), 4), samples_per_s=round(speed, 2))
+            loss, layout = losses.mean(0).round(4).tolist()
+            log("flow", step=step, loss=loss, layout=layout, samples_per_s=round(speed, 2))
         if step % 100 == 0 or step == schedule.steps:
-            _save(transformer, chosen, average, step)
+            _save(taught, chosen, average, step)
         if step % schedule.steps_per_new_shard == 0:
             _add_shard(schedule.most_shards)
-    _save(transformer, chosen, average, step)
+    _save(taught, chosen, average, step)
 
 
 def _train_step(
-    transformer: nn.Module, encoders: TextEncoders, chosen: list[torch.optim.Optimizer], batch: Batch
-) -> float:
+    taught: nn.Module, encoders: TextEncoders, chosen: list[torch.optim.Optimizer], batch: Batch, schedule: Schedule
+) -> tuple[float, float]:
+    """One optimizer step; the losses of velocity and of layout before it."""
     noise = torch.randn_like(batch.latents)
-    sigma = torch.randn(len(noise), device=noise.device).sigmoid()
-    return descend(transformer, chosen, noise, sigma, batch, encoded_text(encoders, batch.texts))
-
-
-def descend(
-    transformer: nn.Module, chosen: list[torch.optim.Optimizer], noise: Tensor, sigma: Tensor, batch: Batch,
-    text: tuple[Tensor, Tensor],
-) -> float:  # fmt: skip
-    """One optimizer step towards the velocity from each picture to its noise; the loss before it."""
+    sigma = _sigmas(len(noise), schedule.first_step_share)
     noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
     with sdpa_kernel(ATTENTION), mixed_precision():
-        answer = velocity(transformer, noisy, sigma, text, batch.grid)
+        answer, seen = taught(**inputs(noisy, sigma, encoded_text(encoders, batch.texts), batch.grid))
     loss = (answer.float() - (noise - batch.latents)).square().mean()
+    layout = _layout_loss(seen.float(), batch)
+    descend(loss + schedule.layout_weight * layout, taught, chosen)
+    return loss.item(), layout.item()
+
+
+def descend(loss: Tensor, model: nn.Module, chosen: list[torch.optim.Optimizer]) -> None:
     loss.backward()
-    nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in chosen:
         optimizer.step()
         optimizer.zero_grad()
-    return loss.item()
+
+
+def _sigmas(count: int, first_step_share: float) -> Tensor:
+    """Pure noise for some; for the rest a logit-normal leaning to the noisy side, where the text still decides."""
+    anywhere = (torch.randn(count, device=device()) + 0.7).sigmoid()
+    return torch.where(torch.rand_like(anywhere) < first_step_share, 1.0, anywhere)
+
+
+def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
+    """Of rows with a caption: which thing each patch shows, and, where there is one, which part of it."""
+    said = torch.tensor([text != "" for text in batch.texts], device=seen.device)
+    assert batch.layouts is not None
+    seen, layouts = seen[said], batch.layouts[said]
+    shown = layouts[..., 0].long()
+    wrong = cross_entropy(seen[..., :-3].flatten(0, 1), shown.flatten())
+    away = (seen[..., -3:] - layouts[..., 1:]).square().mean(-1)
+    return wrong + (away * (shown > 0)).sum() / (shown > 0).sum().clamp(min=1)
 
 
 def _batch(schedule: Schedule, step: int) -> Batch:
@@ -158,15 +214,15 @@ def _batch(schedule: Schedule, step: int) -> Batch:
     size = random.choice(shards).grid
     fitting = [shard for shard in shards if shard.grid == size]
     rows = [_row(random.choice(fitting), random, schedule, step) for _ in range(schedule.batch)]
-    latents = torch.from_numpy(np.stack([latents for latents, _ in rows])).to(device()).float()
-    return Batch(latents, [text for _, text in rows], size)
+    latents, layouts = (torch.from_numpy(np.stack([row[i] for row in rows])).to(device()).float() for i in (0, 1))
+    return Batch(latents, [text for _, _, text in rows], size, layouts)
 
 
-def _row(shard: Shard, random: Random, schedule: Schedule, step: int) -> tuple[np.ndarray, str]:
+def _row(shard: Shard, random: Random, schedule: Schedule, step: int) -> tuple[np.ndarray, np.ndarray, str]:
     is_single = step < schedule.one_thing_steps and random.random() < schedule.one_thing_share
     index = random.choice(shard.singles) if is_single else random.randrange(len(shard.latents))
     text = "" if random.random() < schedule.silence_share else caption(shard.scenes[index], random).text
-    return shard.latents[index], text
+    return shard.latents[index], shard.layouts[index], text
 
 
 def _add_shard(most: int) -> None:
@@ -181,20 +237,23 @@ def _rate(schedule: Schedule, step: int) -> float:
     )
 
 
-def _resume(transformer: nn.Module, chosen: list[torch.optim.Optimizer], average: Average) -> int:
+def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average) -> int:
     path = work_folder() / CHECKPOINT
     if not path.exists():
         return 0
     state = load(path)
-    transformer.load_state_dict(state["weights"])
+    taught.transformer.load_state_dict(state["weights"])
+    if "asked" in state:
+        taught.asked.load_state_dict(state["asked"])
     average.weights = state["average"]
     resume_optimizers(chosen, state)
     return int(state["step"])
 
 
-def _save(transformer: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
-    state = {"weights": transformer.state_dict(), "average": average.weights, "step": step}
-    save(work_folder() / CHECKPOINT, state | {"optimizers": [optimizer.state_dict() for optimizer in chosen]})
+def _save(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
+    state = {"weights": taught.transformer.state_dict(), "asked": taught.asked.state_dict(), "average": average.weights}
+    optimizers = [optimizer.state_dict() for optimizer in chosen]
+    save(work_folder() / CHECKPOINT, state | {"optimizers": optimizers, "step": step})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+# T5 does not divide its attention by the square root of the head's width: its queries are that much smaller, and at
+# the usual rate they would outgrow the softmax in a few dozen steps.
+UNSCALED_QUERY = "SelfAttention.q.weight"
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -58,16 +61,17 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Muon for what mixes features; AdamW for embeddings, vectors, and the modulations, where Muon costs most."""
     embeddings = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Embedding)}
-    matrices, rest = [], []
+    matrices, queries, rest = [], [], []
     for name, param in module.named_parameters():
         if not param.requires_grad:
             continue
         is_matrix = param.ndim >= 2 and id(param) not in embeddings and "norm" not in name
-        (matrices if is_matrix else rest).append(param)
-    return [
-        Muon(matrices, lr=lr, strength=strength, weight_decay=weight_decay),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+        group = queries if name.endswith(UNSCALED_QUERY) else matrices if is_matrix else rest
+        group.append(param)
+    muons = [Muon(matrices, lr=lr, strength=strength, weight_decay=weight_decay)]
+    if queries:
+        muons.append(Muon(queries, lr=lr, strength=strength / 8, weight_decay=weight_decay))
+    return [*muons, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 def learning_rate(step: int, *, peak: float, warm_up: int, total: int, anneal: int) -> float:

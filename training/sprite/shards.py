@@ -17,12 +17,12 @@ from training.sprite.autoencoder import load_autoencoder, to_tensor
 from training.sprite.checkpoints import log
 from training.sprite.devices import mixed_precision
 from training.sprite.paths import work_folder
-from training.sprite.scenes import Scene, draw, random_scene
+from training.sprite.scenes import Scene, draw, draw_with_layout, random_scene
 
 SHARD_SCENES = 1024
 # Most shards are 256x256. Every seventh has one of the other sizes, so that they are drawn sensibly too.
 OTHER_SIZES = ((192, 192), (320, 320), (384, 256), (256, 384), (128, 128), (320, 192), (192, 320), (384, 384))
-ONE_THING_SHARDS = 4  # the first shards have few pairs: one thing is learnt before two
+ONE_THING_SHARDS = 8  # the first shards have few pairs: one thing is learnt before two
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Shard:
     height: int
     scenes: tuple[Scene, ...]
     latents: np.ndarray
+    layouts: np.ndarray  # (scenes, tokens, 4), as scenes.draw_with_layout has it
     singles: tuple[int, ...]  # the rows that show one thing
 
     @property
@@ -54,7 +55,7 @@ def shard_size(number: int) -> tuple[int, int]:
 
 def shard_scenes(number: int, count: int = SHARD_SCENES) -> tuple[Scene, ...]:
     random = Random(f"shard {number}")
-    pair_share = 0.3 if number < ONE_THING_SHARDS else 0.55
+    pair_share = 0.15 if number < ONE_THING_SHARDS else 0.55
     return tuple(random_scene(random, pair_share) for _ in range(count))
 
 
@@ -76,7 +77,7 @@ def open_shard(number: int) -> Shard:
     latents = np.load(_shard_path(number), mmap_mode="r")
     scenes = shard_scenes(number)[: len(latents)]
     singles = tuple(index for index, scene in enumerate(scenes) if scene.relation == "one")
-    return Shard(*shard_size(number), scenes, latents, singles)
+    return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)), singles)
 
 
 def is_normalised() -> bool:
@@ -113,12 +114,14 @@ def pack(latents: Tensor) -> Tensor:
 def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
     width, height = shard_size(number)
     random = Random(f"drawing {number}")
-    found, scenes = [], shard_scenes(number)
+    found, layouts, scenes = [], [], shard_scenes(number)
     norm = normalisation()
     for start in range(0, SHARD_SCENES, 16):
-        pictures = [draw(scene, width, height, random) for scene in scenes[start : start + 16]]
-        latents = (_encoded(autoencoder, to_tensor(pictures)) - norm.shift) * norm.scale
+        drawn = [draw_with_layout(scene, width, height, random) for scene in scenes[start : start + 16]]
+        latents = (_encoded(autoencoder, to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale
         found.append(pack(latents).to(torch.float16).numpy())
+        layouts += [layout.reshape(-1, 4) for _, layout in drawn]
+    np.save(_layout_path(number), np.stack(layouts))
     _save(number, np.concatenate(found))
     log("shards", number=number, width=width, height=height)
 
@@ -138,6 +141,10 @@ def _save(number: int, latents: np.ndarray) -> None:
 
 def _shard_path(number: int) -> Path:
     return _folder() / f"shard-{number:04}.npy"
+
+
+def _layout_path(number: int) -> Path:
+    return _folder() / f"layout-{number:04}.npy"
 
 
 def _normalisation_path() -> Path:

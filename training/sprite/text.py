@@ -43,6 +43,8 @@ class TextEncoders(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.t5 = T5EncoderModel(_t5_config())
+        # Begun near zero, these rise too slowly for a head ever to tell the word before from the word after.
+        nn.init.normal_(self.t5.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=2.0)
         self.clip = CLIPTextModel(_clip_config())
 
     def forward(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -169,7 +171,7 @@ def _save(encoders: TextEncoders, heads: Heads, chosen: list[torch.optim.Optimiz
 
 def _t5_config() -> T5Config:
     return T5Config(
-        vocab_size=len(t5_tokenizer()), d_model=T5_WIDTH, d_kv=64, num_heads=3, d_ff=384, num_layers=3,
+        vocab_size=len(t5_tokenizer()), d_model=T5_WIDTH, d_kv=32, num_heads=6, d_ff=384, num_layers=3,
         feed_forward_proj="gated-gelu", dropout_rate=0.0, relative_attention_num_buckets=32,
         relative_attention_max_distance=32, pad_token_id=0, eos_token_id=1, tie_word_embeddings=False,
     )  # fmt: skip
