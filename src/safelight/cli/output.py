@@ -71,6 +71,8 @@ def _cell(value: object) -> str:
         return ", ".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list):
         return "\n".join(map(str, value))
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(each) for each in value)
     return "" if value is None else printable(str(value))
 
 

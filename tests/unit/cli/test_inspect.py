@@ -35,6 +35,13 @@ def test_control_characters_and_markup_of_a_prompt_are_shown_not_obeyed(
     assert not {"\x1b", "\r", "\x9b"} & set(shown)
 
 
+def test_what_is_withheld_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(image=picture_of(RECIPE.without_prompts(), tmp_path), output=OutputFormat.TABLE)
+
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["withheld", "prompt, negative_prompt"] in [[name, value.rstrip()] for name, value in lines]
+
+
 @pytest.mark.parametrize("changes", [{"num_threads": 10**9}, {"image_quality": 0}])
 def test_a_recipe_out_of_all_bounds_is_refused(tmp_path: Path, changes: dict[str, int]) -> None:
     with pytest.raises(InvalidRequest, match=f"picture.png carries a recipe by Safelight .*{next(iter(changes))}"):
