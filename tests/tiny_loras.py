@@ -48,9 +48,11 @@ def save_kohya_lora(file: Path, *, seed: int = 0, rank: int = 2, alpha: float = 
     """As kohya's sd-scripts save them: fused projections, and an alpha for each layer."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"img_attn_qkv": (96, 32), "img_mlp_0": (128, 32), "img_mod_lin": (192, 32)}
+    names = {f"lora_unet_double_blocks_0_{layer}": size for layer, size in sizes.items()}
+    for layer, size in {"self_attn_q_proj": (32, 32), "self_attn_out_proj": (32, 32), "mlp_fc1": (37, 32)}.items():
+        names[f"lora_te1_text_model_encoder_layers_1_{layer}"] = size
     tensors = {}
-    for layer, (rows, columns) in sizes.items():
-        name = f"lora_unet_double_blocks_0_{layer}"
+    for name, (rows, columns) in names.items():
         tensors[f"{name}.lora_down.weight"] = 0.3 * torch.randn(rank, columns, generator=generator)
         tensors[f"{name}.lora_up.weight"] = 0.3 * torch.randn(rows, rank, generator=generator)
         tensors[f"{name}.alpha"] = torch.tensor(alpha)

@@ -26,6 +26,7 @@ from safelight.cli.prompt_file import PromptLine, read_prompt_file
 from safelight.cli.serve import locate
 from safelight.control.catalog import find_model
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
+from safelight.model_revision import revision_of
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings
@@ -103,9 +104,8 @@ def _local_source(settings: Settings, concurrency: int) -> LocalSource:
     settings = settings.model_copy(update={"max_concurrent_requests_per_instance": concurrency})
     spec = replace(spec, loras=locate_loras(settings.loras))
     names = (spec.name, *([model.hub_id] if model.hub_id else []))
-    revision = folder.name if folder.parent.name == "snapshots" else None  # as the hub's cache lays it out
     dispatcher = create_dispatcher(settings, folder, spec)
-    return LocalSource(dispatcher, names=names, revision=revision, timeout_s=LINE_TIMEOUT_S)
+    return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=LINE_TIMEOUT_S)
 
 
 def _report(num_failed: int, num_lines: int, folder: Path, console: Console) -> int:

@@ -36,6 +36,8 @@ _UNREAD = {
 }
 """What diffusers would leave out in silence, and how the names of such tensors look."""
 _KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<part>A\.weight|B\.weight|B\.bias)")
+_BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, re.error)
+"""What diffusers' converters raise on files that they do not know, and what settings that make no sense lead to."""
 _NETWORKS = ("transformer", "text_encoder")
 
 
@@ -56,25 +58,11 @@ def read_lora(file: Path, components: Components) -> Lora:
     """The adapter in a file, on the model's device and in its dtype. Raises ModelLoadError."""
     try:
         _refuse_unread(file)
-        tensors, alphas, metadata = FluxLoraLoaderMixin.lora_state_dict(
-            str(file.parent),
-            weight_name=file.name,
-            use_safetensors=True,
-            local_files_only=True,
-            return_alphas=True,
-            return_lora_metadata=True,
-        )
-    except (OSError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ModelLoadError(f"{file} is no LoRA that diffusers reads: {_first_line(error)}") from error
+        problems, loaded = _read(file, components)
     except SafetensorError as error:
         raise ModelLoadError(f"{file} is no safetensors file: {_first_line(error)}") from error
-    problems = [f"{name} belongs to no network here" for name in tensors if name.split(".")[0] not in _NETWORKS]
-    loaded = {}
-    for name in _NETWORKS:
-        part = _Part(_own(tensors, name), _own(alphas or {}, name), _own(metadata or {}, name))
-        if name == "text_encoder":
-            part = part.as_clip(components.text_encoder)
-        loaded[name] = _load(part, name, components, problems)
+    except _BROKEN as error:
+        raise ModelLoadError(f"{file} is no LoRA that diffusers reads: {_first_line(error)}") from error
     if problems:
         more = f", and {len(problems) - MAX_NAMES} more" if len(problems) > MAX_NAMES else ""
         raise ModelLoadError(f"{file} does not fit the model: {'; '.join(problems[:MAX_NAMES])}{more}")
@@ -82,6 +70,26 @@ def read_lora(file: Path, components: Components) -> Lora:
     if not lora.nbytes:
         raise ModelLoadError(f"{file} holds no LoRA")
     return lora
+
+
+def _read(file: Path, components: Components) -> tuple[list[str], dict[str, Layers]]:
+    """What does not fit the model, and the layers of each network."""
+    tensors, alphas, metadata = FluxLoraLoaderMixin.lora_state_dict(
+        str(file.parent),
+        weight_name=file.name,
+        use_safetensors=True,
+        local_files_only=True,
+        return_alphas=True,
+        return_lora_metadata=True,
+    )
+    problems = [f"{name} belongs to no network here" for name in tensors if name.split(".")[0] not in _NETWORKS]
+    loaded = {}
+    for name in _NETWORKS:
+        part = _Part(_own(tensors, name), _own(alphas or {}, name), _own(metadata or {}, name))
+        if name == "text_encoder":
+            part = part.as_clip(components.text_encoder)
+        loaded[name] = _load(part, name, components, problems)
+    return problems, loaded
 
 
 def _refuse_unread(file: Path) -> None:
@@ -170,7 +178,7 @@ def _misfits(name: str, own: Mapping[str, Tensor], linear: nn.Linear | None) -> 
     if "A.weight" not in own or "B.weight" not in own:
         yield f"{name} lacks lora_A or lora_B"
         return
-    rank = len(own["A.weight"])
+    rank = max(len(own["A.weight"]), 1)
     right: Mapping[str, tuple[int, ...]] = {
         "A.weight": (rank, linear.in_features),
         "B.weight": (linear.out_features, rank),

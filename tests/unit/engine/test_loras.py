@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,18 @@ def test_a_file_that_does_not_fit_is_refused_with_the_names(
 
     assert expected in caught.value.message
     assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize("setting", [{"alpha_pattern": {"(": 1}}, {"lora_alpha": "much"}, {"alpha_pattern": 3}])
+def test_a_file_whose_settings_make_no_sense_is_refused(
+    load: Callable[..., Engine], lora_files: dict[str, Path], tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    file = tmp_path / "odd.safetensors"
+    metadata = {f"transformer.{name}": value for name, value in setting.items()}
+    save_file(load_file(lora_files["plain"]), file, metadata={"lora_adapter_metadata": json.dumps(metadata)})
+
+    with pytest.raises(ModelLoadError, match=r"odd\.safetensors is no LoRA"):
+        load({"odd": file})
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"{}" * 100])
