@@ -77,6 +77,8 @@ class GenerationRequest:
     num_previews: int = 0
     """Of each image, while it develops; fewer come if it has fewer steps."""
     preview_decoder: PreviewDecoder = "projection"
+    is_streamed: bool = False
+    """Whether each image is sent as soon as it is there, before the others are."""
     timeout_s: float = 180.0
     warnings: tuple[str, ...] = ()
     """What was asked and has no effect, or was changed."""
@@ -217,6 +219,16 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageCompleted:
+    """One of the several images of a streamed request; `Completed` follows with all of them."""
+
+    image_index: int
+    image: GeneratedImage
+    warnings: tuple[str, ...]
+    num_text_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """The last event of a generation that worked."""
 
@@ -230,4 +242,4 @@ class Failed:
     error: SafelightError
 
 
-Event = Queued | Step | Preview | Completed | Failed
+Event = Queued | Step | Preview | ImageCompleted | Completed | Failed

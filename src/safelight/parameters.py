@@ -47,6 +47,7 @@ def build_generation_request(
     loras: Sequence[tuple[str, float | None]] = (),
     num_previews: int = 0,
     preview_decoder: PreviewDecoder = "projection",
+    is_streamed: bool = False,
     timeout_s: float = 180.0,
     warnings: tuple[str, ...] = (),
 ) -> GenerationRequest:
@@ -79,6 +80,7 @@ def build_generation_request(
         loras=_check_loras(spec, loras),
         num_previews=num_previews,
         preview_decoder=preview_decoder,
+        is_streamed=is_streamed,
         timeout_s=timeout_s,
         warnings=warnings + guidance.warnings,
     )

@@ -15,6 +15,7 @@ from safelight.generation import (
     GeneratedImage,
     GenerationRequest,
     GenerationResult,
+    ImageCompleted,
     Preview,
     Queued,
     Step,
@@ -92,7 +93,11 @@ class FakeDispatcher:
                 if index in shown:
                     yield Preview(image_index, shown[index], picture(request, index))
         try:
-            yield Completed(await self.generate(request))
+            result = await self.generate(request)
+            if request.is_streamed and len(result.images) > 1:  # the others come with Completed
+                last = len(result.images) - 1
+                yield ImageCompleted(last, result.images[last], self.warnings, result.num_text_tokens)
+            yield Completed(result)
         except SafelightError as error:
             yield Failed(error)
 

@@ -43,12 +43,12 @@ def test_partial_pictures_come_before_the_picture(client: TestClient) -> None:
     assert completed["usage"]["output_tokens"] == 16
 
 
-def test_every_picture_of_a_stream_completes_by_itself_and_usage_adds_up(client: TestClient) -> None:
-    response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "n": 2, "seed": 7})
+def test_every_picture_of_a_stream_completes_once_when_it_is_there_and_usage_adds_up(client: TestClient) -> None:
+    response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "n": 3, "seed": 7})
 
     events = [data for _, data in events_of(response)]
-    assert [(data["image_index"], data["seed"]) for data in events] == [(0, 7), (1, 8)]
-    assert [data["usage"]["input_tokens"] for data in events] == [5, 0]
+    assert [(data["image_index"], data["seed"]) for data in events] == [(2, 9), (0, 7), (1, 8)]
+    assert [data["usage"]["input_tokens"] for data in events] == [5, 0, 0]
 
 
 def test_the_accept_header_alone_asks_openais_route_for_a_stream(client: TestClient) -> None:

@@ -227,6 +227,22 @@ def test_a_stream_of_several_pictures_completes_each(client: openai.OpenAI) -> N
     assert [event.type for event in events].count("image_generation.completed") == 3
 
 
+def test_a_picture_of_a_stream_does_not_wait_for_its_siblings(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    gate.allow(4)  # the steps of the first picture: the second one joins it a step later
+    with (
+        live_server(FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)))) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        client.images.generate(prompt="a fox", n=2, stream=True, extra_body={"seed": 7}) as stream,
+    ):
+        first = next(stream)
+        gate.open()
+        second = next(stream)
+
+        assert [(each.image_index, each.seed) for each in (first, second)] == [(0, 7), (1, 8)]  # type: ignore[union-attr]
+        assert list(stream) == []
+
+
 def test_what_fails_in_a_stream_is_an_error_of_the_client(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIError, match="the model could not make this image"):
         list(client.images.generate(prompt="FAIL_STEP", stream=True))

@@ -19,8 +19,10 @@ from safelight.errors import InvalidRequest
 from safelight.generation import (
     Completed,
     Event,
+    GeneratedImage,
     GenerationRequest,
     GenerationResult,
+    ImageCompleted,
     ImageFormat,
     Preview,
     PreviewDecoder,
@@ -194,6 +196,7 @@ def to_generation_request(
             loras=named_loras(body.loras, body.lora),
             num_previews=(body.partial_images or 0) if is_stream else 0,
             preview_decoder=body.preview_decoder or "projection",
+            is_streamed=is_stream,
             timeout_s=timeout_s,
             warnings=(*_without_effect(body, image_format, is_stream=is_stream), *(image.warnings if image else ())),
         )
@@ -223,7 +226,7 @@ def render(result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | N
         output_format=result.request.image_format,
         quality=_quality(result.request, spec),
         size=_size_name(result.request),
-        usage=_usage(result, spec, num_images=len(result.images)),
+        usage=_usage(result.request, spec, num_images=len(result.images), num_text_tokens=result.num_text_tokens),
         warnings=warnings_of(result),
         parameters=_parameters(result.request, spec),
     )
@@ -234,7 +237,7 @@ def render(result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | N
 
 
 def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind) -> RenderEvent:
-    """The frames of a stream: partial pictures, and in the end each picture by itself."""
+    """The frames of a stream: partial pictures, and each picture as soon as it is there."""
     common = {
         "created_at": int(time.time()),
         "size": _size_name(request),
@@ -242,10 +245,30 @@ def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind)
         "background": "opaque",
         "output_format": request.image_format,
     }
+    told: set[int] = set()
+
+    def render_image(
+        index: int, image: GeneratedImage, warnings: Sequence[str], num_text_tokens: int
+    ) -> Iterator[bytes]:
+        """Once: a request that is run again makes the same pictures. The input is counted with the first one told."""
+        if index in told:
+            return
+        usage = _usage(request, spec, num_images=1, num_text_tokens=num_text_tokens, has_input=not told)
+        told.add(index)
+        yield _typed_frame(
+            f"{kind}.completed",
+            b64_json=_base64(image.content),
+            image_index=index,
+            seed=image.seed,
+            usage=usage.model_dump(),
+            warnings=list(warnings),
+            parameters=_parameters(request, spec),
+            **common,
+        )
 
     def render_event(event: Event) -> Iterator[bytes]:
         match event:
-            case Preview():
+            case Preview() if event.image_index not in told:
                 yield _typed_frame(
                     f"{kind}.partial_image",
                     b64_json=_base64(event.content),
@@ -254,18 +277,11 @@ def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind)
                     seed=request.seed + event.image_index,
                     **common,
                 )
-            case Completed():
-                for index, image in enumerate(event.result.images):
-                    yield _typed_frame(
-                        f"{kind}.completed",
-                        b64_json=_base64(image.content),
-                        image_index=index,
-                        seed=image.seed,
-                        usage=_usage(event.result, spec, num_images=1, is_first=index == 0).model_dump(),
-                        warnings=warnings_of(event.result),
-                        parameters=_parameters(request, spec),
-                        **common,
-                    )
+            case ImageCompleted():
+                yield from render_image(event.image_index, event.image, event.warnings, event.num_text_tokens)
+            case Completed(result=result):
+                for index, image in enumerate(result.images):
+                    yield from render_image(index, image, warnings_of(result), result.num_text_tokens)
 
     return render_event
 
@@ -338,12 +354,13 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
     return warnings
 
 
-def _usage(result: GenerationResult, spec: ModelSpec, *, num_images: int, is_first: bool = True) -> Usage:
-    """What so many images took. The input is counted with the first: the events of a stream add up to the truth."""
-    request = result.request
+def _usage(
+    request: GenerationRequest, spec: ModelSpec, *, num_images: int, num_text_tokens: int, has_input: bool = True
+) -> Usage:
+    """What so many images took; with the input once in a stream, so that its events add up to the truth."""
     patches = (request.width // spec.size_multiple) * (request.height // spec.size_multiple)
-    text_tokens = result.num_text_tokens if is_first else 0
-    source_tokens = patches if is_first and request.source is not None else 0
+    text_tokens = num_text_tokens if has_input else 0
+    source_tokens = patches if has_input and request.source is not None else 0
     image_tokens = patches * num_images
     return Usage(
         total_tokens=text_tokens + source_tokens + image_tokens,

@@ -40,13 +40,17 @@ class InFlight:
     def is_expired(self, now: float) -> bool:
         return now - self.arrived_at > self.request.timeout_s
 
+    def warnings_of(self, *generations: Generation) -> tuple[str, ...]:
+        """What the client should know about these, each thing once."""
+        own = [warning for generation in generations for warning in generation.warnings]
+        return tuple(dict.fromkeys((*self.request.warnings, *own)))
+
     def result(self, *, finished_at: float) -> GenerationResult:
         first = self.generations[0]
-        warnings = [warning for generation in self.generations for warning in generation.warnings]
         return GenerationResult(
             request=self.request,
             images=tuple(self.images[generation.image_index] for generation in self.generations),
-            warnings=tuple(dict.fromkeys((*self.request.warnings, *warnings))),
+            warnings=self.warnings_of(*self.generations),
             timings=Timings(
                 queue_s=first.started_at - self.arrived_at,
                 encode_s=sum(generation.encode_s for generation in self.generations),

@@ -25,7 +25,16 @@ from safelight.errors import (
     ReplicaLost,
     SafelightError,
 )
-from safelight.generation import Completed, Event, Failed, GenerationRequest, Preview, Step
+from safelight.generation import (
+    MAX_IMAGES_PER_PROMPT,
+    Completed,
+    Event,
+    Failed,
+    GenerationRequest,
+    ImageCompleted,
+    Preview,
+    Step,
+)
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
@@ -33,6 +42,7 @@ from safelight.serving.messages import (
     Done,
     GatewayMessage,
     Hello,
+    ImageMade,
     Load,
     LoadFailed,
     PreviewMade,
@@ -63,7 +73,7 @@ MIN_PATIENCE_S = 300.0
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 MAX_EVENTS = 256
-"""Of one request, not yet read. A slow reader misses steps and previews; the last event always fits."""
+"""Of one request, not yet read. A slow reader misses steps and previews; images and the last event always fit."""
 
 M = TypeVar("M", Hello, Ready)
 
@@ -262,6 +272,11 @@ class LocalReplica:
                     self._pass_on(message.ticket, Step(message.image_index, message.index, message.of))
                 case PreviewMade():
                     self._pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
+                case ImageMade():
+                    self._pass_on(
+                        message.ticket,
+                        ImageCompleted(message.image_index, message.image, message.warnings, message.num_text_tokens),
+                    )
                 case Done():
                     self._pass_on(message.ticket, Completed(message.result))
                 case RequestFailed():
@@ -296,7 +311,7 @@ class LocalReplica:
         if isinstance(event, Completed | Failed):
             del self._events[ticket]
             events.put_nowait(event)
-        elif events.qsize() < MAX_EVENTS - 1:
+        elif isinstance(event, ImageCompleted) or events.qsize() < MAX_EVENTS - MAX_IMAGES_PER_PROMPT - 1:
             events.put_nowait(event)
 
     def _end_requests(self, error: SafelightError) -> None:

@@ -33,6 +33,7 @@ from safelight.serving.messages import (
     Cancel,
     Done,
     GatewayMessage,
+    ImageMade,
     PreviewMade,
     ReplicaMessage,
     RequestFailed,
@@ -115,7 +116,9 @@ class ReplicaLoop:
         """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}
         self._owners: dict[Generation, InFlight] = {}
-        self._image_encoders = ThreadPoolExecutor(NUM_IMAGE_ENCODERS, thread_name_prefix="image-encoder")
+        self._image_encoders = [
+            ThreadPoolExecutor(1, thread_name_prefix=f"image-encoder-{index}") for index in range(NUM_IMAGE_ENCODERS)
+        ]
         self._counters = Counters()
         self._step_s = 0.0
 
@@ -239,10 +242,14 @@ class ReplicaLoop:
         if generation.error is not None:
             self._fail(in_flight, generation.error)
             return
-        self._image_encoders.submit(
+        self._encoder_of(generation).submit(
             self._encode_preview, in_flight.ticket, generation, generation.num_previews_made, pixels
         )
         generation.num_previews_made += 1
+
+    def _encoder_of(self, generation: Generation) -> ThreadPoolExecutor:
+        """One thread for an image and its previews, so that none of them overtakes another."""
+        return self._image_encoders[(self._owners[generation].ticket + generation.image_index) % NUM_IMAGE_ENCODERS]
 
     def _encode_preview(self, ticket: int, generation: Generation, index: int, pixels: np.ndarray) -> None:
         """Runs in a thread of its own, and sends by itself: the inbox is read only after the step that is running."""
@@ -261,12 +268,12 @@ class ReplicaLoop:
         self._engine.release(generation)
         in_flight.decode_s += self._count_time("decode", self._clock() - began_at)
         if generation.error is None:
-            self._image_encoders.submit(self._encode_image, generation, pixels)
+            self._encoder_of(generation).submit(self._encode_image, in_flight, generation, pixels)
         else:
             self._fail(in_flight, generation.error)
 
-    def _encode_image(self, generation: Generation, pixels: np.ndarray) -> None:
-        """Runs in a thread of its own, and reports through the inbox."""
+    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray) -> None:
+        """Runs in a thread of its own, and reports through the inbox; streamed, it is sent as a preview is."""
         request, began_at, content = generation.request, self._clock(), b""
         with self._failures_of([generation]):
             recipe = recipe_of(generation, self._origin)
@@ -277,7 +284,20 @@ class ReplicaLoop:
                 recipe=recipe.without_prompts() if self._private_prompts else recipe,
                 credentials=self._credentials,
             )
+            if request.is_streamed and request.num_images_per_prompt > 1:
+                self._send_image(in_flight, generation, content)
         self._inbox.put(EncodedImage(generation=generation, content=content, seconds=self._clock() - began_at))
+
+    def _send_image(self, in_flight: InFlight, generation: Generation, content: bytes) -> None:
+        self._send(
+            ImageMade(
+                in_flight.ticket,
+                generation.image_index,
+                GeneratedImage(content=content, seed=generation.seed),
+                in_flight.warnings_of(generation),
+                generation.num_text_tokens,
+            )
+        )
 
     def _collect(self, encoded: EncodedImage) -> None:
         generation = encoded.generation

@@ -16,11 +16,11 @@ import msgspec
 from safelight import errors
 from safelight.content_credentials import ContentCredentials
 from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
-from safelight.generation import GenerationRequest, GenerationResult
+from safelight.generation import GeneratedImage, GenerationRequest, GenerationResult
 from safelight.model_spec import ModelSpec
 from safelight.serving.counters import Counters
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -99,6 +99,16 @@ class PreviewMade(msgspec.Struct, frozen=True, tag=True):
     content: bytes
 
 
+class ImageMade(msgspec.Struct, frozen=True, tag=True):
+    """One of the several images of a streamed request is there."""
+
+    ticket: int
+    image_index: int
+    image: GeneratedImage
+    warnings: tuple[str, ...]
+    num_text_tokens: int
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
     """All images of a request are there."""
 
@@ -120,7 +130,7 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
 
 
 GatewayMessage = Load | Submit | Cancel
-ReplicaMessage = Hello | Ready | LoadFailed | StepDone | PreviewMade | Done | RequestFailed | Stats
+ReplicaMessage = Hello | Ready | LoadFailed | StepDone | PreviewMade | ImageMade | Done | RequestFailed | Stats
 M = TypeVar("M")
 
 gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)

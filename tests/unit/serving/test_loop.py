@@ -16,6 +16,7 @@ from safelight.serving.messages import (
     Cancel,
     Done,
     GatewayMessage,
+    ImageMade,
     PreviewMade,
     ReplicaMessage,
     RequestFailed,
@@ -167,6 +168,22 @@ def test_images_of_one_request_share_steps_and_count_their_seeds_up() -> None:
     assert [image.seed for image in answer.result.images] == [40, 41, 42]
     assert len({image.content for image in answer.result.images}) == 3
     assert replica.counters().transformer_calls < 3 * 4
+
+
+def test_each_of_several_streamed_images_is_sent_by_itself() -> None:
+    replica = Replica(step_s=1.0)
+
+    replica.run(submit(1, num_images_per_prompt=2, is_streamed=True, warnings=("w",)), submit(2, is_streamed=True))
+
+    answer = replica.results()[1]
+    assert isinstance(answer, Done)
+    made = sorted(
+        (message for message in replica.sent if isinstance(message, ImageMade)), key=lambda each: each.image_index
+    )
+    assert [(each.ticket, each.image_index, each.image) for each in made] == [
+        (1, index, image) for index, image in enumerate(answer.result.images)
+    ]
+    assert (made[0].warnings, made[0].num_text_tokens) == (("w",), 3)
 
 
 def test_a_cancelled_request_takes_no_further_step() -> None:
@@ -322,7 +339,7 @@ def test_previews_come_between_the_steps_and_are_numbered() -> None:
 
     assert replica.calls() == ["start", *(["step"] * 2 + ["preview"]) * 3, "step", "step", "decode"]
     previews = [message for message in replica.sent if isinstance(message, PreviewMade)]
-    assert sorted((each.ticket, each.image_index, each.index) for each in previews) == [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
+    assert [(each.ticket, each.image_index, each.index) for each in previews] == [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
 
 
 @pytest.mark.parametrize(
