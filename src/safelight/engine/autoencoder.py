@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
@@ -27,16 +28,34 @@ def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:
 
 
 def encode_image(autoencoder: Any, image: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Images (rows, 3, height, width), -1 to 1, to latents (rows, channels, height, width) in the image's dtype.
+    """Images (rows, 3, height, width), -1 to 1, to latents (rows, channels, height, width) in the image's dtype."""
+    return draw_latents(autoencoder, encode_moments(autoencoder, image), generator).to(image.dtype)
+
+
+def encode_moments(autoencoder: Any, image: Tensor) -> Tensor:
+    """What `draw_latents` draws from: AutoencoderKL's means and log variances, or AutoencoderTiny's latents.
+
+    An overflow is treated as in `decode_latents`.
+    """
+    moments = _encode(autoencoder, image)
+    if autoencoder.dtype is not torch.float32 and not bool(torch.isfinite(moments).all()):
+        autoencoder.to(torch.float32)
+        moments = _encode(autoencoder, image)
+    return moments
+
+
+def draw_latents(autoencoder: Any, moments: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Latents (rows, channels, height, width) in the dtype of `moments`.
 
     AutoencoderKL draws them from its distribution with the generator, and without one takes the mean; AutoencoderTiny
-    has but one answer. An overflow is treated as in `decode_latents`.
+    has but one answer.
     """
-    latents = _encode(autoencoder, image, generator)
-    if autoencoder.dtype is not torch.float32 and not bool(torch.isfinite(latents).all()):
-        autoencoder.to(torch.float32)
-        latents = _encode(autoencoder, image, generator)
-    return latents.to(image.dtype)
+    config, latents = autoencoder.config, moments
+    if not isinstance(autoencoder, AutoencoderTiny):
+        distribution = DiagonalGaussianDistribution(moments)
+        latents = distribution.mode() if generator is None else distribution.sample(generator)
+    scaled: Tensor = (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+    return scaled
 
 
 def to_pixels(image: Tensor) -> Pixels:
@@ -45,16 +64,10 @@ def to_pixels(image: Tensor) -> Pixels:
     return (unit * 255).round().astype(np.uint8)
 
 
-def _encode(autoencoder: Any, image: Tensor, generator: torch.Generator | None) -> Tensor:
-    config = autoencoder.config
+def _encode(autoencoder: Any, image: Tensor) -> Tensor:
     encoded = autoencoder.encode(image.to(autoencoder.dtype))
-    if isinstance(autoencoder, AutoencoderTiny):
-        latents: Tensor = encoded.latents
-    else:
-        distribution = encoded.latent_dist
-        latents = distribution.mode() if generator is None else distribution.sample(generator)
-    scaled: Tensor = (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
-    return scaled
+    moments: Tensor = encoded.latents if isinstance(autoencoder, AutoencoderTiny) else encoded.latent_dist.parameters
+    return moments
 
 
 def _decode(autoencoder: Any, latents: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ of them), `decode`, `release`. One thread calls it. Tensors stay here, keyed by 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine import denoise
-from safelight.engine.autoencoder import Pixels, decode_latents, encode_image, to_pixels
+from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
 from safelight.engine.lora_files import Lora, read_lora
@@ -33,8 +34,14 @@ from safelight.recipe import Backend
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
 DEFAULT_LORA_CACHE_BYTES = 2 * 1024 * 1024 * 1024
+SOURCE_CACHE_BYTES = 64 * 1024 * 1024
+"""Of encoded images: about thirty of 1024x1024."""
 SEED_PERIOD = 2**32
 """torch's CPU generator reads the low 32 bits of a seed."""
+
+
+SourceKey = tuple[int, int, bytes]
+"""Width, height, and the SHA-256 of the pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +118,7 @@ class Engine:
             device=components.device,
             dtype=components.dtype,
         )
+        self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
         self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
         for lora in spec.loras:
             self._find_lora(lora.name)
@@ -238,11 +246,20 @@ class Engine:
             denoising.clean_latents = denoise.keep_unmasked(denoising.clean_latents, original.latents, original.mask)
 
     def _encode_source(self, generation: Generation, source: SourceImage, generator: torch.Generator) -> Tensor:
-        """Packed latents of the request's image; AutoencoderKL draws them with the generator, before the noise."""
-        height, width = generation.request.height, generation.request.width
-        pixels = torch.frombuffer(bytearray(source.pixels), dtype=torch.uint8).view(1, height, width, 3)
-        image = (pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1).to(self._components.device, self._components.dtype)
-        return denoise.pack_latents(encode_image(self._components.autoencoder, image, generator))
+        """Packed latents of the request's image; AutoencoderKL draws them with the generator, before the noise.
+
+        The images of a request start from one picture: it is encoded for the first, and each draws its own latents.
+        """
+        autoencoder, request = self._components.autoencoder, generation.request
+        key = (request.width, request.height, hashlib.sha256(source.pixels).digest())
+        moments = self._sources.get(key)
+        if moments is None:
+            pixels = torch.frombuffer(bytearray(source.pixels), dtype=torch.uint8)
+            image = pixels.view(1, request.height, request.width, 3).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+            moments = encode_moments(autoencoder, image.to(self._components.device, self._components.dtype))
+            self._sources.put(key, moments)
+        latents = draw_latents(autoencoder, moments, generator)
+        return denoise.pack_latents(latents.to(self._components.dtype))
 
     def _pack_mask(self, generation: Generation, mask: bytes) -> Tensor:
         """1 where the latents are painted anew, 0 elsewhere; sampled as FluxInpaintPipeline samples it."""

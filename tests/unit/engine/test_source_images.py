@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image
 
-from safelight.engine.engine import Engine
+from safelight.engine.engine import Engine, load_engine
 from safelight.errors import InvalidRequest
 from safelight.generation import SourceImage
 from tests.unit.engine.drive import denoise, finish, paint, start
@@ -129,6 +129,23 @@ def test_what_the_mask_keeps_does_not_depend_on_the_prompt(engine: Engine) -> No
     assert not torch.equal(first[:, 3:], second[:, 3:])
     for each in (one, other):
         engine.release(each)
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_flux_folder", "tiny_flux_taef_folder"])
+def test_the_images_of_a_request_encode_their_picture_once_and_stay_as_they_are(
+    checkpoint: str, request: pytest.FixtureRequest
+) -> None:
+    engine, other = (load_engine(request.getfixturevalue(checkpoint), device="cpu", dtype="float32") for _ in range(2))
+    encoded = []
+    engine._components.autoencoder.encoder.register_forward_hook(lambda *_: encoded.append(1))
+
+    images = [start(engine, image_index=index, source=source(0.6), **SIZE) for index in range(3)]
+
+    assert len(encoded) == 1
+    denoise(engine, *images)
+    last_alone = paint(other, image_index=2, source=source(0.6), **SIZE)
+    assert np.array_equal(finish(engine, images[2]), last_alone)
+    assert not np.array_equal(finish(engine, images[0]), last_alone)
 
 
 def test_an_edit_shares_steps_with_a_generation_and_both_stay_as_they_are(engine: Engine) -> None:
