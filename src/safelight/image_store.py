@@ -1,30 +1,33 @@
 """Pictures behind links: kept in a folder for an hour, and read by whoever has the link.
 
-The folder may be anywhere that fsspec reaches (`s3://bucket/prefix` with s3fs installed). A name holds the second at
-which its link ends, so that neither checking nor cleaning up needs a database; a signature over it keeps anyone from
-naming another second, and random bits keep names from being guessed.
+The folder may be anywhere that fsspec reaches (`s3://bucket/prefix` with `safelight[s3]` installed). A name holds the
+second at which its link ends, so that neither checking nor cleaning up needs a database; a signature over it keeps
+anyone from naming another second, and random bits keep names from being guessed.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import fsspec
 
-from safelight.errors import ConfigurationError, ImageNotKept, ResourceNotFound
+from safelight.errors import ConfigurationError, ImageNotKept, NotReady, ResourceNotFound
 from safelight.generation import ImageFormat
 from safelight.settings import Settings
 
 LIFETIME_S = 3600
 """Of a link, as OpenAI's clients expect it."""
+RETRY_AFTER_S = 5
 KEY_FILE = "image-links.key"
 _NAME = re.compile(r"([0-9]{10})-[A-Za-z0-9_-]{32}\.(png|jpeg|webp)")
 
@@ -45,35 +48,48 @@ class ImageStore:
         name = f"{int(self._clock()) + LIFETIME_S}-{secrets.token_urlsafe(24)}.{image_format}"
         partial = f"{self._folder}/.{name}.partial"
         try:
-            self._files.makedirs(self._folder, exist_ok=True)
-            self._files.pipe_file(partial, content)
-            self._files.mv(partial, f"{self._folder}/{name}")
+            with _failures_as_os_errors():
+                self._files.makedirs(self._folder, exist_ok=True)
+                self._files.pipe_file(partial, content)
+                self._files.mv(partial, f"{self._folder}/{name}")
             return f"{name}?signature={self._sign(name)}"
         except OSError as error:
             raise ImageNotKept(
-                f"the picture cannot be kept behind a link ({error.strerror or type(error).__name__}); ask for "
-                "response_format 'b64_json'"
+                f"the picture cannot be kept behind a link ({_reason(error)}); ask for response_format 'b64_json'"
             ) from error
 
     def read(self, name: str, signature: str) -> tuple[bytes, ImageFormat]:
-        """The picture. Raises ResourceNotFound, saying no more about a wrong link than about one that has ended."""
+        """The picture. Raises ResourceNotFound, saying no more about a wrong link than about one that has ended.
+
+        Raises NotReady if the store does not answer.
+        """
         match = _NAME.fullmatch(name)
         if match is None or self._has_ended(match) or not self._is_signed(name, signature):
             raise _NOT_THERE
         try:
-            return self._files.cat_file(f"{self._folder}/{name}"), cast(ImageFormat, match[2])
-        except OSError:
+            with _failures_as_os_errors():
+                return self._files.cat_file(f"{self._folder}/{name}"), cast(ImageFormat, match[2])
+        except (FileNotFoundError, PermissionError):  # S3's word for what is not there, unless one may list
             raise _NOT_THERE from None
+        except OSError as error:
+            raise NotReady(
+                f"the store of the pictures does not answer ({_reason(error)}); try the link again",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
 
     def clean_up(self) -> int:
-        """Remove the pictures whose links have ended, and what was left half-written. Returns their number."""
-        if not self._files.exists(self._folder):
-            return 0
-        paths = self._files.ls(self._folder, detail=False, refresh=True)
-        ended = [path for path in paths if (match := _NAME.search(path)) and self._has_ended(match)]
-        for path in ended:
-            self._files.rm_file(path)
-        return len(ended)
+        """Remove the pictures whose links have ended, and what was left half-written. Returns their number.
+
+        Raises OSError.
+        """
+        with _failures_as_os_errors():
+            if not self._files.exists(self._folder):
+                return 0
+            paths = self._files.ls(self._folder, detail=False, refresh=True)
+            ended = [path for path in paths if (match := _NAME.search(path)) and self._has_ended(match)]
+            for path in ended:
+                self._files.rm_file(path)
+            return len(ended)
 
     def _has_ended(self, match: re.Match[str]) -> bool:
         return int(match[1]) <= self._clock()
@@ -97,6 +113,20 @@ def open_image_store(settings: Settings) -> ImageStore:
         return ImageStore(url, settings.data_dir / KEY_FILE)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(f"image_store_url {url} cannot be used: {error}") from None
+
+
+@contextmanager
+def _failures_as_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # any library may be the store: botocore's "no connection" is no OSError
+        raise OSError(errno.EIO, type(error).__name__) from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _create_key(path: Path) -> None:
