@@ -316,6 +316,15 @@ def test_a_synchronous_request_that_takes_too_long_says_how_to_come_back(
     assert "same Idempotency-Key" in response.json()["error"]["message"]
 
 
+def test_the_timeout_of_requests_does_not_end_a_job(connect: Connect, dispatcher: FakeDispatcher) -> None:
+    client = connect(request_timeout_s=2.0)
+
+    client.post(SCORE, json=PROMPT)
+    ended(client, client.post(SCORE, json=PROMPT, headers=ASYNC))
+
+    assert [request.timeout_s > 3600 for request in dispatcher.requests] == [False, True]
+
+
 def test_a_form_that_is_sent_again_with_another_boundary_is_the_same(
     connect: Connect, dispatcher: FakeDispatcher
 ) -> None:

@@ -16,6 +16,8 @@ from safelight.images import MEDIA_TYPES
 from safelight.serving.dispatcher import Dispatcher
 
 JOB_PREVIEWS = 3
+JOB_TIMEOUT_S = 24 * 60 * 60.0
+"""No client waits on the line, so that the timeout of requests is none of a job's."""
 
 
 async def generate(request: Request, dispatcher: Dispatcher, generation_request: GenerationRequest) -> GenerationResult:
@@ -49,7 +51,8 @@ async def _watch(run: Run, dispatcher: Dispatcher, generation_request: Generatio
     run.steps = dict.fromkeys(range(generation_request.num_images_per_prompt), 0)
     run.preview_media_type = MEDIA_TYPES[generation_request.image_format]
     try:
-        async with aclosing(dispatcher.stream(replace(generation_request, num_previews=JOB_PREVIEWS))) as events:
+        patient = replace(generation_request, num_previews=JOB_PREVIEWS, timeout_s=JOB_TIMEOUT_S)
+        async with aclosing(dispatcher.stream(patient)) as events:
             async for event in events:
                 match event:
                     case Step():

@@ -33,7 +33,7 @@ from safelight.control.jobs import (
 )
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, JobState
-from safelight.errors import GenerationCancelled, NotReady, Overloaded, SafelightError
+from safelight.errors import GenerationCancelled, NotReady, Overloaded, ReplicaLost, SafelightError
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Run:
     def is_refused(self, answer: Answer) -> bool:
         """Whether the server could not, or not yet, work on it: then it is tried again later."""
         if self.error is not None:
-            return isinstance(self.error, NotReady | Overloaded | GenerationCancelled)
+            return isinstance(self.error, NotReady | Overloaded | GenerationCancelled | ReplicaLost)
         return answer.status == 503 and not self.is_valid
 
 
@@ -202,7 +202,8 @@ class JobQueue:
                 return
             answer = await self._perform(begun, run)
             if self._is_stopping or run.is_refused(answer):
-                await self._plane.transact(lambda session: put_back_job(session, live.id))
+                is_lost = isinstance(run.error, ReplicaLost) and not self._is_stopping
+                await self._plane.transact(lambda session: put_back_job(session, live.id, is_lost=is_lost))
                 self._wait_again(live, getattr(run.error, "retry_after_s", RETRY_S))
                 return
             state = await self._plane.transact(lambda session: finish_job(session, live.id, answer, self.limits))

@@ -82,7 +82,7 @@ class BegunJob:
     id: str
     request: StoredRequest
     num_lost: int
-    """How often the server ended while it ran."""
+    """How often the server or its replica ended while it ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +154,10 @@ def begin_job(session: Session, id: str) -> BegunJob | None:
     return BegunJob(id, _from_json(job.request, job.endpoint_name, job.body or b""), job.num_lost)
 
 
-def put_back_job(session: Session, id: str) -> None:
+def put_back_job(session: Session, id: str, *, is_lost: bool) -> None:
     """It waits for its turn again."""
     running = (Job.id == id) & (Job.state == JobState.RUNNING)
-    session.execute(update(Job).where(running).values(state=JobState.QUEUED))
+    session.execute(update(Job).where(running).values(state=JobState.QUEUED, num_lost=Job.num_lost + int(is_lost)))
 
 
 def finish_job(session: Session, id: str, answer: Answer, limits: JobLimits) -> JobState | None:

@@ -224,7 +224,7 @@ class Job(Base):
     """Of what is stored: the body, later the answer's body."""
     state: Mapped[JobState]
     num_lost: Mapped[int] = mapped_column(default=0)
-    """How often the server ended while it ran."""
+    """How often the server or its replica ended while it ran."""
     answer: Mapped[JsonValue | None]
     """Status and headers of the answer."""
     answer_body: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)

@@ -83,7 +83,7 @@ class Jobs:
 
     async def _perform(self, job: BegunJob, run: Run) -> Answer:
         """The answer of the whole application, as the client would have had it."""
-        error = EngineFailure(f"the server ended {MAX_LOST} times while it worked on this; it is not tried again")
+        error = EngineFailure(f"the server or its replica ended {MAX_LOST} times while it worked on this")
         if job.num_lost < MAX_LOST:
             try:
                 return await send_through(self._app, job.request, run, request_id=job.id)

@@ -26,7 +26,15 @@ from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Job, JobState, utc_now
-from safelight.errors import Conflict, IdempotencyKeyReused, NotReady, Overloaded, ResourceNotFound
+from safelight.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    NotReady,
+    Overloaded,
+    ReplicaLost,
+    ResourceNotFound,
+    SafelightError,
+)
 from tests.fakes import until
 
 LIMITS = JobLimits(max_jobs=3, max_bytes=1000, lifetime_s=3600)
@@ -49,7 +57,7 @@ class Performer:
     answer: Answer = PICTURE
     begun: list[BegunJob] = field(default_factory=list)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    refusals: list[NotReady] = field(default_factory=list)
+    refusals: list[SafelightError] = field(default_factory=list)
 
     async def __call__(self, job: BegunJob, run: Run) -> Answer:
         self.begun.append(job)
@@ -138,6 +146,19 @@ def test_a_job_that_the_server_cannot_work_on_yet_waits_and_is_tried_again(plane
         return len(performer.begun)
 
     assert asyncio.run(run()) == 3
+
+
+def test_a_job_that_lost_its_replica_runs_again_and_is_counted_as_lost(plane: ControlPlane) -> None:
+    async def run() -> list[int]:
+        performer = Performer(refusals=[ReplicaLost("replica 0 ended by SIGKILL")] * 2)
+        performer.go_on.set()
+        async with running_queue(plane, performer) as queue:
+            job, _ = await queue.submit(new_job())
+            await queue.wait(job.id, 60)
+            assert state_of(plane, job.id) is JobState.SUCCEEDED
+        return [job.num_lost for job in performer.begun]
+
+    assert asyncio.run(run()) == [0, 1, 2]
 
 
 def test_what_runs_when_the_server_stops_runs_again_after_the_next_start(plane: ControlPlane) -> None:
