@@ -50,6 +50,9 @@ class Settings(BaseSettings):
         52_428_800, ge=1024, description="a longer request body gets 413 where the body holds images"
     )
     max_upload_pixels: int = Field(16_777_216, ge=1024, description="an image with more pixels is not decoded")
+    max_held_upload_bytes: int = Field(
+        268_435_456, ge=1024, description="uploads that are being read and decoded hold so much at once; more gets 429"
+    )
     max_running_jobs: int = Field(4, ge=1, description="jobs that run at once, beside the requests that are waited for")
     max_jobs_per_key: int = Field(1000, ge=1, description="jobs of one key that are kept; one more gets 429")
     max_job_bytes_per_key: int = Field(

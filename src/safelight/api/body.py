@@ -46,6 +46,12 @@ async def read_bytes(
     return bytes(content)
 
 
+def declared_bytes(request: Request, *, max_bytes: int) -> int:
+    """How long the body is, as far as its sender tells; `max_bytes` if it does not, or is not read that far."""
+    declared = request.headers.get("content-length", "")
+    return min(int(declared[:20]), max_bytes) if declared.isdecimal() else max_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """A multipart body: text fields, and the files of each name in order (`image[]` counts as `image`)."""

@@ -11,12 +11,13 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from safelight.api.body import check_content_type, parse_json_object, read_bytes
+from safelight.api.body import check_content_type, declared_bytes, parse_json_object, read_bytes
 from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
@@ -25,6 +26,7 @@ from safelight.api.headers import parameters_in_force, picture_headers, warnings
 from safelight.api.loras import LoraReference, named_loras
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
@@ -112,21 +114,20 @@ class ScoreError(BaseModel):
     error: CodedMessage
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
+def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         media_type = negotiate(request.headers.getlist("accept"), offers)
-        body, image = await _read(request, settings)
-        parsed = validate(TextToImageBody, body)
+        parsed, image = await _read(request, dispatcher.spec, settings, uploads)
         generation_request = to_generation_request(
             parsed,
             dispatcher.spec,
             id=request.state.generation_id,
             media_type=media_type,
             timeout_s=settings.request_timeout_s,
-            image=await _fit(image, parsed, dispatcher.spec, settings) if image is not None else None,
+            image=image,
         )
         if media_type == EVENT_STREAM:
             refuse_stream_in_job(request, "Accept")
@@ -223,20 +224,37 @@ def _error_body(path: str, report: ErrorReport) -> JsonObject:
 DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, error_body=_error_body)
 
 
-async def _read(request: Request, settings: Settings) -> tuple[Mapping[str, object], bytes | None]:
-    """The body as JSON, and the image that it holds or is."""
-    content = await read_bytes(
-        request,
-        max_bytes=settings.max_body_bytes,
-        timeout_s=settings.request_timeout_s,
-        max_upload_bytes=settings.max_upload_bytes,
-        is_upload=_is_upload,
-    )
+async def _read(
+    request: Request, spec: ModelSpec, settings: Settings, uploads: UploadBudget
+) -> tuple[TextToImageBody, FittedImage | None]:
+    """The body, and the image that it holds or is; then `inputs` is empty, and the file itself forgotten."""
+    with ExitStack() as held:
+
+        def admit_upload(start: bytes) -> bool:
+            if _is_upload(start):
+                held.enter_context(uploads.hold(declared_bytes(request, max_bytes=settings.max_upload_bytes)))
+                return True
+            return False
+
+        content = await read_bytes(
+            request,
+            max_bytes=settings.max_body_bytes,
+            timeout_s=settings.request_timeout_s,
+            max_upload_bytes=settings.max_upload_bytes,
+            is_upload=admit_upload,
+        )
+        body, image = await _parse(request, content)
+        parsed = validate(TextToImageBody, body)
+        return parsed, None if image is None else await _fit(image, parsed, spec, settings, uploads)
+
+
+async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object], bytes | None]:
     if is_image(content):
         return _with_query({"inputs": ""}, request), content
     check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(parse_json_object(content)), request)
-    return body, await asyncio.to_thread(_image_in, body.get("inputs"))
+    image = await asyncio.to_thread(_image_in, body.get("inputs"))
+    return body if image is None else {**body, "inputs": ""}, image
 
 
 def _is_upload(start: bytes) -> bool:
@@ -255,10 +273,12 @@ def _image_in(inputs: object) -> bytes | None:
     return from_base64(inputs, field="inputs") if re.match(_BASE64_IMAGE, inputs) else None
 
 
-async def _fit(image: bytes, body: TextToImageBody, spec: ModelSpec, settings: Settings) -> FittedImage:
+async def _fit(
+    image: bytes, body: TextToImageBody, spec: ModelSpec, settings: Settings, uploads: UploadBudget
+) -> FittedImage:
     parameters = body.parameters or Parameters()
     width, height = _size(parameters)
-    return await asyncio.to_thread(
+    return await uploads.decode(
         fit_upload,
         Upload(image=image, image_field="inputs"),
         spec,

@@ -20,7 +20,7 @@ from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream
 from safelight.api.generate import generate, refuse_stream_in_job
 from safelight.api.negotiation import negotiate
-from safelight.api.openai_edits import fit_image, read_edit, upload_body
+from safelight.api.openai_edits import read_edit, upload_body
 from safelight.api.openai_wire import (
     EventKind,
     ImageEditBody,
@@ -32,6 +32,7 @@ from safelight.api.openai_wire import (
     to_generation_request,
 )
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import validate
 from safelight.errors import ModelNotFound
 from safelight.generation import GenerationResult
@@ -145,12 +146,12 @@ _LINKS: dict[str, Any] = {
 }
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings) -> APIRouter:
+def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
     model = ServedModel(dispatcher.spec.name, _hub_id(settings.model), int(time.time()))
     store = open_image_store(settings)
-    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model, store))
+    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model, store, uploads))
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
     async def read_kept_image(name: str, signature: str = "") -> Response:
@@ -201,6 +202,7 @@ class _ImageRoutes:
     settings: Settings
     model: ServedModel
     store: ImageStore
+    uploads: UploadBudget
 
     async def create(self, request: Request, deployment: str | None = None) -> Response:
         media_type = _negotiate(request)
@@ -214,10 +216,8 @@ class _ImageRoutes:
         self, request: Request, body_class: type[ImageVariationBody], deployment: str | None = None
     ) -> Response:
         media_type = _negotiate(request)
-        content = await read_edit(request, body_class, self.settings)
-        body = validate(body_class, content.fields)
+        body, image = await read_edit(request, body_class, self.dispatcher.spec, self.settings, self.uploads)
         self.model.check(deployment or body.model)
-        image = await fit_image(content, body, self.dispatcher.spec, self.settings)
         return await self._answer(request, body, "image_edit", media_type, image)
 
     async def _answer(

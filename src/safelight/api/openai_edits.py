@@ -9,10 +9,11 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.body import Form, read_form, read_json_object
+from safelight.api.body import Form, declared_bytes, read_form, read_json_object
 from safelight.api.data_urls import from_data_url
 from safelight.api.openai_wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
 from safelight.api.openapi import json_schema
+from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter, WrongType
 from safelight.model_spec import ModelSpec
@@ -24,15 +25,33 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 @dataclass(frozen=True, slots=True)
-class EditContent:
+class _EditContent:
     """A body with its files apart from its fields."""
 
     fields: Mapping[str, object]
     upload: Upload
 
 
-async def read_edit(request: Request, body_class: type[ImageVariationBody], settings: Settings) -> EditContent:
-    """The body in either form. Raises InvalidRequest, BodyTooLarge, DeadlineExceeded or HTTPException 415."""
+async def read_edit(
+    request: Request,
+    body_class: type[ImageVariationBody],
+    spec: ModelSpec,
+    settings: Settings,
+    uploads: UploadBudget,
+) -> tuple[ImageVariationBody, FittedImage]:
+    """The body, and its image in the size that it asks for; the files themselves are forgotten.
+
+    Raises InvalidRequest with the field's name on the wire, BodyTooLarge, DeadlineExceeded, Overloaded or HTTPException
+    415.
+    """
+    with uploads.hold(declared_bytes(request, max_bytes=settings.max_upload_bytes)):
+        content = await _read(request, body_class, settings)
+        body = validate(body_class, content.fields)
+        return body, await _fit_image(content.upload, body, spec, settings, uploads)
+
+
+async def _read(request: Request, body_class: type[ImageVariationBody], settings: Settings) -> _EditContent:
+    """The body in either form."""
     max_bytes, timeout_s = settings.max_upload_bytes, settings.request_timeout_s
     if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
         form = await read_form(
@@ -43,13 +62,14 @@ async def read_edit(request: Request, body_class: type[ImageVariationBody], sett
     return await asyncio.to_thread(_from_json, content, body_class)
 
 
-async def fit_image(content: EditContent, body: ImageVariationBody, spec: ModelSpec, settings: Settings) -> FittedImage:
-    """The image in the size that the body asks for. Raises InvalidRequest with the field's name on the wire."""
+async def _fit_image(
+    upload: Upload, body: ImageVariationBody, spec: ModelSpec, settings: Settings, uploads: UploadBudget
+) -> FittedImage:
     width, height = size_of(body, spec)
     try:
-        return await asyncio.to_thread(
+        return await uploads.decode(
             fit_upload,
-            content.upload,
+            upload,
             spec,
             width=width,
             height=height,
@@ -71,7 +91,7 @@ def upload_body(body_class: type[ImageVariationBody]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _from_form(form: Form, body_class: type[ImageVariationBody]) -> EditContent:
+def _from_form(form: Form, body_class: type[ImageVariationBody]) -> _EditContent:
     files = dict(form.files)
     images, masks = files.pop("image", []), files.pop("mask", [])
     if files:
@@ -84,15 +104,16 @@ def _from_form(form: Form, body_class: type[ImageVariationBody]) -> EditContent:
     if len(masks) > 1:
         raise InvalidRequest("mask is given more than once", field="mask")
     fields = {name: from_text(body_class, name, text) for name, text in form.fields.items()}
-    return EditContent(fields, Upload(image=_only(images), mask=masks[0] if masks else None))
+    return _EditContent(fields, Upload(image=_only(images), mask=masks[0] if masks else None))
 
 
-def _from_json(content: Mapping[str, object], body_class: type[ImageVariationBody]) -> EditContent:
+def _from_json(content: Mapping[str, object], body_class: type[ImageVariationBody]) -> _EditContent:
     body = validate(body_class, content)
     images = [from_data_url(each.image_url, field="images") for each in body.images or []]
     reference = body.mask if isinstance(body, ImageEditBody) else None
     mask = None if reference is None else from_data_url(reference.image_url, field="mask")
-    return EditContent(content, Upload(image=_only(images, field="images"), mask=mask, image_field="images"))
+    fields = {name: value for name, value in content.items() if name not in ("images", "mask")}
+    return _EditContent(fields, Upload(image=_only(images, field="images"), mask=mask, image_field="images"))
 
 
 def _only(images: Sequence[bytes], *, field: str = "image") -> bytes:

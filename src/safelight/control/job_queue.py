@@ -64,7 +64,7 @@ class Run:
         """Whether the server could not, or not yet, work on it: then it is tried again later."""
         if self.error is not None:
             return isinstance(self.error, NotReady | Overloaded | GenerationCancelled | ReplicaLost)
-        return answer.status == 503 and not self.is_valid
+        return answer.status in (429, 503) and not self.is_valid
 
 
 Perform = Callable[[BegunJob, Run], Awaitable[Answer]]

@@ -15,12 +15,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api import huggingface, jobs, openai
-from safelight.api.body import read_bytes
+from safelight.api.body import declared_bytes, read_bytes
 from safelight.api.disconnect import while_connected
 from safelight.api.preferences import RESPOND_ASYNC, Preferences, read_preferences
+from safelight.api.upload_budget import UploadBudget
 from safelight.control.job_queue import JobQueue, Run
 from safelight.control.job_secrets import JobSecrets
-from safelight.control.jobs import NewJob, StoredRequest, find_job, get_answer, get_job
+from safelight.control.jobs import Answer, NewJob, StoredRequest, find_job, get_answer, get_job
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, JobState
 from safelight.control.webhook_sender import HEADER as WEBHOOK_URL
@@ -52,6 +53,7 @@ class JobDoor:
         sender: WebhookSender,
         errors: ErrorRenderer,
         settings: Settings,
+        uploads: UploadBudget,
     ) -> None:
         self._app = app
         self._plane = plane
@@ -60,6 +62,7 @@ class JobDoor:
         self._sender = sender
         self._errors = errors
         self._settings = settings
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or caller_of(scope) is not None:
@@ -82,17 +85,10 @@ class JobDoor:
     async def _answer(self, request: Request) -> Response:
         """What a request is answered with that is to become a job, or has become one before."""
         preferences = read_preferences(request.headers.getlist("prefer"))
-        caller, path = await self._callers.identify(request)
-        new = await self._read(request, caller, path, preferences)
-        job = await self._plane.transact(lambda session: find_job(session, new))
-        if job is None:
-            check = Run(is_check=True)
-            answer = await send_through(
-                self._app, new.request, check, request_id=request.state.request_id, owner=request.app
-            )
-            if not check.is_valid:
-                return jobs.render_answer(answer)
-        job, is_new = await self._queue.submit(new)
+        taken = await self._take(request, preferences)
+        if isinstance(taken, Answer):
+            return jobs.render_answer(taken)
+        job, is_new = taken
         wait_s = self._settings.request_timeout_s
         if preferences.is_async:
             wait_s = min(wait_s, preferences.wait_s)
@@ -100,6 +96,21 @@ class JobDoor:
         if preferences.is_async and (job.answer is None or not preferences.wait_s):
             return self._accepted(job)
         return await self._replay(job, is_new)
+
+    async def _take(self, request: Request, preferences: Preferences) -> tuple[Job, bool] | Answer:
+        """The job, and whether it is new; or what is answered to a request that cannot become one."""
+        caller, path = await self._callers.identify(request)
+        with self._uploads.hold(declared_bytes(request, max_bytes=self._settings.max_upload_bytes)):
+            new = await self._read(request, caller, path, preferences)
+            job = await self._plane.transact(lambda session: find_job(session, new))
+            if job is None:
+                check = Run(is_check=True)
+                answer = await send_through(
+                    self._app, new.request, check, request_id=request.state.request_id, owner=request.app
+                )
+                if not check.is_valid:
+                    return answer
+            return await self._queue.submit(new)
 
     async def _read(self, request: Request, caller: Caller, path: str, preferences: Preferences) -> NewJob:
         """Everything about the job to be. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""

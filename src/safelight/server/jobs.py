@@ -41,6 +41,7 @@ class Jobs:
         self._app = app
         self._settings = settings
         self._plane = online.plane
+        self._uploads = online.uploads
         self._errors = errors
         self._secrets = JobSecrets(settings.data_dir)
         self._callers = Callers(online.routes, key, self._secrets)
@@ -79,6 +80,7 @@ class Jobs:
             sender=self._sender,
             errors=self._errors,
             settings=self._settings,
+            uploads=self._uploads,
         )
 
     async def _perform(self, job: BegunJob, run: Run) -> Answer:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from safelight import __version__
 from safelight.api import azure, huggingface, openai
 from safelight.api.dialect import Dialect
+from safelight.api.upload_budget import UploadBudget
 from safelight.control.database import open_database
 from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
@@ -49,13 +50,14 @@ class OnlineEndpoints:
         self._lock = _lock(settings.data_dir)
         self._database = open_database(_secret(settings.database_url), settings.data_dir)
         key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys))
+        self.uploads = UploadBudget(settings.max_held_upload_bytes)
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
         self.routes = EndpointRoutes(settings.base_domain, verifier)
         self._reconciler = Reconciler[ServedDeployment](
             self._database,
             key_ring.cipher,
-            starter=DeploymentStarter(settings, create_deployment_app, command=command),
+            starter=DeploymentStarter(settings, self._create_deployment_app, command=command),
             routes=self.routes,
             logs=logs,
         )
@@ -99,8 +101,11 @@ class OnlineEndpoints:
             max_mirrored_bytes=self._settings.max_body_bytes,
         )
 
+    def _create_deployment_app(self, settings: Settings, dispatcher: Dispatcher) -> FastAPI:
+        return create_deployment_app(settings, dispatcher, self.uploads)
 
-def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI:
+
+def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: UploadBudget) -> FastAPI:
     """The routes of one deployment: every dialect, and its own metrics, in front of its own dispatcher."""
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
@@ -108,8 +113,8 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher) -> FastAPI
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
     for router in (
-        openai.create_router(dispatcher, settings),
-        huggingface.create_router(dispatcher, settings),
+        openai.create_router(dispatcher, settings, uploads),
+        huggingface.create_router(dispatcher, settings, uploads),
         health.create_router(dispatcher),
         metrics.create_router(registry),
     ):

@@ -50,7 +50,7 @@ def answer_of(response: Response) -> Answer:
 
 def replayed_scope(stored: StoredRequest, run: Run, request_id: str) -> Scope:
     """What a server would make of the request, with its credentials checked."""
-    headers = (*stored.headers, ("x-request-id", request_id))
+    headers = (*stored.headers, ("content-length", str(len(stored.body))), ("x-request-id", request_id))
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
