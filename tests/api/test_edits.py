@@ -240,6 +240,33 @@ def test_an_image_that_is_none_is_refused_on_hugging_faces_routes(
     assert dispatcher.requests == []
 
 
+def test_hugging_faces_image_to_image_paints_the_transparent_part_anew(
+    client: TestClient, dispatcher: FakeDispatcher
+) -> None:
+    response = client.post("/", content=MASK)
+
+    source = dispatcher.requests[0].source
+    assert source is not None
+    assert source.mask is not None
+    assert set(source.mask) == {0, 255}
+    assert "transparent part of inputs is painted anew" in response.headers["x-safelight-warning"]
+
+
+@pytest.mark.parametrize("name", ["mask_image", "mask"])
+@pytest.mark.parametrize("place", ["parameters", "body"])
+def test_a_mask_beside_the_image_is_refused_with_what_does_the_same(
+    client: TestClient, dispatcher: FakeDispatcher, name: str, place: str
+) -> None:
+    mask = {name: base64.b64encode(MASK).decode()}
+    rest = {"parameters": mask} if place == "parameters" else mask
+
+    response = client.post("/", json={"inputs": base64.b64encode(PICTURE).decode(), **rest})
+
+    assert (response.status_code, dispatcher.requests) == (400, [])
+    assert response.json()["error"].startswith(f"{name} is not read here")
+    assert "/v1/images/edits" in response.json()["error"]
+
+
 def test_strength_without_an_image_has_no_effect_and_the_answer_says_so(client: TestClient) -> None:
     response = client.post("/", json={"inputs": "a fox", "parameters": {"strength": 0.5}})
 

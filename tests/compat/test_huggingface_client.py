@@ -11,7 +11,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from tests.compat.conftest import KEY
 from tests.live_server import LiveServer
-from tests.unit.test_uploads import encoded, left_red
+from tests.unit.test_uploads import encoded, left_red, with_hole
 
 PATHS = ["", "/", "/predict", "/score"]
 
@@ -135,6 +135,16 @@ def test_image_to_image_takes_its_parameters(server: LiveServer) -> None:
 
     assert one.size == (128, 96)
     assert one.tobytes() == same.tobytes() != other.tobytes()
+
+
+def test_a_mask_is_the_transparent_part_of_the_image(server: LiveServer) -> None:
+    client = InferenceClient(f"{server.url}/score", token=KEY)
+
+    masked = client.image_to_image(encoded(with_hole()), prompt="a fox", seed=7)
+
+    assert masked.tobytes() != client.image_to_image(encoded(left_red()), prompt="a fox", seed=7).tobytes()
+    with pytest.raises(BadRequestError, match="mask_image is not read here"):
+        client.image_to_image(encoded(left_red()), prompt="a fox", mask_image="iVBORw0KGgo=")
 
 
 def test_a_broken_image_is_a_bad_request_that_says_so(server: LiveServer) -> None:

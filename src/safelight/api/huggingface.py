@@ -28,7 +28,7 @@ from safelight.api.negotiation import negotiate
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
-from safelight.errors import InvalidRequest, MissingParameter
+from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter
 from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
 from safelight.images import MEDIA_TYPES
 from safelight.model_spec import ModelSpec
@@ -91,7 +91,7 @@ class Parameters(WireModel):
 class TextToImageBody(WireModel):
     """A request. `inputs` may also be an object with `prompt` and parameters."""
 
-    inputs: str = Field(description="The prompt, or a base64 image to start from")
+    inputs: str = Field(description="The prompt, or a base64 image to start from; its transparent part is painted anew")
     parameters: Parameters | None = None
 
 
@@ -253,8 +253,21 @@ async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object]
         return _with_query({"inputs": ""}, request), content
     check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(parse_json_object(content)), request)
+    _refuse_mask(body)
     image = await asyncio.to_thread(_image_in, body.get("inputs"))
     return body if image is None else {**body, "inputs": ""}, image
+
+
+def _refuse_mask(body: Mapping[str, object]) -> None:
+    """Hugging Face's schema of image-to-image has no mask, and those who added one did not agree on where it is."""
+    parameters = body.get("parameters")
+    for name in ("mask_image", "mask"):
+        if name in body or (isinstance(parameters, dict) and name in parameters):
+            raise UnknownParameter(
+                f"{name} is not read here; make what is to be painted anew transparent in the image itself, or send "
+                "image and mask to /v1/images/edits",
+                field=name,
+            )
 
 
 def _is_upload(start: bytes) -> bool:
