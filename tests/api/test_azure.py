@@ -89,6 +89,52 @@ def test_access_to_secrets_cannot_be_added_to_an_endpoint(arm: Callable[..., Res
     assert "create a new endpoint" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("credentials", ["hf_secret", {"keys": "hf_secret"}, {"keys": {"HF_TOKEN": ["hf_secret"]}}])
+def test_a_secret_of_the_wrong_type_is_refused_without_being_repeated(
+    arm: Callable[..., Response], credentials: object
+) -> None:
+    answer = arm("PUT", "/connections/hub", {"properties": {"credentials": credentials}})
+
+    assert answer.status_code == 400
+    assert "properties.credentials" in answer.text
+    assert "hf_secret" not in answer.text
+
+
+def test_a_connection_with_one_key_takes_no_secrets_by_name(arm: Callable[..., Response]) -> None:
+    properties = {"authType": "ApiKey", "credentials": {"keys": {"HF_TOKEN": "hf_secret"}}}
+
+    refused = arm("PUT", "/connections/hub", {"properties": properties})
+    arm("PUT", "/connections/hub", {"properties": {"authType": "ApiKey", "credentials": {"key": "hf_secret"}}})
+    shown = arm("POST", "/connections/hub/listsecrets")
+
+    assert refused.status_code == 400
+    assert "use authType CustomKeys" in refused.text
+    assert shown.json()["properties"]["credentials"] == {"key": "hf_secret"}
+
+
+@pytest.mark.parametrize("value", ["short", "with a space", "schlüssel", "two\nlines"])
+def test_a_key_that_fits_into_no_header_is_refused(arm: Callable[..., Response], value: str) -> None:
+    own = {"properties": {"keys": {"primaryKey": value}}}
+    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+
+    assert arm("PUT", "/onlineEndpoints/other", own).status_code == 400
+    refused = arm("POST", "/onlineEndpoints/flux/regenerateKeys", {"keyType": "Primary", "keyValue": value})
+    assert refused.status_code == 400
+    assert "8 to 512" in refused.text
+    assert value not in refused.text
+
+
+def test_an_instance_count_of_zero_is_refused(arm: Callable[..., Response]) -> None:
+    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+
+    answer = arm(
+        "PUT", "/onlineEndpoints/flux/deployments/blue", {"sku": {"capacity": 0}, "properties": {"model": "sprite"}}
+    )
+
+    assert answer.status_code == 400
+    assert "instance_count must be 1 to 50, not 0" in answer.text
+
+
 def test_every_answer_is_one_that_the_reference_names(arm: Callable[..., Response]) -> None:
     calls = [
         ("GET", "", 200),

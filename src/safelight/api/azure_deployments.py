@@ -210,7 +210,7 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
     requests = properties.request_settings or RequestSettings()
     spec = DeploymentSpec(
         model=properties.model,
-        instance_count=(resource.sku.capacity if resource.sku else None) or 1,
+        instance_count=_given(resource.sku.capacity if resource.sku else None, 1),
         instance_type=properties.instance_type or "",
         description=properties.description or "",
         environment_variables=properties.environment_variables or {},

@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 
 Model = TypeVar("Model", bound=BaseModel)
+_SECRETS = frozenset({"credentials", "keys", "keyValue"})
+"""Fields whose values no error repeats."""
 MAX_PROBLEMS = 4
 """Of a body with more, the first ones are described."""
 
@@ -79,11 +81,11 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
         case "finite_number":
             return f"{path} must be a finite number"
         case "literal_error":
-            return f"{path} must be one of {context['expected']}, not {_show(problem['input'])}"
+            return f"{path} must be one of {context['expected']}, not {_sent(problem)}"
         case kind if kind in _JSON_TYPES:
-            return f"{path} must be {_JSON_TYPES[kind]}, not {_show(problem['input'])}"
+            return f"{path} must be {_JSON_TYPES[kind]}, not {_sent(problem)}"
         case _:
-            return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_show(problem['input'])}"
+            return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_sent(problem)}"
 
 
 _JSON_TYPES = {
@@ -117,6 +119,10 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for each in get_args(annotation):
         yield from _models_in(each)
+
+
+def _sent(problem: ErrorDetails) -> str:
+    return "what was sent" if _SECRETS & set(problem["loc"]) else _show(problem["input"])
 
 
 def _show(value: object) -> str:

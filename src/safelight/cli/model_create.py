@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from safelight.cli.arm import Arm
-from safelight.cli.options import DataDir, OptionalFile, OptionalName, Output, Workspace
+from safelight.cli.options import DataDir, OptionalFile, OptionalName, Output, Workspace, checked_name
 from safelight.cli.output import print_one
 from safelight.cli.resource_files import read_resource
 from safelight.errors import InvalidRequest
@@ -33,6 +33,8 @@ def create(
     resource |= {field: value for field, value in given.items() if value is not None}
     if not resource.get("name") or not resource.get("path"):
         raise InvalidRequest("give --name and --path, or both in the file", field="name")
+    checked_name(str(resource["name"]))
+    checked_name(str(resource.get("version") or "next"))
     folder = Path(str(resource["path"])).expanduser()
     uri = str(folder.resolve()) if folder.is_dir() else str(resource["path"])
     body = {"properties": {"modelUri": uri, "description": resource.get("description")}}

@@ -19,6 +19,7 @@ from safelight.cli.options import (
     Set,
     Workspace,
     Yes,
+    checked_name,
     confirm,
 )
 from safelight.cli.output import print_list, print_one
@@ -50,6 +51,8 @@ def create(
     resource = read_resource(file, DEPLOYMENT_FIELDS, set or [])
     given = {"name": name, "endpoint_name": endpoint_name, "model": model, "instance_count": instance_count}
     resource |= {field: value for field, value in given.items() if value is not None}
+    if no_wait and all_traffic:
+        note("--no-wait has no effect with --all-traffic: traffic moves when the deployment is ready")
     arm = Arm(data_dir)
     _put(arm, resource, no_wait=no_wait and not all_traffic, output=output)
     if all_traffic:
@@ -102,7 +105,7 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """List the deployments of an endpoint."""
-    rows = Arm(data_dir).list(f"/onlineEndpoints/{endpoint_name}/deployments")
+    rows = Arm(data_dir).list(f"/onlineEndpoints/{checked_name(endpoint_name)}/deployments")
     print_list([_view(each) for each in rows], ("name", "provisioning_state", "instance_count", "model"), output)
 
 
@@ -171,7 +174,7 @@ def _send_all_traffic(arm: Arm, endpoint_name: str, name: str) -> None:
 def _path(endpoint_name: str | None, name: str | None) -> str:
     if not endpoint_name or not name:
         raise InvalidRequest("give --name and --endpoint-name, or both in the file", field="name")
-    return f"/onlineEndpoints/{endpoint_name}/deployments/{name}"
+    return f"/onlineEndpoints/{checked_name(str(endpoint_name))}/deployments/{checked_name(str(name))}"
 
 
 def _settable(resource: dict[str, Any]) -> dict[str, Any]:

@@ -174,8 +174,13 @@ def invoke(
         content = request_file.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{request_file} cannot be read: {error.strerror}", field="request_file") from None
+    if not output_file.parent.is_dir():
+        raise InvalidRequest(f"{output_file} cannot be written: there is no such folder", field="output_file")
     url = endpoint["properties"]["scoringUri"]
-    response = httpx.post(url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S)
+    try:
+        response = httpx.post(url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S)
+    except httpx.HTTPError as error:
+        raise RequestRefused(f"the endpoint at {url} has not answered: {error}") from None
     _save(response, output_file)
 
 
@@ -188,7 +193,10 @@ def _save(response: httpx.Response, path: Path) -> None:
     if not response.headers.get("content-type", "").startswith("image/"):
         typer.echo(response.text)
         return
-    path.write_bytes(response.content)
+    try:
+        path.write_bytes(response.content)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be written: {error.strerror}", field="output_file") from None
     console.print(f"{path}  seed {response.headers.get('x-safelight-seed', '?')}", markup=False)
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from safelight.cli.output import OutputFormat
 from safelight.errors import InvalidRequest
 
-Name = Annotated[str, typer.Option("--name", "-n", help="Name of the resource.")]
+
+def checked_name(name: str) -> str:
+    """A name that can be a part of a path. Raises InvalidRequest."""
+    if not name.strip(".") or quote(name, safe="") != name:
+        raise InvalidRequest(f"{name!r} cannot be a name: letters, digits, - and _ make one", field="name")
+    return name
+
+
+Name = Annotated[str, typer.Option("--name", "-n", help="Name of the resource.", callback=checked_name)]
 OptionalName = Annotated[str | None, typer.Option("--name", "-n", help="Name, instead of the file's.")]
 OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
 Endpoint = Annotated[str, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint.")]
@@ -44,4 +53,4 @@ def name_of(kind: str, name: str | None, resource: Mapping[str, object]) -> str:
     found = name or resource.get("name")
     if not found:
         raise InvalidRequest(f"give the {kind} a --name, or a name in its file", field="name")
-    return str(found)
+    return checked_name(str(found))

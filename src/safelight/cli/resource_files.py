@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,14 @@ def endpoint_body(resource: Mapping[str, Any]) -> JsonObject:
     properties = {
         "authMode": modes.get(str(mode).lower(), mode),
         "description": resource.get("description"),
-        "properties": _strings(resource.get("properties")),
+        "properties": _strings("properties", resource.get("properties")),
         "traffic": resource.get("traffic") or {},
         "mirrorTraffic": resource.get("mirror_traffic") or {},
     }
     access = resource.get("public_network_access")
     if access is not None:
         properties["publicNetworkAccess"] = str(access).capitalize()
-    return {"location": "local", "tags": _strings(resource.get("tags")), "properties": properties}
+    return {"location": "local", "tags": _strings("tags", resource.get("tags")), "properties": properties}
 
 
 def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
@@ -75,8 +76,8 @@ def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
         "model": resource.get("model"),
         "instanceType": resource.get("instance_type"),
         "description": resource.get("description"),
-        "properties": _strings(resource.get("properties")),
-        "environmentVariables": _strings(resource.get("environment_variables")),
+        "properties": _strings("properties", resource.get("properties")),
+        "environmentVariables": _strings("environment_variables", resource.get("environment_variables")),
         "appInsightsEnabled": bool(resource.get("app_insights_enabled", False)),
     }
     for field, read in (
@@ -91,8 +92,9 @@ def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
         properties[_camel(field)] = resource.get(field)
     properties["environmentId"] = resource.get("environment")
     properties["egressPublicNetworkAccess"] = resource.get("egress_public_network_access")
-    sku = {"name": "Default", "capacity": int(resource.get("instance_count", 1))}
-    return {"location": "local", "tags": _strings(resource.get("tags")), "sku": sku, "properties": properties}
+    sku = {"name": "Default", "capacity": _integer("instance_count", _given(resource, "instance_count", 1))}
+    tags = _strings("tags", resource.get("tags"))
+    return {"location": "local", "tags": tags, "sku": sku, "properties": properties}
 
 
 def connection_body(resource: Mapping[str, Any], secrets: Mapping[str, str]) -> JsonObject:
@@ -106,11 +108,13 @@ def connection_changes(resource: Mapping[str, Any], secrets: Mapping[str, str]) 
     kind = str(resource.get("type", "custom")).lower().replace("_", "")
     if kind not in ("custom", "generic", "customkeys"):
         raise InvalidRequest(f"connection type {resource['type']!r} is not supported; use custom", field="type")
-    credentials = resource.get("credentials") or {}
-    keys = _strings(resource.get("secrets")) | _strings(credentials.get("keys")) | dict(secrets)
+    credentials = _mapping("credentials", resource.get("credentials"))
+    _check("credentials", credentials, ("type", "key", "keys"))
+    keys = _strings("secrets", resource.get("secrets")) | _strings("credentials.keys", credentials.get("keys"))
     if "key" in credentials:
-        keys["key"] = str(credentials["key"])
-    labels = _strings(resource.get("configs")) | _strings(resource.get("metadata"))
+        keys |= _strings("credentials", {"key": credentials["key"]})
+    keys |= secrets
+    labels = _strings("configs", resource.get("configs")) | _strings("metadata", resource.get("metadata"))
     changes = {
         "target": resource.get("target"),
         "metadata": labels or None,
@@ -136,11 +140,11 @@ def _load(path: Path) -> JsonObject:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{path} is not YAML: {error}", field="file") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} must hold a mapping, such as `name: …`", field="file")
-    return value
+    return {str(field): each for field, each in value.items()}
 
 
 def _set(resource: JsonObject, change: str) -> None:
@@ -150,29 +154,38 @@ def _set(resource: JsonObject, change: str) -> None:
         raise InvalidRequest(f"--set {change!r} does not have the form PATH=VALUE", field="set")
     *parents, last = path.split(".")
     for parent in parents:
-        resource = resource.setdefault(parent, {})
-    resource[last] = yaml.safe_load(value)
+        resource[parent] = dict(_mapping(parent, resource.get(parent)))
+        resource = resource[parent]
+    try:
+        resource[last] = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise InvalidRequest(f"--set {change!r}: the value is not YAML: {error}", field="set") from None
 
 
-def _request_settings(field: str, settings: Mapping[str, Any]) -> JsonObject:
+def _request_settings(field: str, value: object) -> JsonObject:
+    settings = _mapping(field, value)
     _check(field, settings, ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms"))
     body: JsonObject = {}
     for name, wire in (("request_timeout_ms", "requestTimeout"), ("max_queue_wait_ms", "maxQueueWait")):
         if settings.get(name) is not None:
-            body[wire] = f"PT{float(settings[name]) / 1000:g}S"
-    if "max_concurrent_requests_per_instance" in settings:
-        body["maxConcurrentRequestsPerInstance"] = int(settings["max_concurrent_requests_per_instance"])
+            body[wire] = f"PT{_number(f'{field}.{name}', settings[name]) / 1000:g}S"
+    if (count := settings.get(name := "max_concurrent_requests_per_instance")) is not None:
+        body[_camel(name)] = _integer(f"{field}.{name}", count)
     return body
 
 
-def _probe(field: str, probe: Mapping[str, Any]) -> JsonObject:
+def _probe(field: str, value: object) -> JsonObject:
+    probe = {name: each for name, each in _mapping(field, value).items() if each is not None}
     durations, counts = ("initial_delay", "period", "timeout"), ("success_threshold", "failure_threshold")
     _check(field, probe, (*durations, *counts))
-    body: JsonObject = {_camel(name): f"PT{float(probe[name]):g}S" for name in durations if name in probe}
-    return body | {_camel(name): int(probe[name]) for name in counts if name in probe}
+    body: JsonObject = {
+        _camel(name): f"PT{_number(f'{field}.{name}', probe[name]):g}S" for name in durations if name in probe
+    }
+    return body | {_camel(name): _integer(f"{field}.{name}", probe[name]) for name in counts if name in probe}
 
 
-def _scale_settings(field: str, settings: Mapping[str, Any]) -> JsonObject:
+def _scale_settings(field: str, value: object) -> JsonObject:
+    settings = _mapping(field, value)
     _check(field, settings, ("type",))
     return {"scaleType": str(settings.get("type", "default")).capitalize()}
 
@@ -190,8 +203,44 @@ def _unknown(field: str, known: Collection[str], path: Path | None) -> str:
     return f"unknown field {field!r}{where}{hint}; accepted are: {', '.join(sorted(known))}"
 
 
-def _strings(mapping: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(key): str(value) for key, value in (mapping or {}).items()}
+def _mapping(field: str, value: object) -> Mapping[str, Any]:
+    """Raises InvalidRequest unless the value has fields of its own, or there is none."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field} must be a mapping, such as `{field}: {{NAME: VALUE}}`", field=field)
+    return value
+
+
+def _strings(field: str, value: object) -> dict[str, str]:
+    """A mapping from text to text; values are not repeated in errors, since some are secrets."""
+    texts = {}
+    for key, each in _mapping(field, value).items():
+        if each is None or isinstance(each, dict | list):
+            raise InvalidRequest(f"{field}.{key} must be a text or a number; write its value behind it", field=field)
+        texts[str(key)] = str(each)
+    return texts
+
+
+def _number(field: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise InvalidRequest(f"{field} must be a number, not {value!r}", field=field)
+    return number
+
+
+def _integer(field: str, value: object) -> int:
+    number = _number(field, value)
+    if not number.is_integer():
+        raise InvalidRequest(f"{field} must be a whole number, not {value!r}", field=field)
+    return int(number)
+
+
+def _given(resource: Mapping[str, Any], field: str, default: object) -> object:
+    return default if resource.get(field) is None else resource[field]
 
 
 def _camel(name: str) -> str:

@@ -43,6 +43,12 @@ class ConnectionSpec:
             raise InvalidRequest(
                 f"connection {self.name!r} has no secret; give at least one KEY=VALUE", field="secrets"
             )
+        if self.auth_type == API_KEY and set(self.credentials) != {"key"}:
+            raise InvalidRequest(
+                f"connection {self.name!r} has authType {API_KEY} and so the one secret `key`; for secrets by other "
+                f"names use authType {CUSTOM_KEYS}",
+                field="credentials",
+            )
         for key, value in self.credentials.items():
             if not key or not value.strip():
                 raise InvalidRequest(f"the secret {key!r} of connection {self.name!r} is empty", field="secrets")

@@ -21,6 +21,7 @@ MAX_ENDPOINTS = 100
 MAX_MIRROR_PERCENT = 50
 AUTH_MODES = ("key", "aml_token", "aad_token")
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_KEY = re.compile(r"[!-~]{8,512}")
 
 KeyName = Literal["primary", "secondary"]
 
@@ -54,6 +55,8 @@ class EndpointSpec:
                 field=f"properties.{ENFORCE_ACCESS}",
             )
         _check_percentages(self.traffic, self.mirror_traffic)
+        for key in (self.primary_key, self.secondary_key):
+            _check_key(key)
 
 
 def check_name(kind: str, name: str) -> None:
@@ -63,6 +66,15 @@ def check_name(kind: str, name: str) -> None:
             f"{kind} name {name!r} is not possible: 3 to 32 letters, digits and dashes, the first one a letter, the "
             "last one not a dash",
             field="name",
+        )
+
+
+def _check_key(value: str | None) -> None:
+    """A key of the user's own must fit into a header."""
+    if value and not _KEY.fullmatch(value):
+        raise InvalidRequest(
+            "a key must be 8 to 512 letters, digits or signs of ASCII, without spaces; leave it out to have one made",
+            field="keys",
         )
 
 
@@ -139,7 +151,11 @@ def read_keys_of(endpoint: Endpoint, cipher: Cipher) -> Keys:
 
 
 def regenerate_key(endpoint: Endpoint, cipher: Cipher, key: KeyName, value: str | None = None) -> Keys:
-    """Replace one key; both as they are then. A `value` that is a current key counts as none: azure-ai-ml sends it."""
+    """Replace one key; both as they are then. A `value` that is a current key counts as none: azure-ai-ml sends it.
+
+    Raises InvalidRequest.
+    """
+    _check_key(value)
     keys = read_keys_of(endpoint, cipher)
     new = cipher.encrypt(value if value and value not in (keys.primary, keys.secondary) else generate_endpoint_key())
     if key == "primary":

@@ -364,7 +364,7 @@ def _final(error: SafelightError) -> SafelightError:
     if not isinstance(error, ReplicaLost):
         return error
     return ModelLoadError(
-        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the log says more. Is there memory enough for "
+        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the server's log says more. Is there memory enough for "
         "the model? A deployment that is updated needs it for the old and the new replicas at once"
     )
 

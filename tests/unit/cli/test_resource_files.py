@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,3 +114,69 @@ def test_traffic_that_is_no_percentage_is_refused(text: str) -> None:
 def test_a_file_that_is_no_resource_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         read_resource(_file(tmp_path, text), ENDPOINT_FIELDS)
+
+
+def _connection(resource: dict[str, Any]) -> dict[str, Any]:
+    return connection_body(resource, {})
+
+
+@pytest.mark.parametrize(
+    ("known", "body", "text", "message"),
+    [
+        (ENDPOINT_FIELDS, endpoint_body, "{name: flux, tags: [a]}", "tags must be a mapping"),
+        (ENDPOINT_FIELDS, endpoint_body, "{name: flux, tags: {team: }}", "tags.team must be a text"),
+        (ENDPOINT_FIELDS, endpoint_body, "{name: flux, properties: on}", "properties must be a mapping"),
+        (ENDPOINT_FIELDS, endpoint_body, "{1: flux}", "unknown field '1'"),
+        (DEPLOYMENT_FIELDS, deployment_body, "instance_count: two", "instance_count must be a number, not 'two'"),
+        (DEPLOYMENT_FIELDS, deployment_body, "instance_count: 1.5", "must be a whole number, not 1.5"),
+        (DEPLOYMENT_FIELDS, deployment_body, "instance_count: true", "instance_count must be a number, not True"),
+        (DEPLOYMENT_FIELDS, deployment_body, "request_settings: 5", "request_settings must be a mapping"),
+        (DEPLOYMENT_FIELDS, deployment_body, "request_settings: {request_timeout_ms: .nan}", "must be a number"),
+        (DEPLOYMENT_FIELDS, deployment_body, "liveness_probe: {period: PT10S}", "liveness_probe.period must be a num"),
+        (DEPLOYMENT_FIELDS, deployment_body, "environment_variables: [A=B]", "environment_variables must be a mapping"),
+        (CONNECTION_FIELDS, _connection, "credentials: hf_secret", "credentials must be a mapping"),
+        (CONNECTION_FIELDS, _connection, "credentials: {HF_TOKEN: hf_secret}", "unknown field 'credentials.HF_TOKEN'"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: }", "secrets.HF_TOKEN must be a text"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: {value: hf_secret}}", "secrets.HF_TOKEN must be a text"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_is_refused_by_the_name_of_its_field(
+    tmp_path: Path,
+    known: Collection[str],
+    body: Callable[[dict[str, Any]], dict[str, Any]],
+    text: str,
+    message: str,
+) -> None:
+    with pytest.raises(InvalidRequest, match=message) as refusal:
+        body(read_resource(_file(tmp_path, text), known))
+
+    assert "hf_secret" not in refusal.value.message
+
+
+def test_a_count_that_is_left_empty_is_the_default(tmp_path: Path) -> None:
+    text = "{name: blue, instance_count: , request_settings: {max_concurrent_requests_per_instance: }}"
+
+    body = deployment_body(read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS))
+
+    assert body["sku"]["capacity"] == 1
+    assert body["properties"]["requestSettings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [("tags={", "not YAML"), ("description.x=1", "description must be a mapping")]
+)
+def test_a_set_that_cannot_be_is_refused(change: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        read_resource(None, ENDPOINT_FIELDS, [change], start={"description": "Pictures"})
+
+
+def test_set_empties_a_text() -> None:
+    assert read_resource(None, ENDPOINT_FIELDS, ["description="], start={"description": "x"}) == {"description": ""}
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "resource.yml"
+    path.write_bytes(b"name: \xff")
+
+    with pytest.raises(InvalidRequest, match="not YAML"):
+        read_resource(path, ENDPOINT_FIELDS)
