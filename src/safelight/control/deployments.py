@@ -151,12 +151,20 @@ def delete_deployment(session: Session, endpoint_name: str, name: str) -> Operat
         return None
     if endpoint.traffic.get(deployment.name) or endpoint.mirror_traffic.get(deployment.name):
         raise Conflict(
-            f"deployment '{name}' takes traffic; move it first: safelight online-endpoint update --name "
-            f"{endpoint.name} --traffic {deployment.name}=0"
+            f"deployment '{deployment.name}' takes traffic; move it first: safelight online-endpoint update --name "
+            f"{endpoint.name} {_without_traffic(endpoint, deployment.name)}"
         )
     operation = begin_operation(session, OperationKind.DELETE, endpoint.name, deployment.name)
     deployment.provisioning_state = ProvisioningState.DELETING
     return operation
+
+
+def _without_traffic(endpoint: Endpoint, name: str) -> str:
+    """The option that takes the traffic from a deployment; what is left must still be 0 or 100 percent."""
+    if endpoint.mirror_traffic.get(name):
+        return f"--mirror-traffic {name}=0"
+    others = [each for each in endpoint.traffic if each != name]
+    return f"--traffic {others[0]}=100" if others else f"--traffic {name}=0"
 
 
 def get_deployment(session: Session, endpoint_name: str, name: str) -> Deployment:

@@ -122,6 +122,8 @@ class Reconciler(Generic[ServingT]):
         self._taken_up: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        """What is read first is published first."""
 
     async def start(self) -> None:
         """Publish every endpoint, begin to bring back what served, and take up what was in progress."""
@@ -149,9 +151,10 @@ class Reconciler(Generic[ServingT]):
 
     async def publish(self, endpoint_name: str) -> None:
         """Tell the data plane what the database says about an endpoint: its traffic and its keys."""
-        state = await asyncio.to_thread(self._read_endpoint, endpoint_name)
-        serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
-        self._routes.publish(state, serving)
+        async with self._publishing:
+            state = await asyncio.to_thread(self._read_endpoint, endpoint_name)
+            serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
+            self._routes.publish(state, serving)
 
     async def _take_up_operations(self) -> None:
         while True:
@@ -257,7 +260,9 @@ class Reconciler(Generic[ServingT]):
         self._routes.remove(name)
         keys = [key for key in self._serving if key[0] == name]
         await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
-        await asyncio.to_thread(self._forget_endpoint, operation)
+        async with self._publishing:
+            await asyncio.to_thread(self._forget_endpoint, operation)
+            self._routes.remove(name)  # new keys may have published it meanwhile
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -20,8 +20,13 @@ class FakeServing:
 
     deployment: AppliedDeployment
     is_stopped: bool = False
+    may_stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may_stop.set()
 
     async def stop(self) -> None:
+        await self.may_stop.wait()
         self.is_stopped = True
 
 

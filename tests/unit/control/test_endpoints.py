@@ -258,3 +258,23 @@ def test_an_operation_is_in_progress_until_it_is_finished(database: Database, ci
 
     with database.transaction() as session:
         assert get_operation(session, operation.id).status is OperationStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("traffic", "mirror_traffic", "remedy"),
+    [
+        ({"blue": 100}, {}, "--traffic blue=0"),
+        ({"blue": 90, "green": 10}, {}, "--traffic green=100"),
+        ({"green": 100}, {"blue": 10}, "--mirror-traffic blue=0"),
+    ],
+)
+def test_a_deployment_with_traffic_is_kept_and_the_command_that_frees_it_is_named(
+    database: Database, cipher: Cipher, traffic: dict[str, int], mirror_traffic: dict[str, int], remedy: str
+) -> None:
+    _put(database, cipher)
+    _deploy(database, cipher, "blue")
+    _deploy(database, cipher, "green")
+    _put(database, cipher, replace(FLUX, traffic=traffic, mirror_traffic=mirror_traffic))
+
+    with pytest.raises(Conflict, match=f"{remedy}$"), database.transaction() as session:
+        delete_deployment(session, "flux", "blue")

@@ -266,6 +266,25 @@ def test_deleting_an_endpoint_takes_its_deployments_along(run: Run) -> None:
     run(scenario)
 
 
+def test_new_keys_do_not_bring_back_an_endpoint_that_is_being_deleted(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        blue = world.starter.started[0]
+        blue.may_stop.clear()
+        deleting = asyncio.create_task(world.do(lambda session: delete_endpoint(session, "flux")))
+        await until(lambda: not world.routes.endpoints)
+
+        await world.reconciler.publish("flux")
+        blue.may_stop.set()
+        await deleting
+        await until(lambda: not world.routes.endpoints)
+
+        assert blue.is_stopped
+
+    run(scenario)
+
+
 def test_new_traffic_is_published(run: Run) -> None:
     async def scenario(world: World) -> None:
         await world.put_endpoint()
