@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -73,8 +74,8 @@ class _Denoising:
     """The prompt's, and after it the negative prompt's if guidance runs: one row of the batch each."""
     noise_scheduler: NoiseScheduler
     generator: torch.Generator
-    additions: tuple[Addition, ...] = ()
-    """Its LoRAs, to the transformer."""
+    loras: tuple[tuple[Lora, float], ...] = ()
+    """Each with its scale."""
     original: _Original | None = None
     """None unless the request has a mask."""
     clean_latents: Tensor | None = None
@@ -120,6 +121,7 @@ class Engine:
         )
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
         self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
+        self._loras_in_use: WeakValueDictionary[str, Lora] = WeakValueDictionary()
         for lora in spec.loras:
             self._find_lora(lora.name)
         self._denoising: dict[Generation, _Denoising] = {}
@@ -146,7 +148,7 @@ class Engine:
         if generation.seed >= SEED_PERIOD:
             warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
         self._denoising[generation] = denoising = self._begin(generation, prompts)
-        denoising.additions = tuple((lora.transformer, scale) for lora, scale in loras)
+        denoising.loras = tuple(loras)
         generation.warnings += warnings
         generation.num_steps = denoising.noise_scheduler.num_calls
         generation.num_text_tokens = prompts[0].num_tokens
@@ -203,13 +205,18 @@ class Engine:
         )
 
     def _find_lora(self, name: str) -> Lora:
-        """From the cache if it is there, else from its file. Raises ModelLoadError."""
+        """From the cache or a picture in progress if it is there, else from its file. Raises ModelLoadError."""
         lora = self._loras.get(name)
         if lora is None:
             file = next(each.file for each in self.spec.loras if each.name == name)
-            lora = read_lora(Path(file), self._components)
+            lora = self._loras_in_use.get(name) or read_lora(Path(file), self._components)
+            self._loras_in_use[name] = lora
             self._loras.put(name, lora)
         return lora
+
+    def _additions(self, generation: Generation) -> list[Addition]:
+        """What its LoRAs add to the transformer."""
+        return [(lora.transformer, scale) for lora, scale in self._denoising[generation].loras]
 
     def _begin(self, generation: Generation, prompts: tuple[PromptEmbeds, ...]) -> _Denoising:
         """From noise, or from the request's image with as much noise as its strength says."""
@@ -294,7 +301,7 @@ class Engine:
     def _predict_velocities(self, batch: Sequence[Generation]) -> list[Tensor]:
         """One velocity (1, tokens, channels) for each generation."""
         transformer, inputs = self._components.transformer, self._transformer_inputs(batch)
-        with adapted(transformer, [self._denoising[g].additions for g in batch for _ in range(g.num_rows)]):
+        with adapted(transformer, [self._additions(g) for g in batch for _ in range(g.num_rows)]):
             rows = denoise.predict_velocity(transformer, inputs)
         self._transformer_calls += 1
         velocities = []

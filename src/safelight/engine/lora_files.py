@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.loaders import FluxLoraLoaderMixin
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
@@ -41,7 +42,7 @@ _BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, Assertio
 _NETWORKS = ("transformer", "text_encoder")
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True, weakref_slot=True)
 class Lora:
     """One adapter: what it adds to the layers of two networks."""
 
@@ -162,12 +163,14 @@ def _load(part: _Part, network: str, components: Components, problems: list[str]
             down, up, bias = (own.get(each) for each in ("A.weight", "B.weight", "B.bias"))
             assert down is not None
             assert up is not None
-            layers[layer] = LowRank(
+            layers[layer] = low_rank = LowRank(
                 down=_place(down, components),
                 up=_place(up, components),
                 bias=None if bias is None else _place(bias, components),
                 scaling=part.scaling(layer, len(down)),
             )
+            if not low_rank.is_finite:
+                problems.append(f"{network}.{layer} is NaN or infinite in {_words(components.dtype)}")
     return layers
 
 
@@ -187,6 +190,8 @@ def _misfits(name: str, own: Mapping[str, Tensor], linear: nn.Linear | None) -> 
     for part, tensor in own.items():
         if tuple(tensor.shape) != right[part]:
             yield f"{name}.lora_{part} is {_shape(tensor.shape)}, not {_shape(right[part])}"
+        if not tensor.is_floating_point():
+            yield f"{name}.lora_{part} is made of {_words(tensor.dtype)}, not of floating-point numbers"
 
 
 def _place(tensor: Tensor, components: Components) -> Tensor:
@@ -195,6 +200,10 @@ def _place(tensor: Tensor, components: Components) -> Tensor:
 
 def _shape(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
+
+
+def _words(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _first_line(error: BaseException) -> str:

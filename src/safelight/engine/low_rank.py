@@ -6,6 +6,7 @@ row can see another one's adapters, and each is, bit for bit, what it would have
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,6 +33,12 @@ class LowRank:
     @property
     def nbytes(self) -> int:
         return self.down.nbytes + self.up.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    @property
+    def is_finite(self) -> bool:
+        """Without NaN and infinity."""
+        tensors = [each for each in (self.down, self.up, self.bias) if each is not None]
+        return math.isfinite(self.scaling) and all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 Layers = Mapping[str, LowRank]

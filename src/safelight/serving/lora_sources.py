@@ -40,16 +40,26 @@ def _locate(entry: str, token: str | None) -> LoraFile:
         raise ConfigurationError(
             f"the scale of LoRA {match['name']!r} must be between {-MAX_LORA_SCALE:g} and {MAX_LORA_SCALE:g}"
         )
-    path, hub_match = Path(match["source"]).expanduser(), _HUB_ID.fullmatch(match["source"])
+    path, hub_match = _path_to(match["source"]), _HUB_ID.fullmatch(match["source"])
     hub_id = None
-    if not path.exists():
+    if path is None:
         if hub_match is None:
-            raise ModelLoadError(f"LoRA {match['name']!r}: {path} is neither a file, nor a folder, nor a hub id")
+            raise ModelLoadError(
+                f"LoRA {match['name']!r}: {match['source'][:256]} is neither a file, nor a folder, nor a hub id"
+            )
         hub_id, file = hub_match["id"], hub_match["file"]
         path = hub.download(hub_id, token=token, files=(file or "*.safetensors",))
         path = path / file if file else path
     file = _only_file(path)
     return LoraFile(name=match["name"], file=str(file.absolute()), scale=scale, hub_id=hub_id, revision=_revision(file))
+
+
+def _path_to(source: str) -> Path | None:
+    try:
+        path = Path(source).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # no path at all: too long, a home of nobody, a zero in it
+        return None
 
 
 def _only_file(path: Path) -> Path:

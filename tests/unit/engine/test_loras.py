@@ -159,6 +159,23 @@ def test_without_a_cache_a_running_picture_keeps_its_lora(load: Callable[..., En
     assert np.array_equal(finish(engine, running[0]), paint(lora_engine, loras=[("plain", 1.0)]))
 
 
+def test_pictures_in_progress_share_a_lora_that_is_not_kept(
+    load: Callable[..., Engine], lora_files: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "here.safetensors"
+    save_file(load_file(lora_files["plain"]), file)
+    engine = load({"here": file}, lora_cache_bytes=0)
+    first = start(engine, loras=[("here", 1.0)])
+    file.unlink()
+
+    second = start(engine, loras=[("here", 0.5)])  # without its file: it can only be the one in memory
+    for generation in (first, second):
+        engine.release(generation)
+
+    with pytest.raises(ModelLoadError, match="here"):
+        start(engine, loras=[("here", 1.0)])
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -170,6 +187,8 @@ def test_without_a_cache_a_running_picture_keeps_its_lora(load: Callable[..., En
         (lambda tensors: _rename(tensors, "transformer.", "text_encoder_2."), "holds T5 weights"),
         (lambda tensors: _rename(tensors, "lora_A", "lora_magnitude_vector"), "holds a DoRA's magnitudes"),
         (lambda tensors: {"weight": torch.ones(1)}, "belongs to no network here"),
+        (lambda tensors: _fill(tensors, "to_q.lora_B.weight", float("nan")), "to_q is NaN or infinite in float32"),
+        (lambda tensors: {name: each.int() for name, each in tensors.items()}, "is made of int32, not of floating"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_the_names(
@@ -201,6 +220,17 @@ def test_a_file_whose_settings_make_no_sense_is_refused(
         load({"odd": file})
 
 
+def test_a_file_whose_alpha_is_no_number_is_refused(
+    load: Callable[..., Engine], lora_files: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "odd.safetensors"
+    metadata = {"transformer.lora_alpha": float("nan")}
+    save_file(load_file(lora_files["plain"]), file, metadata={"lora_adapter_metadata": json.dumps(metadata)})
+
+    with pytest.raises(ModelLoadError, match="is NaN or infinite"):
+        load({"odd": file})
+
+
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"{}" * 100])
 def test_a_file_that_is_no_safetensors_is_refused(load: Callable[..., Engine], tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broken.safetensors"
@@ -208,6 +238,10 @@ def test_a_file_that_is_no_safetensors_is_refused(load: Callable[..., Engine], t
 
     with pytest.raises(ModelLoadError, match=r"broken\.safetensors is no safetensors file"):
         load({"broken": file})
+
+
+def _fill(tensors: dict[str, Any], ending: str, value: float) -> dict[str, Any]:
+    return {name: each.fill_(value) if name.endswith(ending) else each for name, each in tensors.items()}
 
 
 def _resize(tensors: dict[str, Any], ending: str, shape: tuple[int, ...]) -> dict[str, Any]:
