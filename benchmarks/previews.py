@@ -4,8 +4,10 @@
 
 Times are medians on one engine. The projection runs in the thread that owns the device, the image file is written in
 another; both are given as a share of one step of one image. Without --model it measures the packaged sprite if it is
-there, and otherwise the tests' tiny random FLUX. With --flux it also times the projection of FLUX.1's 1024x1024, on an
-autoencoder of its size with random weights.
+there, and otherwise the tests' tiny random FLUX. With --flux it also times a preview of FLUX.1's 1024x1024, with an
+autoencoder of its size, next to one double and one single block of its transformer (random weights, 4096 image and 256
+text tokens, 1 GB in bf16): a step has 19 and 38 of them, and a little beside that is left out. On a CPU these are
+seconds of CPU time, since other work on the machine stretches a long block more than a short preview.
 """
 
 from __future__ import annotations
@@ -20,14 +22,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import (
+    FluxPosEmbed,
+    FluxSingleTransformerBlock,
+    FluxTransformerBlock,
+)
 
 from benchmarks.step_batching import default_model
 from safelight import images
+from safelight.engine import denoise
 from safelight.engine.autoencoder import to_pixels
 from safelight.engine.engine import Engine, load_engine
 from safelight.engine.previews import fit_projection
 from safelight.generation import Generation
 from safelight.parameters import build_generation_request
+
+FLUX_TOKENS, FLUX_TEXT_TOKENS = 4096, 256
+NUM_DOUBLE_BLOCKS, NUM_SINGLE_BLOCKS = 19, 38
+FLUX_ROUNDS = 2
 
 
 def main() -> None:
@@ -102,11 +114,60 @@ def _measure_flux(engine: Engine, rounds: int) -> None:
     started_at = time.perf_counter()
     project = fit_projection(autoencoder, scale_factor=8, device=device, dtype=dtype)
     print(f"FLUX.1's autoencoder: fitted in {time.perf_counter() - started_at:.1f} s")
-    latents = torch.randn(1, 16, 128, 128, device=device, dtype=dtype)
-    pixels = to_pixels(project(latents))
-    projection = _median(lambda: to_pixels(project(latents)), rounds)
+    latents, velocity = (torch.randn(1, FLUX_TOKENS, 64, device=device, dtype=dtype) for _ in range(2))
+    sigma = torch.tensor(0.5)
+
+    def preview() -> np.ndarray:
+        clean = denoise.predict_clean(latents, velocity, sigma)
+        return to_pixels(project(denoise.unpack_latents(clean, 128, 128)))
+
+    pixels = preview()
     file = _median(lambda: images.encode(pixels, image_format="png", png_effort=1), rounds)
-    print(f"1024x1024: projection {projection * 1000:.2f} ms, PNG of noise {file * 1000:.1f} ms")
+    _compare_with_blocks(preview, FluxBlocks(device, dtype))
+    print(f"PNG of noise (another thread): {file * 1000:.1f} ms")
+
+
+@torch.inference_mode()
+def _compare_with_blocks(preview: Callable[[], np.ndarray], blocks: FluxBlocks) -> None:
+    """The first round is a warm-up; blocks and preview take turns."""
+    clock = time.process_time if blocks.device.type == "cpu" else time.perf_counter
+    double, single, previews = [], [], []
+    for _ in range(1 + FLUX_ROUNDS):
+        double.append(_seconds(blocks.run_double, clock))
+        previews.append(_median(preview, 10, clock))
+        single.append(_seconds(blocks.run_single, clock))
+        previews.append(_median(preview, 10, clock))
+    times = [statistics.median(each[1:]) for each in (double, single)]
+    step = NUM_DOUBLE_BLOCKS * times[0] + NUM_SINGLE_BLOCKS * times[1]
+    middle = statistics.median(previews[2:])
+    print(f"FLUX.1 at 1024x1024: double block {times[0]:.2f} s, single block {times[1]:.2f} s, so a step {step:.0f} s")
+    print(f"preview (device's thread): {middle * 1000:.2f} ms, {middle / step:.5%} of a step")
+
+
+class FluxBlocks:
+    """One double and one single block of FLUX.1's width, with what they read."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        sizes = {"dim": 3072, "num_attention_heads": 24, "attention_head_dim": 128}
+        self._double = FluxTransformerBlock(**sizes).to(device, dtype).eval()
+        self._single = FluxSingleTransformerBlock(**sizes).to(device, dtype).eval()
+        self._image, self._text, self._temb = (
+            torch.randn(1, *shape, device=device, dtype=dtype)
+            for shape in ((FLUX_TOKENS, 3072), (FLUX_TEXT_TOKENS, 3072), (3072,))
+        )
+        ids = torch.cat([torch.zeros(FLUX_TEXT_TOKENS, 3), denoise.make_image_ids(128, 128)]).to(device)
+        self._rotary = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
+
+    def run_double(self) -> float:
+        return self._run(self._double)
+
+    def run_single(self) -> float:
+        return self._run(self._single)
+
+    def _run(self, block: torch.nn.Module) -> float:
+        """One value of what comes out: reading it waits until a GPU is done."""
+        return float(block(self._image, self._text, self._temb, self._rotary)[0][0, 0, 0])
 
 
 def _spread(pixels: np.ndarray) -> float:
@@ -120,21 +181,21 @@ def _start(engine: Engine, *, prompt: str = "a red cat", **parameters: int) -> G
     return generation
 
 
-def _median(work: Callable[[], object], rounds: int) -> float:
-    return statistics.median(_seconds(work) for _ in range(rounds))
+def _median(work: Callable[[], object], rounds: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    return statistics.median(_seconds(work, clock) for _ in range(rounds))
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    started_at = time.perf_counter()
+def _seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    started_at = clock()
     work()
-    return time.perf_counter() - started_at
+    return clock() - started_at
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="folder in the diffusers layout")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--flux", action="store_true", help="time the projection at FLUX.1's size too")
+    parser.add_argument("--flux", action="store_true", help="compare with FLUX.1's blocks too (a minute or two)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--threads", type=int)
