@@ -84,6 +84,7 @@ def decode(content: bytes) -> Picture:
     """The pixels and the recipe of an image file. Raises InvalidRequest, worded to follow the file's name."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in the metadata of a stranger's file
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
                 pixels = np.asarray(image.convert("RGB"))

@@ -128,7 +128,8 @@ def parse_recipe(text: str) -> Recipe | None:
     """
     try:
         values = json.loads(text)
-    except ValueError:
+        json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair can be neither shown nor painted
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "safelight" not in values:
         return None

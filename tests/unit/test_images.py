@@ -178,6 +178,25 @@ def test_a_recipe_that_makes_no_sense_is_named(pixels: np.ndarray) -> None:
         decode(buffer.getvalue())
 
 
+@pytest.mark.parametrize("text", ['{"safelight": "1", "prompt": "\\ud800"}', '{"safelight":' + "[" * 100_000])
+def test_text_that_nobody_can_read_is_no_recipe(pixels: np.ndarray, text: str) -> None:
+    chunks = PngInfo()
+    chunks.add_text("safelight", text)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=chunks)
+
+    assert decode(buffer.getvalue()).recipe is None
+
+
+def test_broken_exif_is_no_recipe_and_warns_of_nothing(pixels: np.ndarray) -> None:
+    content = encode(pixels, image_format="jpeg", recipe=RECIPE)
+    user_comment = content.index(b"\x92\x86") if b"\x92\x86" in content else content.index(b"\x86\x92")
+
+    broken = content[: user_comment + 4] + b"\x7f" * 4 + content[user_comment + 8 :]  # its length
+
+    assert decode(broken).recipe is None
+
+
 def properties_of(image: Image.Image) -> dict[str, str]:
     """The XMP properties of an image, without their namespaces."""
     packet = image.info.get("xmp") or image.info["XML:com.adobe.xmp"]

@@ -30,7 +30,7 @@ def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: Outp
         return
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index == 0)  # a name is there to be copied
+        table.add_column(column, no_wrap=index == 0, overflow="fold")  # a name is there to be copied
     for item in items:
         table.add_row(*(_cell(item.get(column)) for column in columns))
     Console(highlight=False).print(table, markup=False)
@@ -68,10 +68,10 @@ def _print_text(value: object, output: OutputFormat | None) -> None:
 
 def _cell(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}={each}" for key, each in value.items())
+        return ", ".join(printable(f"{key}={each}") for key, each in value.items())
     if isinstance(value, list):
-        return "\n".join(map(str, value))
-    if isinstance(value, list | tuple):
+        return "\n".join(printable(str(each)) for each in value)
+    if isinstance(value, tuple):
         return ", ".join(_cell(each) for each in value)
     return "" if value is None else printable(str(value))
 

@@ -164,9 +164,9 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     for model in list_models():
         if registry_name(name) == model.name:
             return model
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return Model(name=path.resolve().name.lower(), folder=path.resolve())
+    folder = _folder(name)
+    if folder is not None:
+        return Model(name=folder.name.lower(), folder=folder)
     if is_hub_id(name):
         return Model(name=registry_name(name), hub_id=name, provider="Hugging Face")
     known = ", ".join(model.name for model in list_models())
@@ -175,6 +175,15 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
         "black-forest-labs/FLUX.1-schnell, or what `safelight model create` has registered",
         field="model",
     )
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of that path, if there is one."""
+    try:
+        path = Path(name).expanduser().resolve()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no path at all: too long, a home of nobody, a zero in it
+        return None
 
 
 def _of_version(reference: str, candidates: Sequence[Model], version: str | None) -> Model:

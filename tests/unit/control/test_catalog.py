@@ -43,6 +43,12 @@ def test_a_reference_to_nothing_says_what_there_is(reference: str, message: str)
         find_model(reference)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "~no-such-user/flux", "a\0b", "/" + "x" * 5000])
+def test_a_name_that_is_no_path_is_no_model(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="no model"):
+        find_model(name)
+
+
 def test_a_registered_folder_is_found_by_name_version_and_label(database: Database, model_folder: Path) -> None:
     with database.transaction() as session:
         register_model(session, name="mine", path=str(model_folder))
