@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from safelight.errors import InvalidRequest
@@ -12,13 +14,24 @@ PARTIAL = ".*.partial"
 
 def write_whole(path: Path, content: bytes | None) -> None:
     """Write a whole file or none. Without content, only find out whether it could be written. Raises InvalidRequest."""
-    partial = path.with_name(f".{path.name}.partial")
+    target = Path(os.path.realpath(path))  # a link stays one
+    partial = target.with_name(f".{target.name}.partial")
     try:
+        if target.exists() and not target.is_file():
+            _write_to_device(target, content)
+            return
         partial.write_bytes(content or b"")
         if content is None:
             partial.unlink()
         else:
-            partial.replace(path)
+            partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being written may keep it from being looked for
+            partial.unlink()
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}", field="output") from None
+
+
+def _write_to_device(path: Path, content: bytes | None) -> None:
+    """What is no regular file, such as /dev/null or a pipe, is never replaced by one. Raises OSError for a folder."""
+    if content is not None or path.is_dir():
+        path.write_bytes(content or b"")
