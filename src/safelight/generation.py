@@ -95,6 +95,11 @@ class GenerationRequest:
             raise InvalidRequest(
                 f"prompt has {len(self.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read", field="prompt"
             )
+        for name in ("prompt", "negative_prompt"):
+            if not _is_unicode(getattr(self, name) or ""):
+                raise InvalidRequest(
+                    f"{name} is no text: it has bytes that are not UTF-8, or half of a surrogate pair", field=name
+                )
         for name in ("guidance_scale", "true_cfg_scale"):
             if not math.isfinite(getattr(self, name)):
                 raise InvalidRequest(f"{name} must be a finite number", field=name)
@@ -120,6 +125,15 @@ class GenerationRequest:
         num_pixels = self.width * self.height
         assert len(source.pixels) == num_pixels * 3, "the dialect fits the image to the request"
         assert source.mask is None or len(source.mask) == num_pixels, "the dialect fits the mask to the request"
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written at all."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -215,3 +215,9 @@ def test_embedded_guidance_takes_the_scale_that_was_given() -> None:
     request = build(DEV, guidance_scale=5.0)
 
     assert (request.guidance_scale, request.is_guided, request.warnings) == (5.0, False, ())
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_what_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{name} is no text"):
+        build_generation_request(DEV, id="1", **{"prompt": "a fox", "true_cfg_scale": 3.0, name: "a \udcff fox"})  # type: ignore[arg-type]

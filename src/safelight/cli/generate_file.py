@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from safelight.cli.manifest import FILE_NAME, Manifest
+from safelight.cli.output import printable
 from safelight.cli.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
 from safelight.cli.prompt_file import PromptLine, read_prompt_file
 from safelight.cli.serve import locate
@@ -156,7 +157,7 @@ async def _work(run: _Run, todo: Iterator[PromptLine]) -> None:
             made = await _make(run.source, line)
         except _ERRORS_OF_A_LINE as error:
             run.num_failed += 1
-            run.progress.console.print(f"[red]line {line.number}:[/] {escape(error.message)}")
+            run.progress.console.print(f"[red]line {line.number}:[/] {escape(printable(error.message))}")
             entry, files = _failure(line, error)
         else:
             entry, files = _success(line, made, run.source)

@@ -95,13 +95,21 @@ class Manifest:
         whole = content[: content.rfind(b"\n") + 1]
         try:
             entries = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
+        except (ValueError, RecursionError):
             entries = [None]
         is_ours = _START.startswith(content[len(whole) :][: len(_START)])
-        if not is_ours or not all(isinstance(entry, dict) and isinstance(entry.get("line"), int) for entry in entries):
+        if not is_ours or not all(map(_is_entry, entries)):
             raise InvalidRequest(f"{self._path} is not a manifest of ours; move it, or give another --out", field="out")
         self._file.truncate(len(whole))
         return entries
+
+
+def _is_entry(value: object) -> bool:
+    """Whether it can be one of ours, as far as it is used."""
+    if not isinstance(value, dict) or not isinstance(value.get("line"), int):
+        return False
+    files = value.get("files", [])
+    return isinstance(files, list) and all(isinstance(name, str) and len(name) < 256 for name in files)
 
 
 def _line(entry: Entry) -> bytes:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, get_args
 
 import httpx
 
@@ -28,7 +28,7 @@ from safelight.errors import (
     ReplicaLost,
     ResourceNotFound,
 )
-from safelight.generation import GeneratedImage
+from safelight.generation import GeneratedImage, ImageFormat
 from safelight.serving.dispatcher import Dispatcher
 
 MAX_ATTEMPTS = 10
@@ -144,18 +144,20 @@ class ServerSource:
         """Raises InvalidRequest, EngineFailure, AuthenticationFailed, or one of RETRIED."""
         answer = await self._send("POST", BATCH_URL, {**body, "response_format": "b64_json"})
         try:
-            images = tuple(
-                GeneratedImage(content=base64.b64decode(each["b64_json"], validate=True), seed=each.get("seed"))
-                for each in answer["data"]
+            made = Made(
+                images=tuple(
+                    GeneratedImage(content=base64.b64decode(each["b64_json"], validate=True), seed=each.get("seed"))
+                    for each in answer["data"]
+                ),
+                image_format=str(answer.get("output_format") or body.get("output_format") or "png"),
+                parameters=answer.get("parameters") or {},
+                warnings=tuple(answer.get("warnings") or ()),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise EngineFailure("the server's answer has no pictures as b64_json") from None
-        return Made(
-            images=images,
-            image_format=str(answer.get("output_format", body.get("output_format", "png"))),
-            parameters=answer.get("parameters", {}),
-            warnings=tuple(answer.get("warnings", ())),
-        )
+        if not made.images or made.image_format not in get_args(ImageFormat):
+            raise EngineFailure(f"the server's answer has {len(made.images)} pictures as {made.image_format!r}"[:200])
+        return made
 
     async def _send(self, method: str, path: str, body: Body | None = None) -> Any:
         try:
@@ -192,7 +194,7 @@ def _error_of(response: httpx.Response) -> Exception:
 def _json(response: httpx.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -19,6 +19,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 BATCH_URL = "/v1/images/generations"
 _ALIASES = {"steps": "num_inference_steps", "format": "output_format"}
 """What `safelight generate` calls a field, where OpenAI's body has another name."""
+_UNREADABLE = "the line is JSON that nobody reads: too deep, or with a number out of all bounds"
 _WITHOUT_EFFECT = ("stream", "partial_images", "response_format")
 _OVERRULED = {"size": ("width", "height"), "lora": ("loras",)}
 """Field of a line -> the defaults that it stands against."""
@@ -76,7 +77,9 @@ def _parse(number: int, line: bytes, defaults: Mapping[str, object], is_text: bo
         fields: Body = {"prompt": text} if is_text else _parse_object(text)
         if "custom_id" in fields or "body" in fields:
             custom_id, fields = _unpack_batch_line(fields)
-        return PromptLine(number=number, custom_id=custom_id, body=_body(fields, defaults))
+        body = _body(fields, defaults)
+        _check_writable(body)
+        return PromptLine(number=number, custom_id=custom_id, body=body)
     except InvalidRequest as error:
         return PromptLine(number=number, custom_id=custom_id, error=error)
 
@@ -94,7 +97,7 @@ def _parse_object(text: str) -> Body:
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"the line is not JSON: {error.msg} at character {error.colno}") from None
     except (ValueError, RecursionError):
-        raise InvalidRequest("the line is JSON that nobody reads: too deep, or with too long a number") from None
+        raise InvalidRequest(_UNREADABLE) from None
     if not isinstance(value, dict):
         raise InvalidRequest('the line must be a JSON object, such as {"prompt": "a red apple"}')
     return value
@@ -125,6 +128,16 @@ def _body(fields: Mapping[str, object], defaults: Mapping[str, object]) -> Body:
         renamed.pop(name, None)
     overruled = {name for field, names in _OVERRULED.items() if field in renamed for name in names}
     return {name: value for name, value in defaults.items() if name not in overruled} | renamed
+
+
+def _check_writable(body: Body) -> None:
+    """Whether it can be sent, and written down in the manifest. Raises InvalidRequest."""
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest("the line has half of a surrogate pair (\\ud800 to \\udfff) in a string") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest(_UNREADABLE) from None
 
 
 def _is_integer(value: object) -> bool:
