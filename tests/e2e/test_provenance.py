@@ -142,6 +142,17 @@ def test_no_dialect_gives_away_a_private_prompt_and_all_sign(server: Server) -> 
     assert "secret" not in server.text
 
 
+def test_generate_leaves_a_private_prompt_out_too(tmp_path: Path) -> None:
+    done = run_safelight("generate", "a secret fox", "--private-prompts", "-o", "fox.webp", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    content = (tmp_path / "fox.webp").read_bytes()
+    assert b"secret" not in content
+    recipe = decode(content).recipe
+    assert recipe is not None
+    assert recipe.withheld == ("prompt",)
+
+
 def test_previews_of_private_prompts_say_nothing_either(server: Server) -> None:
     body = {"prompt": "a secret", "stream": True, "partial_images": 2, "num_inference_steps": 12}
     answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=TIMEOUT_S).text

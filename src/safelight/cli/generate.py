@@ -70,17 +70,32 @@ def generate(
     ] = None,
     format: Annotated[str | None, typer.Option(help="png, jpeg or webp; by default the ending of --output.")] = None,
     quality: Annotated[int, typer.Option(min=1, max=100, help="1 to 100, for jpeg and webp.")] = DEFAULT_QUALITY,
+    private_prompts: Annotated[
+        bool | None,
+        typer.Option(
+            "--private-prompts/--prompts-in-pictures", help="Leave prompts out of what pictures say of themselves."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32.")] = None,
     examples: Annotated[bool, typer.Option("--examples", help="List prompts the model draws well, and exit.")] = False,
 ) -> None:
     """Make a picture of PROMPT and write it to a file."""
     settings = load_settings(
-        model=model, device=device, dtype=dtype, api_key_file=api_key_file, loras=tuple(lora) if lora else None
+        model=model,
+        device=device,
+        dtype=dtype,
+        api_key_file=api_key_file,
+        loras=tuple(lora) if lora else None,
+        private_prompts=private_prompts,
     )
     if server is not None and lora:
         raise InvalidRequest(
             "--lora is for a model of your own; name the server's in the lines, as loras", field="lora"
+        )
+    if server is not None and private_prompts is not None:
+        raise InvalidRequest(
+            "--private-prompts is for a model of your own; a server decides for itself", field="private_prompts"
         )
     if from_file is not None:
         if prompt is not None or output != DEFAULT_OUTPUT or out is None:
