@@ -37,7 +37,7 @@ from safelight.control.operations import fail, get_operation, list_operations_in
 from safelight.control.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Endpoint, Operation, OperationKind, ProvisioningState
-from safelight.errors import EngineFailure, SafelightError
+from safelight.errors import EngineFailure, SafelightError, SecretsInjectionFailed
 
 logger = logging.getLogger(__name__)
 
@@ -320,8 +320,12 @@ class Reconciler(Generic[ServingT]):
             if model.is_gated:
                 environment.setdefault(HUB_TOKEN, GATED_MODEL_REFERENCE)
             reader = f"endpoint {endpoint.name}, deployment {name}"
-            resolved = resolve_references(session, self._cipher, endpoint, environment, reader=reader)
-            return _Plan(model=model, spec=spec, environment=resolved)
+            try:
+                resolved = resolve_references(session, self._cipher, endpoint, environment, reader=reader)
+                return _Plan(model=model, spec=spec, environment=resolved)
+            except SecretsInjectionFailed as error:
+                failure = error  # raised below: what was read until then stays in the audit log
+        raise failure
 
     def _record_endpoint(self, operation: Operation) -> None:
         with self._database.transaction() as session:

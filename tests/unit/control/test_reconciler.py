@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from safelight.control.connections import ConnectionSpec, delete_connection, put_connection
+from safelight.control.connections import ConnectionSpec, delete_connection, list_secret_reads, put_connection
 from safelight.control.database import Database
 from safelight.control.deployments import (
     DeploymentBody,
@@ -216,6 +216,26 @@ def test_a_gated_model_without_the_connection_fails_with_secrets_injection_error
         assert operation.error_code == "SecretsInjectionError"
         assert "safelight connection create" in (operation.error_message or "")
         assert world.starter.fetched == []
+
+    run(scenario)
+
+
+def test_a_secret_that_was_read_before_another_was_missing_is_in_the_audit_log(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        with world.database.transaction() as session:
+            put_connection(session, world.cipher, ConnectionSpec(name="hub", credentials={"HF_TOKEN": "hf_secret"}))
+        variables = {
+            "HF_TOKEN": "${{azureml://connections/hub/credentials/HF_TOKEN}}",
+            "OTHER": "${{azureml://connections/missing/credentials/KEY}}",
+        }
+        spec = DeploymentSpec(model="sprite", environment_variables=variables)
+        operation = await world.put_deployment(DeploymentBody(endpoint_name="flux", name="blue", spec=spec))
+
+        assert operation.error_code == "SecretsInjectionError"
+        with world.database.transaction() as session:
+            lines = list_secret_reads(session)
+        assert [(line.connection_name, line.part) for line in lines] == [("hub", "credentials/HF_TOKEN")]
 
     run(scenario)
 
