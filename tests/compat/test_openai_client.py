@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,11 @@ def client(server: LiveServer) -> Iterator[openai.OpenAI]:
 def opened(b64_json: str | None) -> Image.Image:
     assert b64_json is not None
     return Image.open(io.BytesIO(base64.b64decode(b64_json)))
+
+
+def replicas_of(server: LiveServer) -> list[dict[str, Any]]:
+    replicas: list[dict[str, Any]] = httpx.get(f"{server.url}/health/ready").json()["replicas"]
+    return replicas
 
 
 def test_a_prompt_becomes_a_picture(client: openai.OpenAI) -> None:
@@ -241,6 +248,25 @@ def test_a_picture_of_a_stream_does_not_wait_for_its_siblings(tmp_path: Path) ->
 
         assert [(each.image_index, each.seed) for each in (first, second)] == [(0, 7), (1, 8)]  # type: ignore[union-attr]
         assert list(stream) == []
+
+
+def test_a_stream_that_loses_its_replica_completes_each_picture_once(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    gate.allow(4)
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)), num_replicas=2)
+    with (
+        live_server(deployment) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        eventually(lambda: [each["state"] for each in replicas_of(server)] == ["ready", "ready"])
+        with client.images.generate(prompt="a fox", n=2, stream=True, extra_body={"seed": 7}) as stream:
+            first = next(stream)
+            os.kill(replicas_of(server)[0]["pid"], signal.SIGKILL)
+            gate.open()
+
+            rest = list(stream)
+
+    assert [(each.image_index, each.seed) for each in (first, *rest)] == [(0, 7), (1, 8)]  # type: ignore[union-attr]
 
 
 def test_what_fails_in_a_stream_is_an_error_of_the_client(client: openai.OpenAI) -> None:

@@ -24,7 +24,7 @@ from safelight.errors import (
     Overloaded,
     ReplicaLost,
 )
-from safelight.generation import Completed, Failed, GenerationRequest, Queued, Step
+from safelight.generation import Completed, Failed, GenerationRequest, ImageCompleted, Queued, Step
 from safelight.serving.dispatcher import Dispatcher
 from tests.fakes import (
     FakeDeployment,
@@ -100,6 +100,23 @@ async def test_a_stream_tells_every_step_and_ends_with_the_result() -> None:
     assert seen[:5] == [Queued(), *(Step(0, index, 4) for index in (1, 2, 3, 4))]
     assert isinstance(seen[5], Completed)
     assert len(seen) == 6
+
+
+async def test_a_reader_who_is_slow_misses_steps_and_no_image() -> None:
+    request = fake_request(num_inference_steps=100, num_images_per_prompt=10, is_streamed=True)
+    async with running_dispatcher() as dispatcher, aclosing(dispatcher.stream(request)) as events:
+        async for event in events:
+            if isinstance(event, Step):
+                break
+        await until(lambda: dispatcher.snapshot().counters.steps_run == 1000)
+
+        rest = [event async for event in events]
+
+    assert sum(isinstance(event, Step) for event in rest) < 999
+    images = [event for event in rest if isinstance(event, ImageCompleted)]
+    assert sorted(event.image.seed for event in images) == list(range(7, 17))
+    assert isinstance(rest[-1], Completed)
+    assert {event.image for event in images} == set(rest[-1].result.images)
 
 
 async def test_requests_share_steps(gate: Gate) -> None:
