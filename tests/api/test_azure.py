@@ -135,6 +135,17 @@ def test_an_instance_count_of_zero_is_refused(arm: Callable[..., Response]) -> N
     assert "instance_count must be 1 to 50, not 0" in answer.text
 
 
+@pytest.mark.parametrize("duration", ["PT1.2.3S", "PT.S", "90", "PT", "PT٣S"])
+def test_a_duration_that_is_none_is_refused(arm: Callable[..., Response], duration: str) -> None:
+    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    properties = {"model": "sprite", "requestSettings": {"requestTimeout": duration}}
+
+    answer = arm("PUT", "/onlineEndpoints/flux/deployments/blue", {"properties": properties})
+
+    assert answer.status_code == 400
+    assert "is not an ISO 8601 duration such as PT90S" in answer.text
+
+
 def test_every_answer_is_one_that_the_reference_names(arm: Callable[..., Response]) -> None:
     calls = [
         ("GET", "", 200),

@@ -52,8 +52,11 @@ _ANSWERS = {
     503: "The model's folder cannot be read; the message names the file",
 }
 _TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
+_NUMBER = r"\d+(?:\.\d+)?"
 _DURATION = re.compile(
-    r"P(?:(?P<days>[\d.]+)D)?(?:T(?:(?P<hours>[\d.]+)H)?(?:(?P<minutes>[\d.]+)M)?(?:(?P<seconds>[\d.]+)S)?)?"
+    rf"P(?:(?P<days>{_NUMBER})D)?"
+    rf"(?:T(?:(?P<hours>{_NUMBER})H)?(?:(?P<minutes>{_NUMBER})M)?(?:(?P<seconds>{_NUMBER})S)?)?",
+    re.ASCII,
 )
 
 
