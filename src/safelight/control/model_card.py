@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from safelight.control.catalog import Model, spec_of
 from safelight.generation import MAX_SEED
-from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
+from safelight.model_spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
 from safelight.parameters import MAX_GUIDANCE_SCALE
 
 BYTES_PER_WEIGHT = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -99,7 +99,7 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
             default=spec.default_num_inference_steps,
             minimum=1,
             maximum=spec.max_num_inference_steps,
-            effect="denoising steps",
+            effect=f"denoising steps; of OpenAI's quality {_steps_of_qualities(spec)}",
         ),
         _side("width", spec.default_width, spec),
         _side("height", spec.default_height, spec),
@@ -118,6 +118,10 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
             effect="same seed, same picture; drawn if not given",
         ),
     )
+
+
+def _steps_of_qualities(spec: ModelSpec) -> str:
+    return ", ".join(f"{name} {spec.steps_for(name)}" for name in QUALITY_STEPS)
 
 
 def _guidance_scale(spec: ModelSpec) -> ParameterCard:

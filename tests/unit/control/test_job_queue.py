@@ -148,6 +148,13 @@ def test_a_job_that_the_server_cannot_work_on_yet_waits_and_is_tried_again(plane
     assert asyncio.run(run()) == 3
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_was_refused_before_its_work_began_is_tried_again(status: int) -> None:
+    assert Run().is_refused(Answer(status=status, headers=(), body=b""))
+    assert not Run(is_valid=True).is_refused(Answer(status=status, headers=(), body=b""))
+    assert not Run().is_refused(Answer(status=400, headers=(), body=b""))
+
+
 def test_a_job_that_lost_its_replica_runs_again_and_is_counted_as_lost(plane: ControlPlane) -> None:
     async def run() -> list[int]:
         performer = Performer(refusals=[ReplicaLost("replica 0 ended by SIGKILL")] * 2)

@@ -55,6 +55,13 @@ def test_the_defaults_of_a_card_are_those_in_force(name: str) -> None:
             assert getattr(request, card.name) == card.default
 
 
+def test_a_card_tells_how_many_steps_each_quality_has() -> None:
+    cards = model_card(find_model("black-forest-labs-flux.1-schnell")).parameters
+
+    steps = next(each for each in cards if each.name == "num_inference_steps")
+    assert "quality low 2, medium 4, high 8, xhigh 12, max 16" in steps.effect
+
+
 def test_a_folder_is_weighed_by_its_files(tiny_flux_folder: Path) -> None:
     card = model_card(find_model(str(tiny_flux_folder)))
 
