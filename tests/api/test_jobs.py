@@ -473,6 +473,8 @@ def test_a_job_and_its_result_are_forgotten_after_a_time(connect: Connect) -> No
         ("http://169.254.169.254/latest/meta-data", "no public address"),
         ("http://localhost/x", "no public address"),
         ("ftp://example.org/x", "http or https"),
+        ("https://8.8.8.8:99999/x", "http or https"),
+        ("https://8.8.8.8:0/x", "http or https"),
         ("https://user:pass@8.8.8.8/x", "user and password"),
         ("nothing", "http or https"),
         ("http://nobody.invalid/", "cannot be found"),

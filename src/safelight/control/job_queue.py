@@ -206,11 +206,23 @@ class JobQueue:
                 await self._plane.transact(lambda session: put_back_job(session, live.id, is_lost=is_lost))
                 self._wait_again(live, getattr(run.error, "retry_after_s", RETRY_S))
                 return
-            state = await self._plane.transact(lambda session: finish_job(session, live.id, answer, self.limits))
         except SQLAlchemyError as error:
             logger.error("job %s: the database cannot be used; trying again in %g s: %s", live.id, RETRY_S, error)
             self._wait_again(live, RETRY_S)
             return
+        await self._finish(live, answer)
+
+    async def _finish(self, live: LiveJob, answer: Answer) -> None:
+        """Keep the answer, however often it takes: the work is not done twice because a disk is full."""
+        while True:
+            try:
+                state = await self._plane.transact(lambda session: finish_job(session, live.id, answer, self.limits))
+                break
+            except SQLAlchemyError as error:
+                if self._is_stopping:
+                    return
+                logger.error("job %s: its answer cannot be kept; trying again in %g s: %s", live.id, RETRY_S, error)
+                await asyncio.sleep(RETRY_S)
         if state is not None:
             self._num_ended[state] += 1
         self._forget(live)

@@ -27,6 +27,8 @@ TIMEOUT_S = 15.0
 RESOLVE_TIMEOUT_S = 5.0
 MAX_URL_CHARACTERS = 2048
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
+"""A public address, behind which each virtual machine of Azure finds its own host."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -74,7 +76,8 @@ class WebhookSender:
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError):
             raise InvalidRequest(f"{HEADER} is no URL", field=HEADER) from None
-        if url.scheme not in ("http", "https") or not url.host or len(text) > MAX_URL_CHARACTERS:
+        has_port = url.port is None or 0 < url.port < 65536
+        if url.scheme not in ("http", "https") or not url.host or not has_port or len(text) > MAX_URL_CHARACTERS:
             raise InvalidRequest(
                 f"{HEADER} must be an http or https URL of at most {MAX_URL_CHARACTERS} characters", field=HEADER
             )
@@ -135,4 +138,4 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
             return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return address.is_global and not address.is_multicast and not address.is_reserved and address != _AZURE_HOST

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
+from safelight.control import job_queue
 from safelight.control.database import Database
 from safelight.control.job_queue import JobQueue, LiveJob, Run, fair_order
 from safelight.control.jobs import (
@@ -166,6 +169,41 @@ def test_a_job_that_lost_its_replica_runs_again_and_is_counted_as_lost(plane: Co
         return [job.num_lost for job in performer.begun]
 
     assert asyncio.run(run()) == [0, 1, 2]
+
+
+@dataclass
+class FullDisk:
+    """A database that takes nothing for the first times that an answer is to be kept."""
+
+    database: Database
+    performer: Performer
+    num_failures: int = 2
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        if self.performer.begun and self.num_failures:
+            self.num_failures -= 1
+            raise OperationalError("UPDATE jobs", None, Exception("database or disk is full"))
+        with self.database.transaction() as session:
+            yield session
+
+
+def test_an_answer_that_cannot_be_kept_yet_is_not_made_again(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_queue, "RETRY_S", 0.01)
+
+    async def run() -> int:
+        performer = Performer()
+        performer.go_on.set()
+        full = replace(plane, database=FullDisk(plane.database, performer))  # type: ignore[arg-type]
+        async with running_queue(full, performer) as queue:
+            job, _ = await queue.submit(new_job())
+            await queue.wait(job.id, 60)
+            assert state_of(plane, job.id) is JobState.SUCCEEDED
+        return len(performer.begun)
+
+    assert asyncio.run(run()) == 1
 
 
 def test_what_runs_when_the_server_stops_runs_again_after_the_next_start(plane: ControlPlane) -> None:
