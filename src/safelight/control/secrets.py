@@ -120,6 +120,13 @@ def reencrypt_all(session: Session, cipher: Cipher) -> int:
     return count
 
 
+def check_keys(session: Session, cipher: Cipher) -> None:
+    """Raises ConfigurationError if a secret was encrypted with a key that is not here."""
+    for column in (Connection.encrypted_credentials, Endpoint.encrypted_primary_key):
+        for token in session.scalars(select(column)):
+            cipher.decrypt(token)
+
+
 def read_or_create(path: Path, make: Callable[[], str]) -> str:
     """The text of a private file; `make` fills it if it does not exist."""
     try:

@@ -20,7 +20,7 @@ from safelight.control.database import open_database
 from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
 from safelight.control.reconciler import Reconciler
-from safelight.control.secrets import KeyRing, read_admin_token
+from safelight.control.secrets import KeyRing, check_keys, read_admin_token
 from safelight.control.tokens import OidcVerifier
 from safelight.errors import ConfigurationError
 from safelight.server import health, metrics
@@ -50,6 +50,13 @@ class OnlineEndpoints:
         self._lock = _lock(settings.data_dir)
         self._database = open_database(_secret(settings.database_url), settings.data_dir)
         key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys))
+        try:
+            with self._database.transaction() as session:
+                check_keys(session, key_ring.cipher)
+        except ConfigurationError:
+            self._database.close()
+            self._lock.close()
+            raise
         self.uploads = UploadBudget(settings.max_held_upload_bytes)
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
