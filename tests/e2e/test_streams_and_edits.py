@@ -7,21 +7,26 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import openai
 import pytest
 from PIL import Image
 
-from tests.e2e.processes import running_server
+from tests.e2e.processes import Server, running_server
+from tests.live_server import eventually
 
 
 @pytest.fixture(scope="module")
-def client(tiny_flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+def server(tiny_flux_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     arguments = [str(tiny_flux_folder), "--device", "cpu", "--data-dir", str(tmp_path_factory.mktemp("data"))]
-    with (
-        running_server(*arguments) as server,
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
-    ):
+    with running_server(*arguments) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -63,3 +68,17 @@ def test_an_edit_keeps_what_its_mask_keeps(client: openai.OpenAI) -> None:
     assert other is not None
     change = np.abs(pixels_of(one[0].b64_json) - pixels_of(other[0].b64_json)).mean((0, 2))
     assert change[:16].mean() > 2 * change[32:].mean()
+
+
+def test_no_signature_of_a_link_and_no_prompt_of_a_url_is_logged(server: Server, client: openai.OpenAI) -> None:
+    answer = client.images.generate(prompt="a cat", response_format="url")
+    assert answer.data is not None
+    assert httpx.get(str(answer.data[0].url)).status_code == 200
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+    httpx.post(server.url, params={"prompt": "a secret fox"}, content=picture.getvalue(), timeout=60).raise_for_status()
+
+    eventually(lambda: '"POST / HTTP/1.1" 200' in server.text)
+    assert '.png HTTP/1.1" 200' in server.text
+    assert "signature" not in server.text
+    assert "fox" not in server.text

@@ -186,3 +186,12 @@ def _configure_logging(level: str, console: Console) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger("uvicorn.access").addFilter(_drop_query)
+
+
+def _drop_query(record: logging.LogRecord) -> bool:
+    """A URL's query may be the signature of a link, or a prompt: what was asked for is logged without it."""
+    if isinstance(record.args, tuple) and len(record.args) == 5:
+        client, method, target, version, status = record.args
+        record.args = (client, method, str(target).partition("?")[0], version, status)
+    return True
