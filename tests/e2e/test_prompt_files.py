@@ -173,6 +173,16 @@ def test_a_wrong_key_ends_the_run_before_the_first_line(tmp_path: Path) -> None:
     assert _manifest(tmp_path / "made") == []
 
 
+def test_what_is_waited_for_is_said_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\n")
+    with live_server() as server:
+        command = ("generate", "--from", "prompts.txt", "--out", "made", "--server", server.url)
+        done = run_safelight(*command, env={"FORCE_COLOR": "1"}, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert f"Waiting for {server.url} ..." in done.stderr
+
+
 def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\n")
     with live_server() as server:

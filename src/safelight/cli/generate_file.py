@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ async def _make_all(
     console: Console,
 ) -> int:
     """Returns how many lines failed."""
-    async with source:
+    async with AsyncExitStack() as stack:
+        with console.status(f"Waiting for {escape(source.model)} ..."):
+            await stack.enter_async_context(source)
         manifest.check_model(source.model)
         columns = (
             TextColumn("Developing"),

@@ -54,7 +54,9 @@ class PictureSource(Protocol):
     """Makes the pictures of a body. Ready when its `async with` block begins, gone when it ends."""
 
     @property
-    def model(self) -> str: ...
+    def model(self) -> str:
+        """Its name; of a server its URL, until it has said what it serves."""
+
     @property
     def revision(self) -> str | None: ...
     async def __aenter__(self) -> Self: ...
@@ -115,9 +117,9 @@ class ServerSource:
     """A server, reached by HTTP."""
 
     def __init__(self, url: str, *, api_key: str | None, timeout_s: float) -> None:
-        self.model = ""
-        self.revision = None
         self._url = url.rstrip("/").removesuffix("/v1")
+        self.model = self._url
+        self.revision = None
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
