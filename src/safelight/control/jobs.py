@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import cast
@@ -209,13 +209,13 @@ def forget_expired_jobs(session: Session) -> None:
     session.execute(delete(Job).where(Job.expires_at <= utc_now()))
 
 
-def list_due_webhooks(session: Session, limit: int) -> Sequence[Job]:
-    due = Job.webhook_due_at <= utc_now()
+def list_due_webhooks(session: Session, limit: int, *, besides: Collection[str]) -> Sequence[Job]:
+    due = (Job.webhook_due_at <= utc_now()) & Job.id.not_in(besides)
     return session.scalars(select(Job).where(due).order_by(Job.webhook_due_at).limit(limit)).all()
 
 
-def next_webhook_at(session: Session) -> datetime | None:
-    return session.scalar(select(func.min(Job.webhook_due_at)))
+def next_webhook_at(session: Session, *, besides: Collection[str]) -> datetime | None:
+    return session.scalar(select(func.min(Job.webhook_due_at)).where(Job.id.not_in(besides)))
 
 
 def record_webhook(session: Session, id: str, *, next_attempt_at: datetime | None) -> None:

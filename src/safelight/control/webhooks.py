@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 import httpx
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,6 +54,8 @@ class Webhooks:
         self._pauses_s = pauses_s
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        """By the id of the job: those under way, so that a slow receiver keeps no other one waiting."""
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._send_all(), name="webhooks")
@@ -60,8 +63,10 @@ class Webhooks:
     async def stop(self) -> None:
         """What is due stays so."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            tasks = (self._task, *self._attempts.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
         """A job has ended."""
@@ -70,16 +75,22 @@ class Webhooks:
     async def _send_all(self) -> None:
         while True:
             self._changed.clear()
+            busy = frozenset(self._attempts)
             try:
-                due, next_at = await self._plane.transact(_read_due)
-                await asyncio.gather(*map(self._tell, due))
+                due, next_at = await self._plane.transact(lambda session: _read_due(session, busy))  # noqa: B023
             except SQLAlchemyError as error:
                 logger.error("webhooks: the database cannot be used; trying again in %g s: %s", PAUSES_S[0], error)
                 due, next_at = [], utc_now() + timedelta(seconds=PAUSES_S[0])
-            if not due:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_seconds_until(next_at)):
-                        await self._changed.wait()
+            for job in due:
+                self._attempts[job.id] = task = asyncio.create_task(self._tell(job), name=f"webhook of job {job.id}")
+                task.add_done_callback(partial(self._end_attempt, job.id))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_seconds_until(next_at)):
+                    await self._changed.wait()
+
+    def _end_attempt(self, id: str, _task: asyncio.Task[None]) -> None:
+        del self._attempts[id]
+        self._changed.set()
 
     async def _tell(self, job: Job) -> None:
         """One attempt, and when the next one is due."""
@@ -91,7 +102,11 @@ class Webhooks:
             what_next = "it is given up" if pause_s is None else f"trying again in {pause_s:g} s"
             logger.warning("the webhook of job %s: %s; %s", job.id, problem, what_next)
         next_at = None if pause_s is None else utc_now() + timedelta(seconds=pause_s)
-        await self._plane.transact(lambda session: record_webhook(session, job.id, next_attempt_at=next_at))
+        try:
+            await self._plane.transact(lambda session: record_webhook(session, job.id, next_attempt_at=next_at))
+        except SQLAlchemyError as error:
+            logger.error("the webhook of job %s: the database cannot be used: %s", job.id, error)
+            await asyncio.sleep(PAUSES_S[0])  # it is due again at once
 
     async def _attempt(self, job: Job) -> str | None:
         """What went wrong. Never the URL, which may hold a secret."""
@@ -125,8 +140,13 @@ def job_url(job: Job, public_url: str | None) -> str:
     return f"{server}{endpoint}/jobs/{job.id}"
 
 
-def _read_due(session: Session) -> tuple[list[Job], datetime | None]:
-    return list(list_due_webhooks(session, MAX_AT_ONCE)), next_webhook_at(session)
+def _read_due(session: Session, busy: frozenset[str]) -> tuple[list[Job], datetime | None]:
+    """What is to be sent now, and when there is more; None: when another attempt has ended."""
+    room = MAX_AT_ONCE - len(busy)
+    due = list(list_due_webhooks(session, room, besides=busy))
+    if len(due) == room:
+        return due, None
+    return due, next_webhook_at(session, besides=busy | {job.id for job in due})
 
 
 def _seconds_until(moment: datetime | None) -> float | None:

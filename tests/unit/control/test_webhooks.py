@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -234,6 +235,25 @@ def test_a_receiver_that_is_gone_for_good_is_not_asked_again(plane: ControlPlane
         deliver(plane, add_finished_job(plane.database, plane.cipher, "o", receiver.url), tmp_path)
 
     assert len(receiver.deliveries) == 1
+
+
+def test_a_receiver_that_says_nothing_keeps_no_other_one_waiting(plane: ControlPlane, tmp_path: Path) -> None:
+    async def run(silent: socket.socket, receiver: Receiver) -> list[int]:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        first = add_finished_job(plane.database, plane.cipher, "ann", url)
+        webhooks = Webhooks(plane, WebhookSender(allows_private=True), JobSecrets(tmp_path), public_url=None)
+        await webhooks.start()
+        connection, _ = await asyncio.to_thread(silent.accept)
+        second = add_finished_job(plane.database, plane.cipher, "bob", receiver.url)
+        webhooks.wake()
+        await until(lambda: is_told(plane, second))
+        attempts = [num_attempts(plane, each) for each in (first, second)]
+        await webhooks.stop()
+        connection.close()
+        return attempts
+
+    with socket.create_server(("127.0.0.1", 0)) as silent, receiving(Receiver()) as receiver:
+        assert asyncio.run(run(silent, receiver)) == [0, 1]
 
 
 def test_what_was_due_when_the_server_ended_is_sent_by_the_next_one(plane: ControlPlane, tmp_path: Path) -> None:
