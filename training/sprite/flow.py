@@ -43,11 +43,11 @@ class Schedule:
     steps: int = 16_000
     anneal: int = 1500
     warm_up: int = 100
-    batch: int = 64
+    batch: int = 32
     peak: float = 2e-3
     muon_strength: float = 0.6
     silence_share: float = 0.1
-    one_thing_steps: int = 1600  # until then most rows show one thing, or its name goes unlearnt for long
+    one_thing_steps: int = 2100  # until then most rows show one thing, or its name goes unlearnt for long
     one_thing_share: float = 0.85
     first_step_share: float = 0.3  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
@@ -260,5 +260,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--anneal", type=int, default=Schedule.anneal)
+    parser.add_argument("--peak", type=float, default=Schedule.peak, help="of the learning rate")
     given = parser.parse_args()
-    train(Schedule(steps=given.steps, anneal=given.anneal))
+    train(Schedule(steps=given.steps, anneal=given.anneal, peak=given.peak))
