@@ -94,7 +94,7 @@ def _is_trained(checkpoint: str) -> bool:
 
 
 def _load_as_float32(config: Path) -> None:
-    """transformers loads in the type its config names, diffusers in float32: both must load alike."""
+    """In the type its config names is how transformers loads, and diffusers in float32: both must load alike."""
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
 
 
