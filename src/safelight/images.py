@@ -120,7 +120,8 @@ def _exif(recipe: Recipe) -> bytes:
     """ASCII, since readers disagree on the byte order of EXIF's Unicode; JSON escapes the rest."""
     exif = Image.Exif()
     exif[_EXIF_SOFTWARE] = _software(recipe)
-    exif.get_ifd(_EXIF_IFD)[_EXIF_USER_COMMENT] = _ASCII + json.dumps(recipe.as_dict()).encode("ascii")
+    comment = _ASCII + json.dumps(recipe.as_dict()).encode("ascii")
+    exif.get_ifd(_EXIF_IFD)[_EXIF_USER_COMMENT] = [bytearray(comment)]  # UNDEFINED; of bytes Pillow makes BYTE
     return exif.tobytes()
 
 

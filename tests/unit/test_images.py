@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -88,6 +89,14 @@ def test_exif_has_the_recipe_where_its_readers_look(pixels: np.ndarray, image_fo
     assert exif[ExifTags.Base.Software] == "safelight 0.1.0"
     assert comment.startswith(b"ASCII\0\0\0")
     assert json.loads(comment[8:])["prompt"] == RECIPE.prompt
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+def test_a_user_comment_is_of_the_type_that_exif_wants(pixels: np.ndarray, image_format: ImageFormat) -> None:
+    content = encode(pixels, image_format=image_format, recipe=RECIPE)
+
+    user_comment, undefined = 0x9286, 7
+    assert any(struct.pack(f"{order}HH", user_comment, undefined) in content for order in "<>")
 
 
 def test_an_edit_says_that_it_is_one(pixels: np.ndarray) -> None:
