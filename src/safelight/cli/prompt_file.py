@@ -117,11 +117,12 @@ def _unpack_batch_line(fields: Body) -> tuple[str | None, Body]:
 
 def _body(fields: Mapping[str, object], defaults: Mapping[str, object]) -> Body:
     renamed: Body = {}
+    given_as: dict[str, str] = {}
     for given, value in fields.items():
         name = "output_compression" if given == "quality" and _is_integer(value) else _ALIASES.get(given, given)
         if name in renamed:
-            raise InvalidRequest(f"{name} is given twice, also as {given}", field=given)
-        renamed[name] = value
+            raise InvalidRequest(f"{given_as[name]} and {given} are the same; leave one out", field=given)
+        renamed[name], given_as[name] = value, given
     for name in _WITHOUT_EFFECT:
         if renamed.get(name) not in (None, False, 0, "b64_json"):
             raise InvalidRequest(f"{name} has no meaning in a file of prompts; leave it out", field=name)

@@ -37,6 +37,19 @@ def test_a_line_that_can_be_neither_sent_nor_written_down_has_an_error(tmp_path:
     assert second.error is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    ['"steps": 4, "num_inference_steps": 5', '"num_inference_steps": 5, "steps": 4'],
+)
+def test_both_names_of_a_field_that_is_given_twice_are_named(tmp_path: Path, fields: str) -> None:
+    (tmp_path / "it.jsonl").write_text(f'{{"prompt": "a fox", {fields}}}\n')
+
+    (line,) = read_prompt_file(str(tmp_path / "it.jsonl"), {})
+
+    assert line.error is not None
+    assert {"steps", "num_inference_steps"} <= set(line.error.message.replace(";", " ").split())
+
+
 def test_a_default_out_of_all_bounds_is_an_error_of_every_line(tmp_path: Path) -> None:
     (tmp_path / "it.txt").write_text("a fox\n")
 
