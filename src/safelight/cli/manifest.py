@@ -94,7 +94,7 @@ class Manifest:
         content = self._file.read()
         whole = content[: content.rfind(b"\n") + 1]
         try:
-            entries = [json.loads(line) for line in whole.splitlines()]
+            entries = [json.loads(line) for line in whole.splitlines() if line.strip()]
         except (ValueError, RecursionError):
             entries = [None]
         is_ours = _START.startswith(content[len(whole) :][: len(_START)])
