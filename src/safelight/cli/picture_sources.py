@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, get_args
+from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
@@ -28,7 +28,8 @@ from safelight.errors import (
     ReplicaLost,
     ResourceNotFound,
 )
-from safelight.generation import GeneratedImage, ImageFormat
+from safelight.generation import GeneratedImage
+from safelight.images import decode
 from safelight.serving.dispatcher import Dispatcher
 
 MAX_ATTEMPTS = 10
@@ -151,14 +152,13 @@ class ServerSource:
                     GeneratedImage(content=base64.b64decode(each["b64_json"], validate=True), seed=each.get("seed"))
                     for each in answer["data"]
                 ),
-                image_format=str(answer.get("output_format") or body.get("output_format") or "png"),
+                image_format=str(body.get("output_format") or answer.get("output_format") or "png"),
                 parameters=answer.get("parameters") or {},
                 warnings=tuple(answer.get("warnings") or ()),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise EngineFailure("the server's answer has no pictures as b64_json") from None
-        if not made.images or made.image_format not in get_args(ImageFormat):
-            raise EngineFailure(f"the server's answer has {len(made.images)} pictures as {made.image_format!r}"[:200])
+        await asyncio.to_thread(_check_pictures, made, body.get("n") or 1)
         return made
 
     async def _send(self, method: str, path: str, body: Body | None = None) -> Any:
@@ -172,6 +172,19 @@ class ServerSource:
         if response.is_success:
             return _json(response)
         raise _error_of(response)
+
+
+def _check_pictures(made: Made, wanted: object) -> None:
+    """Raises EngineFailure if they are not as many as were asked for, or not all of their format."""
+    if len(made.images) != wanted:
+        raise EngineFailure(f"the server's answer has {len(made.images)} pictures, not {wanted}"[:200])
+    for image in made.images:
+        try:
+            image_format = decode(image.content).image_format
+        except InvalidRequest as error:
+            raise EngineFailure(f"the server's answer has a picture that {error.message}") from None
+        if image_format != made.image_format:
+            raise EngineFailure(f"the server's answer has a picture as {image_format}, not {made.image_format}"[:200])
 
 
 def _error_of(response: httpx.Response) -> Exception:

@@ -10,12 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from safelight.cli.picture_sources import Made, ServerSource
 from safelight.errors import EngineFailure
+from safelight.images import encode
 
-PICTURE = {"b64_json": base64.b64encode(b"a picture").decode()}
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+PNG, WEBP = (encode(NOISE, image_format=each) for each in ("png", "webp"))
+PICTURE, OTHER, HELLO, HALF = (
+    {"b64_json": base64.b64encode(content).decode()} for content in (PNG, WEBP, b"hello", PNG[: len(PNG) // 2])
+)
 
 
 @contextmanager
@@ -65,6 +71,10 @@ async def make(url: str) -> Made:
         json.dumps({"data": [{"b64_json": 5}]}).encode(),
         json.dumps({"data": [PICTURE], "warnings": 5}).encode(),
         json.dumps({"data": [PICTURE], "output_format": "/../../x"}).encode(),
+        json.dumps({"data": [PICTURE, PICTURE]}).encode(),
+        json.dumps({"data": [OTHER]}).encode(),
+        json.dumps({"data": [HELLO]}).encode(),
+        json.dumps({"data": [HALF]}).encode(),
     ],
 )
 def test_an_answer_without_pictures_is_an_error_of_the_line(answer: bytes) -> None:
@@ -79,4 +89,4 @@ def test_a_server_that_says_nothing_about_its_pictures_makes_png() -> None:
         made = asyncio.run(make(url))
 
     assert (made.image_format, made.parameters, made.warnings) == ("png", {}, ())
-    assert made.images[0].content == b"a picture"
+    assert made.images[0].content == PNG
