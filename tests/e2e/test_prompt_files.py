@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import signal
 import subprocess
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from safelight.images import encode
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import SAFELIGHT, START_TIMEOUT_S, environment, run_safelight
 from tests.fakes import FakeDeployment
 from tests.live_server import eventually, live_server
+from tests.odd_server import answering
 
 SMALL = ("--width", "128", "--height", "128")
 
@@ -183,6 +189,18 @@ def test_what_is_waited_for_is_said_on_a_terminal(tmp_path: Path) -> None:
     assert f"Waiting for {server.url} ..." in done.stderr
 
 
+def test_a_server_that_goes_away_in_the_middle_is_waited_for_by_name(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\n")
+    picture = base64.b64encode(encode(np.zeros((8, 8, 3), np.uint8), image_format="png")).decode()
+    with answering(json.dumps({"data": [{"b64_json": picture}]}).encode(), num_dropped=2) as url:
+        command = ("generate", "--from", "prompts.txt", "--out", "made", "--server", url)
+        done = run_safelight(*command, env={"FORCE_COLOR": "1"}, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    said = re.findall(rf"Developing|Waiting for {re.escape(url)}(?! \.\.\.)", done.stderr)
+    assert [doing for doing, _ in groupby(said)] == ["Developing", f"Waiting for {url}", "Developing"]
+
+
 def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\n")
     with live_server() as server:
@@ -203,6 +221,7 @@ def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
         (["a dog", "--server", "http://127.0.0.1:1"], "go with --from FILE"),
         (["--from", "prompts.txt", "--out", "/proc/made"], "/proc/made cannot be written to"),
         (["--from", "prompts.txt", "--out", "made", "--server", "127.0.0.1:1"], "is no URL of a server"),
+        (["--from", "prompts.txt", "--out", "made", "--server", "http://127.0.0.1:1"], "a server that runs"),
         (["--from", "prompts.txt", "--out", "."], "manifest.jsonl is not a manifest of ours"),
         (["--from", "prompts.txt", "--out", "made", "--format", "gif"], "--format must be png, jpeg or webp"),
     ],

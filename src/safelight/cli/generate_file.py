@@ -15,11 +15,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from safelight.cli.manifest import FILE_NAME, Manifest
 from safelight.cli.output import printable
@@ -54,6 +57,17 @@ class _Run:
     progress: Progress
     task: TaskID
     num_failed: int = 0
+
+
+class _Doing(ProgressColumn):
+    """What the run does, or what it waits for."""
+
+    def __init__(self, source: PictureSource) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._source = source
+
+    def render(self, task: Task) -> Text:
+        return Text(f"Waiting for {self._source.awaited}" if self._source.awaited else task.description)
 
 
 def generate_file(
@@ -134,14 +148,14 @@ async def _make_all(
             await stack.enter_async_context(source)
         manifest.check_model(source.model)
         columns = (
-            TextColumn("Developing"),
+            _Doing(source),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task("", total=num_done + len(lines), completed=num_done)
+            task = progress.add_task("Developing", total=num_done + len(lines), completed=num_done)
             run = _Run(source, manifest, progress, task)
             todo = iter(lines)
             try:

@@ -60,6 +60,10 @@ class PictureSource(Protocol):
 
     @property
     def revision(self) -> str | None: ...
+    @property
+    def awaited(self) -> str | None:
+        """What all lines wait for before they go on, if something is away."""
+
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -69,6 +73,8 @@ class PictureSource(Protocol):
 
 class LocalSource:
     """A replica in a process of its own."""
+
+    awaited = None
 
     def __init__(
         self, dispatcher: Dispatcher, *, names: tuple[str, ...], revision: str | None, timeout_s: float
@@ -121,6 +127,8 @@ class ServerSource:
         self._url = url.rstrip("/").removesuffix("/v1")
         self.model = self._url
         self.revision = None
+        self.awaited: str | None = None
+        self._has_answered = False
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
@@ -167,11 +175,17 @@ class ServerSource:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ResourceNotFound(f"{self._url} is no URL of a server: {error}") from None
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise NotReady(f"{self._url} cannot be reached: {reason}") from None
-        if response.is_success:
-            return _json(response)
-        raise _error_of(response)
+            message = f"{self._url} cannot be reached: {str(error) or type(error).__name__}"
+            if not self._has_answered and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                raise ResourceNotFound(f"{message}; give the URL of a server that runs as --server") from None
+            self.awaited = self._url
+            raise NotReady(message) from None
+        self._has_answered = True
+        error_of_status = None if response.is_success else _error_of(response)
+        self.awaited = self._url if isinstance(error_of_status, NotReady) else None
+        if error_of_status is not None:
+            raise error_of_status
+        return _json(response)
 
 
 def _check_pictures(made: Made, wanted: object) -> None:

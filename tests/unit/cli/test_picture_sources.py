@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -16,43 +12,13 @@ import pytest
 from safelight.cli.picture_sources import Made, ServerSource
 from safelight.errors import EngineFailure
 from safelight.images import encode
+from tests.odd_server import answering
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 PNG, WEBP = (encode(NOISE, image_format=each) for each in ("png", "webp"))
 PICTURE, OTHER, HELLO, HALF = (
     {"b64_json": base64.b64encode(content).decode()} for content in (PNG, WEBP, b"hello", PNG[: len(PNG) // 2])
 )
-
-
-@contextmanager
-def answering(content: bytes) -> Iterator[str]:
-    """The URL of a server that has one model, and answers every request for pictures with `content`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(b'{"data": [{"id": "odd"}]}')
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self._answer(content)
-
-        def _answer(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 async def make(url: str) -> Made:
