@@ -67,6 +67,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     crash_on_load: bool = False
     kill_on_load: str | None = None
     """Loading ends as the kernel ends what needs too much memory, while this file exists."""
+    raise_on_load: str | None = None
+    """Loading raises what nobody foresaw, with the text of this file, while it exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +279,8 @@ def _load_fake_engine(load: Load, options: FakeEngineOptions) -> Engine:
         os._exit(3)
     if options.kill_on_load is not None and Path(options.kill_on_load).exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if options.raise_on_load is not None and Path(options.raise_on_load).exists():
+        raise RuntimeError(Path(options.raise_on_load).read_text())
     if options.load_error is not None:
         raise ModelLoadError(options.load_error)
     return FakeEngine(load.spec, options)

@@ -94,6 +94,7 @@ def main() -> None:
         gate=os.environ.get("FAKE_ENGINE_GATE"),
         load_gate=os.environ.get("FAKE_ENGINE_LOAD_GATE"),
         kill_on_load=os.environ.get("FAKE_ENGINE_KILL_ON_LOAD"),
+        raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
     online = OnlineEndpoints(settings, command=fake_command(gates))
     certificate, key = certificate_files(settings)

@@ -254,6 +254,26 @@ def test_an_update_without_memory_for_both_keeps_the_old_one_serving_and_says_so
     assert logs.endswith("what was deployed before keeps serving\n")
 
 
+def test_what_a_replica_said_before_it_ended_is_in_the_logs_without_secrets(tmp_path: Path) -> None:
+    problem = tmp_path / "problem"
+    problem.write_text("shape (3, 4) with hf_very-secret")
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_RAISE_ON_LOAD": str(problem)}) as server,
+        OnlineClient(server) as client,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+
+        outcome = client.deploy(environmentVariables={"HF_TOKEN": "hf_very-secret"})
+
+        logs = client.arm("POST", "/onlineEndpoints/flux/deployments/blue/getLogs", {}).json()["content"]
+    assert "ended with status 1 while loading the model, 3 times in a row" in outcome["error"]["message"]
+    assert "memory" not in outcome["error"]["message"]
+    assert "Traceback (most recent call last):" in logs
+    assert "the replica said: RuntimeError: shape (3, 4) with [hidden]\n" in logs
+    assert "hf_very-secret" not in logs
+
+
 def test_a_second_operation_on_the_same_endpoint_is_409(client: OnlineClient) -> None:
     first = client.begin_deploy()
     second = client.begin_deploy()

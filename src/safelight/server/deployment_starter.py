@@ -18,15 +18,16 @@ from safelight.control.catalog import Model, find_model
 from safelight.control.deployments import LORAS, AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
-from safelight.errors import ModelLoadError, ModelNotFound
+from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
 from safelight.model_revision import hub_id_of
 from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
+from safelight.server.last_words import known_secrets, last_lines
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.lora_sources import locate_loras
-from safelight.settings import Settings
+from safelight.settings import Settings, read_environment
 
 T = TypeVar("T")
 
@@ -116,7 +117,10 @@ class DeploymentStarter:
         try:
             await dispatcher.start()
             await dispatcher.wait_until_ready()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, SafelightError):
+                for line in last_lines(dispatcher.last_words, known_secrets(deployment, read_environment())):
+                    log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
         return ServedDeployment(dispatcher, self._create_app(settings, dispatcher), self._settings.drain_timeout_s)

@@ -74,6 +74,11 @@ class Dispatcher:
         """Whether a request that comes now can become a picture."""
         return not self._is_draining and self._has_ready_replica
 
+    @property
+    def last_words(self) -> str:
+        """What the replica whose error `wait_until_ready` raises wrote last to standard error; may hold secrets."""
+        return self._replicas[0].last_words
+
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         for replica in self._replicas:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -58,6 +59,7 @@ from safelight.serving.messages import (
     replica_messages,
 )
 from safelight.serving.replica import ReplicaState
+from safelight.serving.standard_error import StandardError
 
 COMMAND = (sys.executable, "-m", "safelight.serving.replica_process")
 HELLO_TIMEOUT_S = 120.0
@@ -74,6 +76,11 @@ MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 MAX_EVENTS = 256
 """Of one request, not yet read. A slow reader misses steps and previews; images and the last event always fit."""
+
+_MORE_MEMORY = (
+    ". Is there memory enough for the model? A deployment that is updated needs it for the old and the new replicas at "
+    "once"
+)
 
 M = TypeVar("M", Hello, Ready)
 
@@ -97,6 +104,7 @@ class LocalReplica:
         self.name = name
         self.state = ReplicaState.STARTING
         self.error: SafelightError | None = None
+        self.last_words = ""
         self.pid: int | None = None
         self.restarts = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -111,6 +119,7 @@ class LocalReplica:
         self._this_life = Counters()
         self._ready_at: float | None = None
         self._was_ready = False
+        self._ran_out_of_memory = False
         self._deaths_in_a_row = 0
         self._tickets = itertools.count()
         self._events: dict[int, asyncio.Queue[Event]] = {}
@@ -173,7 +182,7 @@ class LocalReplica:
             error = await self._live()
             self._bury(error)
             if self._is_beyond_help(error):
-                self.error = _final(error)
+                self.error = self._final(error)
                 self._change(ReplicaState.FAILED)
                 return
             backoff_s = min(self._first_backoff_s * 2 ** (self._deaths_in_a_row - 1), MAX_BACKOFF_S)
@@ -185,6 +194,7 @@ class LocalReplica:
     async def _live(self) -> SafelightError:
         """Run the process once, from its start to its end. Returns why it ended."""
         connection: _Connection | None = None
+        self.last_words, self._ran_out_of_memory = "", False
         try:
             async with self._process() as connection:
                 await self._load_model(connection.reader)
@@ -192,7 +202,9 @@ class LocalReplica:
         except EOFError:
             assert connection is not None
             doing = "serving" if self._ready_at is not None else "loading the model"
-            return ReplicaLost(f"{self.name} ended {_manner_of(connection.process.returncode)} while {doing}")
+            status = connection.process.returncode
+            self._ran_out_of_memory = status == -signal.SIGKILL or "MemoryError" in self.last_words
+            return ReplicaLost(f"{self.name} ended {_manner_of(status)} while {doing}")
         except OSError as error:
             return ReplicaLost(f"{self.name} cannot be started: {error}")
         except SafelightError as error:
@@ -205,6 +217,8 @@ class LocalReplica:
         self._ready_at = None
         self._past_lives, self._this_life = self.counters, Counters()
         self.error = error
+        if not isinstance(error, ReplicaLost):
+            self.last_words = ""  # the error says it all
         self._end_requests(ReplicaLost(f"{error.message}; send the request again"))
 
     def _is_beyond_help(self, error: SafelightError) -> bool:
@@ -212,17 +226,31 @@ class LocalReplica:
         is_replica_at_fault = isinstance(error, ReplicaLost)
         return not self._was_ready and (not is_replica_at_fault or self._deaths_in_a_row >= MAX_FIRST_LOADS)
 
+    def _final(self, error: SafelightError) -> SafelightError:
+        """Why the model is given up."""
+        if not isinstance(error, ReplicaLost):
+            return error
+        hint = _MORE_MEMORY if self._ran_out_of_memory else ""
+        return ModelLoadError(
+            f"{error.message}, {MAX_FIRST_LOADS} times in a row; the server's log says more, and for a deployment "
+            f"`safelight online-deployment get-logs`{hint}"
+        )
+
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[_Connection]:
         """The running process. When the block is left its socket is closed, and its end awaited."""
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
+            stderr = StandardError()
             try:
-                process = await self._spawn(theirs.fileno())
+                process = await self._spawn(theirs.fileno(), stderr.child_end)
             except BaseException:
                 writer.transport.abort()
+                stderr.close()
                 raise
+            finally:
+                os.close(stderr.child_end)
         try:
             self.pid, self._writer, self._unanswered_since = process.pid, writer, None
             yield _Connection(process, reader)
@@ -231,9 +259,13 @@ class LocalReplica:
             if self.state is not ReplicaState.STOPPED:
                 self._change(ReplicaState.STARTING)  # at once: nothing more may be sent to it
             writer.transport.abort()
-            await _wait_for_exit(process)
+            try:
+                await _wait_for_exit(process)
+            finally:
+                stderr.close()
+                self.last_words = stderr.read_last()
 
-    async def _spawn(self, fd: int) -> asyncio.subprocess.Process:
+    async def _spawn(self, fd: int, stderr: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *self._command,
             "--fd",
@@ -241,6 +273,7 @@ class LocalReplica:
             pass_fds=(fd,),
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
 
@@ -357,16 +390,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-def _final(error: SafelightError) -> SafelightError:
-    """Why the model is given up."""
-    if not isinstance(error, ReplicaLost):
-        return error
-    return ModelLoadError(
-        f"{error.message}, {MAX_FIRST_LOADS} times in a row; the server's log says more. Is there memory enough for "
-        "the model? A deployment that is updated needs it for the old and the new replicas at once"
-    )
 
 
 def _manner_of(returncode: int | None) -> str:

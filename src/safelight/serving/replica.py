@@ -38,6 +38,10 @@ class Replica(Protocol):
         """Why it ended the last time, or cannot be started."""
 
     @property
+    def last_words(self) -> str:
+        """The end of what its process wrote to standard error, if it ended unforeseen; may hold secrets."""
+
+    @property
     def pid(self) -> int | None: ...
     @property
     def restarts(self) -> int: ...

@@ -196,6 +196,31 @@ async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again
 
 
 @pytest.mark.anyio
+async def test_a_replica_that_wants_too_much_memory_is_told_from_one_that_fails() -> None:
+    code = "import sys; sys.stderr.write({!r}); sys.exit(1)"
+
+    other = await failure_of([sys.executable, "-c", code.format("KeyError: 'memory'")])
+    memory = await failure_of([sys.executable, "-c", code.format("numpy._core._exceptions._ArrayMemoryError: ...")])
+
+    assert "with status 1" in other
+    assert "memory" not in other
+    assert "memory enough" in memory
+
+
+@pytest.mark.anyio
+async def test_what_a_replica_says_is_passed_on_and_its_end_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "import os; os.write(2, b'x' * 200_000 + b'the end'); os._exit(1)"
+    with _replica([sys.executable, "-c", code]) as replica:
+        await replica.start()
+        await until(lambda: replica.state == "failed")
+        await replica.stop()
+
+    assert capfd.readouterr().err.count("x" * 200_000 + "the end") == 3
+    assert len(replica.last_words) == 64 * 1024
+    assert replica.last_words.endswith("xxxthe end")
+
+
+@pytest.mark.anyio
 async def test_a_command_that_does_not_exist_is_a_failure_that_names_it() -> None:
     assert "/no/such/python" in await failure_of(["/no/such/python"])
 
