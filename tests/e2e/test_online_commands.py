@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from safelight.cli.main import main
-from tests.fake_hub import GOOD_TOKEN, FakeHub, Gate, fake_hub
+from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
 
 MODEL_URI = "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest"
@@ -156,6 +156,25 @@ def test_the_command_that_an_error_names_mends_it(run: Run) -> None:
 
     assert "SecretsInjectionError" in error
     assert json.loads(run(*deploy, "reader"))["provisioning_state"] == "Succeeded"
+
+
+def test_a_revision_can_be_pinned_and_is_shown(run: Run, hub: FakeHub) -> None:
+    hub.gate = "accepted"
+    run("connection", "create", "-n", "HuggingFaceTokenConnection", "--secret", f"HF_TOKEN={GOOD_TOKEN}")
+    run(
+        "online-endpoint",
+        "create",
+        "-n",
+        "pinned",
+        "--set",
+        "properties.enforce_access_to_default_secret_stores=enabled",
+    )
+    create = ("online-deployment", "create", "-n", "blue", "-e", "pinned", "--model")
+
+    assert f"no revision 'v9'; see {hub.endpoint}/{hub.repo_id}/commits" in run(*create, f"{hub.repo_id}@v9")
+    shown = json.loads(run(*create, f"{hub.repo_id}@{SHA}"))
+
+    assert (shown["model"], shown["served_revision"]) == (f"{hub.repo_id}@{SHA}", SHA)
 
 
 def test_an_endpoint_that_was_created_without_access_to_secrets_cannot_be_given_it(run: Run) -> None:

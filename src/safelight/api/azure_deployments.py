@@ -32,6 +32,7 @@ from safelight.control.deployments import (
     get_deployment,
     list_deployments,
     put_deployment,
+    served_revision,
 )
 from safelight.control.logs import CONTAINERS, DEFAULT_TAIL
 from safelight.control.plane import ControlPlane
@@ -304,6 +305,7 @@ def _render(place: Place, row: Deployment) -> JsonObject:
             "provisioningState": row.provisioning_state.value,
             "provisioningError": error,
             "servedFrom": row.applied_folder,
+            "servedRevision": served_revision(row),
             "warnings": warnings_for(spec),
         },
     }

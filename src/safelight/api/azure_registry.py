@@ -135,6 +135,7 @@ def _find(registry: str, name: str, version: str | None = None) -> Model:
 def _render(request: Request, model: Model, *, workspace: str | None = None) -> JsonObject:
     is_version = "/versions" in request.url.path.lower()
     now = utc_now()
+    hub_page = f"https://huggingface.co/{model.hub_id}" + (f"/tree/{model.revision}" if model.revision else "")
     tags = {
         "provider": model.provider,
         "license": model.spec.license if model.spec else "",
@@ -153,7 +154,7 @@ def _render(request: Request, model: Model, *, workspace: str | None = None) -> 
             "isAnonymous": False,
             "latestVersion": model.version,
             "modelType": "custom_model",
-            "modelUri": f"https://huggingface.co/{model.hub_id}" if model.hub_id else str(model.folder or ""),
+            "modelUri": hub_page if model.hub_id else str(model.folder or ""),
             "flavors": {},
         },
         "systemData": system_data(now, now),

@@ -28,7 +28,9 @@ from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage online deployments.", no_args_is_help=True)
 
-Model = Annotated[str | None, typer.Option(help="Model URI, catalogue name, registered name, or hub id.")]
+Model = Annotated[
+    str | None, typer.Option(help="Model URI, name, folder, or hub id; org/name@REVISION pins a commit, tag or branch.")
+]
 InstanceCount = Annotated[int | None, typer.Option(help="Replicas.")]
 
 
@@ -225,6 +227,7 @@ def _view(resource: dict[str, Any]) -> dict[str, Any]:
         "error": None if error is None else f"({error['code']}) {error['message']}",
         **_settable(resource),
         "served_from": properties["servedFrom"],
+        "served_revision": properties["servedRevision"],
         "warnings": properties["warnings"],
         "created_at": resource["systemData"]["createdAt"],
     }

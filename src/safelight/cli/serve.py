@@ -115,7 +115,7 @@ def locate(model: Model) -> tuple[Path, ModelSpec]:
     if model.folder is None:
         if model.hub_id is None:
             raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        folder = download(model.hub_id)
+        folder = download(model.hub_id, model.revision)
     else:
         folder = model.folder
     return folder, model.spec or read_model_spec(folder)

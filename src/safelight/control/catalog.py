@@ -43,6 +43,8 @@ class Model:
     version: str = "1"
     folder: Path | None = None
     hub_id: str | None = None
+    revision: str | None = None
+    """Of the hub: a commit, tag or branch; None: its newest."""
     is_gated: bool = False
     provider: str = ""
     registry: str = ""
@@ -62,7 +64,9 @@ class Model:
             return f"azureml://registries/{self.registry}/models/{self.name}/versions/{self.version}"
         if self.is_registered:
             return f"azureml:{self.name}:{self.version}"
-        return self.hub_id or str(self.folder)
+        if self.hub_id is None:
+            return str(self.folder)
+        return f"{self.hub_id}@{self.revision}" if self.revision else self.hub_id
 
     @property
     def access_page(self) -> str | None:
@@ -71,7 +75,7 @@ class Model:
 
 
 def registered_model(*, name: str, version: str, path: str, description: str = "") -> Model:
-    """A model that the user has registered. `path` is an absolute folder, or a hub id; what is known of that holds."""
+    """A model that the user has registered. `path` is an absolute folder, or what `find_hub_model` reads."""
     if Path(path).is_absolute():
         return Model(
             name=name,
@@ -81,7 +85,7 @@ def registered_model(*, name: str, version: str, path: str, description: str = "
             is_registered=True,
             description=description,
         )
-    known = next((model for model in list_models() if model.hub_id == path), Model(name=name, hub_id=path))
+    known = find_hub_model(path) or Model(name=name, hub_id=path)
     return replace(
         known,
         name=name,
@@ -121,6 +125,9 @@ def list_models() -> tuple[Model, ...]:
     )
 
 
+_HUB_REFERENCE = re.compile(
+    r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w.-]*(?:/[\w-][\w.-]*)*))?", re.ASCII
+)
 _REFERENCES = (
     re.compile(
         r"azureml://registries/(?P<registry>[^/]+)/models/(?P<name>[^/]+)/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+))",
@@ -135,7 +142,7 @@ _REFERENCES = (
 
 
 def find_model(reference: str, registered: Sequence[Model] = ()) -> Model:
-    """The model for `azureml://registries/…`, `azureml:NAME:VERSION`, a name, a folder, or a hub id `org/name`.
+    """The model for `azureml://registries/…`, `azureml:NAME:VERSION`, a name, a folder, or `org/name[@REVISION]`.
 
     A hub id is matched to the catalogue by Azure's rule: `/` and `_` become `-`, in lower case. `registered` are the
     user's own models; of several versions the newest comes last. Raises ModelNotFound with the remedy.
@@ -167,12 +174,14 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     folder = _folder(name)
     if folder is not None:
         return Model(name=folder.name.lower(), folder=folder)
-    if is_hub_id(name):
-        return Model(name=registry_name(name), hub_id=name, provider="Hugging Face")
+    model = find_hub_model(name)
+    if model is not None:
+        return model
     known = ", ".join(model.name for model in list_models())
     raise ModelNotFound(
         f"no model {name!r}: give one of {known}, a folder in the diffusers layout, a hub id such as "
-        "black-forest-labs/FLUX.1-schnell, or what `safelight model create` has registered",
+        "black-forest-labs/FLUX.1-schnell (with @REVISION for another than the newest), or what `safelight model "
+        "create` has registered",
         field="model",
     )
 
@@ -199,10 +208,18 @@ def _of_version(reference: str, candidates: Sequence[Model], version: str | None
     )
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form `org/name` of a hub id (and not that of a path)."""
-    parts = name.split("/")
-    return len(parts) == 2 and all(part and part[0].isalnum() and part.isascii() for part in parts)
+def find_hub_model(reference: str) -> Model | None:
+    """The model for a hub id `org/name`, of a revision if `@REVISION` follows it; None if it has not that form.
+
+    What the catalogue knows of the hub id holds.
+    """
+    match = _HUB_REFERENCE.fullmatch(reference)
+    if match is None:
+        return None
+    name = registry_name(match["id"])
+    known = next((model for model in list_models() if model.hub_id and model.name == name), None)
+    model = known or Model(name=name, hub_id=match["id"], provider="Hugging Face")
+    return replace(model, revision=match["revision"])
 
 
 def spec_of(model: Model) -> ModelSpec | None:

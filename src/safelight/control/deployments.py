@@ -16,6 +16,7 @@ from safelight.control.operations import begin_operation, error_code
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
 from safelight.errors import Conflict, InvalidRequest, ResourceNotFound, SafelightError
+from safelight.model_revision import hub_id_of
 
 MAX_DEPLOYMENTS = 20
 MAX_INSTANCES = 50
@@ -184,6 +185,12 @@ def list_deployments(session: Session, endpoint_name: str) -> Sequence[Deploymen
     endpoint = get_endpoint(session, endpoint_name)
     rows = select(Deployment).where(Deployment.endpoint_name == endpoint.name).order_by(Deployment.name)
     return session.scalars(rows).all()
+
+
+def served_revision(deployment: Deployment) -> str | None:
+    """The hub's commit that serves, or served last; None for a model that is a folder."""
+    folder = deployment.applied_folder
+    return Path(folder).name if folder is not None and hub_id_of(Path(folder)) else None
 
 
 def desired_spec(deployment: Deployment) -> DeploymentSpec:

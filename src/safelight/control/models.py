@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, is_hub_id, list_models, registered_model
+from safelight.control.catalog import Model, find_hub_model, list_models, registered_model
 from safelight.control.tables import RegisteredModel
 from safelight.errors import Conflict, InvalidRequest
 from safelight.model_spec import read_model_spec
@@ -47,10 +47,11 @@ def _checked_path(path: str) -> str:
     if folder.is_dir():
         read_model_spec(folder)
         return str(folder.resolve())
-    if is_hub_id(path):
+    if find_hub_model(path) is not None:
         return path
     raise InvalidRequest(
-        f"path {path!r} is neither a folder on this machine nor a hub id such as org/name", field="path"
+        f"path {path!r} is neither a folder on this machine nor a hub id such as org/name or org/name@REVISION",
+        field="path",
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from safelight.control.deployments import (
     list_deployments,
     record_applied,
     record_failure,
+    served_revision,
 )
 from safelight.control.endpoints import get_endpoint, list_endpoints
 from safelight.control.logs import DeploymentLog, DeploymentLogs
@@ -36,8 +37,9 @@ from safelight.control.models import list_registered_models
 from safelight.control.operations import fail, get_operation, list_operations_in_progress, succeed
 from safelight.control.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
 from safelight.control.secrets import Cipher
-from safelight.control.tables import Endpoint, Operation, OperationKind, ProvisioningState
+from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState
 from safelight.errors import EngineFailure, SafelightError, SecretsInjectionFailed
+from safelight.model_revision import hub_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -314,8 +316,9 @@ class Reconciler(Generic[ServingT]):
     def _plan(self, endpoint_name: str, name: str) -> _Plan:
         with self._database.transaction() as session:
             endpoint = get_endpoint(session, endpoint_name)
-            spec = desired_spec(get_deployment(session, endpoint_name, name))
-            model = find_model(spec.model, list_registered_models(session))
+            deployment = get_deployment(session, endpoint_name, name)
+            spec = desired_spec(deployment)
+            model = _keep_revision(find_model(spec.model, list_registered_models(session)), spec, deployment)
             environment = dict(spec.environment_variables)
             if model.is_gated:
                 environment.setdefault(HUB_TOKEN, GATED_MODEL_REFERENCE)
@@ -371,3 +374,12 @@ class Reconciler(Generic[ServingT]):
             session.delete(deployment)
         session.flush()
         session.delete(get_endpoint(session, endpoint_name))
+
+
+def _keep_revision(model: Model, spec: DeploymentSpec, deployment: Deployment) -> Model:
+    """An update that names the same model stays with the commit that serves, wherever the hub's branch is by now."""
+    if deployment.applied is None or deployment.applied["model"] != spec.model:
+        return model
+    if model.hub_id is None or model.hub_id != hub_id_of(Path(str(deployment.applied_folder))):
+        return model
+    return replace(model, revision=served_revision(deployment))

@@ -78,9 +78,12 @@ class DeploymentStarter:
         if model.hub_id is None:
             raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
         hub_id, token = model.hub_id, environment.get(HUB_TOKEN)
-        log.write(f"fetching {hub_id} from the hub", "StorageInitializer")
+        at = f" at revision {model.revision}" if model.revision else ""
+        log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
         progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
-        folder = await _in_daemon_thread(lambda: hub.download(hub_id, token=token, report=progress.report))
+        folder = await _in_daemon_thread(
+            lambda: hub.download(hub_id, revision=model.revision, token=token, report=progress.report)
+        )
         log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
         return folder
 

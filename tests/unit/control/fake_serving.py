@@ -36,6 +36,8 @@ class FakeStarter:
 
     folder: Path = Path("/models/tiny")
     fetched: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    revisions: list[str | None] = field(default_factory=list)
+    """Of what was fetched."""
     started: list[FakeServing] = field(default_factory=list)
     fails_with: SafelightError | None = None
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
@@ -45,6 +47,7 @@ class FakeStarter:
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
         self.fetched.append((model.name, environment))
+        self.revisions.append(model.revision)
         log.write("fetched", "StorageInitializer")
         return self.folder
 

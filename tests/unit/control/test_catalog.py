@@ -49,6 +49,27 @@ def test_a_name_that_is_no_path_is_no_model(name: str) -> None:
         find_model(name)
 
 
+@pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "0123456789abcdef0123456789abcdef01234567"])
+def test_a_hub_id_may_name_its_revision(revision: str) -> None:
+    model = find_model(f"org/name@{revision}")
+
+    assert (model.hub_id, model.revision, model.uri) == ("org/name", revision, f"org/name@{revision}")
+    assert find_model(f"black-forest-labs/FLUX.1-schnell@{revision}").spec is FLUX_SCHNELL
+
+
+@pytest.mark.parametrize("reference", ["org/name@", "org/name@../../x", "org/name@a b", "org/na@me@x", "org/name@/x"])
+def test_what_cannot_be_a_revision_is_no_model(reference: str) -> None:
+    with pytest.raises(ModelNotFound, match="@REVISION"):
+        find_model(reference)
+
+
+def test_a_registered_hub_id_keeps_its_revision(database: Database) -> None:
+    with database.transaction() as session:
+        model = register_model(session, name="mine", path="org/name@v1")
+
+    assert (model.hub_id, model.revision, model.uri) == ("org/name", "v1", "azureml:mine:1")
+
+
 def test_a_registered_folder_is_found_by_name_version_and_label(database: Database, model_folder: Path) -> None:
     with database.transaction() as session:
         register_model(session, name="mine", path=str(model_folder))

@@ -194,6 +194,24 @@ def test_while_it_comes_back_a_deployment_is_known_but_not_ready(run: Run) -> No
     run(after)
 
 
+def test_an_update_keeps_the_revision_that_serves_until_it_names_another(run: Run) -> None:
+    def body(model: str, instance_count: int = 1) -> DeploymentBody:
+        spec = DeploymentSpec(model=model, instance_count=instance_count)
+        return DeploymentBody(endpoint_name="flux", name="blue", spec=spec)
+
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        world.starter.folder = Path("/hub/models--acme--tiny/snapshots/c0ffee")
+        await world.put_deployment(body("acme/tiny"))
+        await world.put_deployment(body("acme/tiny", instance_count=2))
+        await world.put_deployment(body("acme/tiny@v2"))
+        await world.put_deployment(body("acme/other"))
+
+        assert world.starter.revisions == [None, "c0ffee", "v2", None]
+
+    run(scenario)
+
+
 def test_a_gated_model_gets_its_token_from_the_connection_by_itself(run: Run) -> None:
     async def scenario(world: World) -> None:
         with world.database.transaction() as session:
