@@ -81,7 +81,7 @@ def test_a_line_that_makes_no_sense_is_named_and_the_others_are_made(tmp_path: P
     assert _names(tmp_path / "made") == ["000001.png", "manifest.jsonl"]
 
 
-def test_only_what_is_missing_or_has_changed_is_made_again(tmp_path: Path) -> None:
+def test_only_what_is_missing_or_has_changed_is_made_with_overwrite(tmp_path: Path) -> None:
     prompts, made = tmp_path / "prompts.jsonl", tmp_path / "made"
     _write_lines(
         prompts, {"prompt": "a dog"}, {"prompt": "a fox"}, {"prompt": "a hat", "steps": 0}, {"prompt": "a car"}
@@ -95,14 +95,72 @@ def test_only_what_is_missing_or_has_changed_is_made_again(tmp_path: Path) -> No
         manifest.write('{"line": 4, "prom')
     _write_lines(prompts, {"prompt": "a dog"}, {"prompt": "a cat"}, {"prompt": "a hat"}, {"prompt": "a car"})
 
-    done = run_safelight(*command, cwd=tmp_path)
+    refused = run_safelight(*command, cwd=tmp_path)
+    kept = {name: (made / name).read_bytes() for name in ("000001.png", "000002.png")}
+    done = run_safelight(*command, "--overwrite", cwd=tmp_path)
 
+    assert refused.returncode == 1
+    assert "line 2 has changed since made/000002.png was made" in refused.stderr
+    assert kept == {name: before[name] for name in kept}
     assert done.returncode == 0, done.stderr
     assert "1 of 4 lines are made already" in done.stderr
     assert (made / "000001.png").read_bytes() == before["000001.png"]
     assert (made / "000002.png").read_bytes() != before["000002.png"]
     assert _names(made) == ["000001.png", "000002.png", "000003.png", "000004.png", "manifest.jsonl"]
     assert [entry["prompt"] for entry in _manifest(made)] == ["a dog", "a cat", "a hat", "a car"]
+
+
+def test_a_file_that_the_manifest_does_not_know_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "000002.png").write_bytes(b"a stranger's")
+    with live_server() as server:
+        command = ("generate", "--from", "prompts.txt", "--out", "made", "--server", server.url)
+        refused = run_safelight(*command, cwd=tmp_path)
+        names, content = _names(tmp_path / "made"), (tmp_path / "made" / "000002.png").read_bytes()
+        done = run_safelight(*command, "--overwrite", cwd=tmp_path)
+
+    assert refused.returncode == 1
+    assert "made/000002.png is in the way of line 2" in refused.stderr
+    assert (names, content) == (["000002.png", "manifest.jsonl"], b"a stranger's")
+    assert done.returncode == 0, done.stderr
+    assert open_picture(tmp_path / "made" / "000002.png").size == (64, 64)
+
+
+def test_new_prompts_at_the_end_are_made_and_at_the_top_refused(tmp_path: Path) -> None:
+    prompts, made = tmp_path / "prompts.txt", tmp_path / "made"
+    prompts.write_text("one\n")
+    with live_server() as server:
+        command = ("generate", "--from", "prompts.txt", "--out", "made", "--server", server.url)
+        run_safelight(*command, cwd=tmp_path)
+        before = (made / "000001.png").read_bytes()
+        prompts.write_text("one\ntwo\n")
+        at_the_end = run_safelight(*command, cwd=tmp_path)
+        prompts.write_text("zero\none\ntwo\n")
+        at_the_top = run_safelight(*command, cwd=tmp_path)
+
+    assert at_the_end.returncode == 0, at_the_end.stderr
+    assert at_the_top.returncode == 1
+    assert "line 1 has changed since made/000001.png was made; give another --out" in at_the_top.stderr
+    assert _names(made) == ["000001.png", "000002.png", "manifest.jsonl"]
+    assert (made / "000001.png").read_bytes() == before
+
+
+def test_pictures_of_another_revision_are_kept_and_told_of(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a dog\n")
+    command = ("generate", "--from", "prompts.txt", "--out", "made", *SMALL)
+    run_safelight(*command, cwd=tmp_path)
+    (entry,) = _manifest(tmp_path / "made")
+    _write_lines(tmp_path / "made" / "manifest.jsonl", entry | {"revision": "sha256:0123456789abcdef"})
+    before = (tmp_path / "made" / "000001.png").read_bytes()
+    (tmp_path / "prompts.txt").write_text("a dog\na fox\n")
+
+    done = run_safelight(*command, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "the folder has pictures of sprite sha256:0123456789abcdef" in done.stderr
+    assert f"those of this run are {entry['revision']}'s" in done.stderr
+    assert (tmp_path / "made" / "000001.png").read_bytes() == before
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -205,8 +263,9 @@ def test_pictures_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("one\n")
     with live_server() as server:
         run_safelight("generate", "--from", "prompts.txt", "--out", "made", "--server", server.url, cwd=tmp_path)
+    (tmp_path / "prompts.txt").write_text("one\ntwo\n")
 
-    done = run_safelight("generate", "--from", "prompts.txt", "--out", "made", "--seed", "4", cwd=tmp_path)
+    done = run_safelight("generate", "--from", "prompts.txt", "--out", "made", cwd=tmp_path)
 
     assert done.returncode == 1
     assert "made has pictures of fake, and these would be sprite's; give another --out" in done.stderr

@@ -55,6 +55,10 @@ def generate(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=1024, help="With --from: lines that are worked on at once.")
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="With --from: make changed lines anew, in place of what is in the folder."),
+    ] = False,
     model: Annotated[str | None, typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.")] = None,
     n: Annotated[int, typer.Option("--n", help="Number of images; image i uses seed + i.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
@@ -116,10 +120,18 @@ def generate(
         }
         given = {name: value for name, value in defaults.items() if value is not None}
         raise typer.Exit(
-            generate_file(settings, from_file, out, server=server, concurrency=concurrency, defaults=given)
+            generate_file(
+                settings,
+                from_file,
+                out,
+                server=server,
+                concurrency=concurrency,
+                overwrite=overwrite,
+                defaults=given,
+            )
         )
-    if out is not None or server is not None or concurrency is not None:
-        raise InvalidRequest("--out, --server and --concurrency go with --from FILE")
+    if out is not None or server is not None or concurrency is not None or overwrite:
+        raise InvalidRequest("--out, --server, --concurrency and --overwrite go with --from FILE")
     image_format = _image_format(output, format)
     folder, spec = locate(find_model(settings.model))
     console = Console(stderr=True, soft_wrap=True, highlight=False)

@@ -77,9 +77,12 @@ def generate_file(
     *,
     server: str | None,
     concurrency: int | None,
+    overwrite: bool,
     defaults: Mapping[str, object],
 ) -> int:
     """Make the lines of `source` that are not made yet. Returns the exit status: 1 if a line failed.
+
+    Only `overwrite` lets pictures take the place of others.
 
     Raises what keeps every line from being made; what was made until then stays.
     """
@@ -87,6 +90,9 @@ def generate_file(
     lines = read_prompt_file(source, defaults)
     with Manifest(folder) as manifest:
         left = [line for line in lines if line.body is None or not manifest.is_made(line.number, line.body)]
+        if not overwrite:
+            for line in left:
+                manifest.check_room(line.number, line.body)
         num_done, num_failed = len(lines) - len(left), 0
         if num_done:
             console.print(f"{num_done} of {len(lines)} lines are made already")
@@ -147,6 +153,7 @@ async def _make_all(
         with console.status(f"Waiting for {escape(source.model)} ..."):
             await stack.enter_async_context(source)
         manifest.check_model(source.model)
+        _warn_of_other_revisions(source, manifest, console)
         columns = (
             _Doing(source),
             BarColumn(),
@@ -165,6 +172,13 @@ async def _make_all(
             except ExceptionGroup as group:
                 raise group.exceptions[0] from None
             return run.num_failed
+
+
+def _warn_of_other_revisions(source: PictureSource, manifest: Manifest, console: Console) -> None:
+    others = manifest.other_revisions(source.revision) if source.revision else set()
+    if others:
+        names = escape(f"{source.model} {', '.join(sorted(others))}; those of this run are {source.revision}'s")
+        console.print(f"[yellow]warning:[/] the folder has pictures of {names}")
 
 
 async def _work(run: _Run, todo: Iterator[PromptLine]) -> None:

@@ -1,13 +1,14 @@
 """The manifest of a folder of pictures: which line of a prompt file became which files, or why it did not.
 
-A line is added when its files are there, so whatever ends the run, what the manifest says is true. When a run ends, the
-manifest is put in order: one entry for each line.
+An entry is written before its files, so whatever ends the run, the next one knows its own files from a stranger's; a
+line whose files are not there is not made. When a run ends, the manifest is put in order: one entry for each line.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from safelight.errors import InvalidRequest
 FILE_NAME = "manifest.jsonl"
 _START = b'{"line": '
 """How an entry begins."""
+_PICTURE = re.compile(r"(\d{6,18})(-\d{1,18})?\.(png|jpg|webp)", re.ASCII)
+"""The name of a picture: its line, and which of several it is."""
 
 Entry = Mapping[str, Any]
 
@@ -32,6 +35,8 @@ class Manifest:
         self._path = folder / FILE_NAME
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
+        self._pictures: dict[int, list[str]] = {}
+        """Of each line, what was in the folder when the run began."""
 
     def __enter__(self) -> Self:
         """Make the folder if it is not there. Raises InvalidRequest."""
@@ -52,6 +57,9 @@ class Manifest:
             raise
         for partial in self._folder.glob(PARTIAL):
             partial.unlink(missing_ok=True)
+        for name in sorted(path.name for path in self._folder.iterdir()):
+            if match := _PICTURE.fullmatch(name):
+                self._pictures.setdefault(int(match[1]), []).append(name)
         return self
 
     def __exit__(
@@ -67,6 +75,30 @@ class Manifest:
         files = entry.get("files", [])
         return bool(files) and entry.get("request") == request and all((self._folder / name).exists() for name in files)
 
+    def check_room(self, number: int, request: Mapping[str, object] | None) -> None:
+        """Raises InvalidRequest if this line's pictures would take the place of another request's, or of a stranger's.
+
+        `request` is None for a line that cannot be made.
+        """
+        entry = self._entries.get(number, {})
+        for name in self._pictures.get(number, []):
+            if name not in entry.get("files", []):
+                raise InvalidRequest(
+                    f"{self._folder / name} is in the way of line {number}, and {FILE_NAME} does not know it; "
+                    "give another --out, or --overwrite",
+                    field="out",
+                )
+            if entry.get("request") != request:
+                raise InvalidRequest(
+                    f"line {number} has changed since {self._folder / name} was made; give another --out, "
+                    "put new prompts at the end, or give --overwrite to make changed lines anew",
+                    field="out",
+                )
+
+    def other_revisions(self, revision: str) -> set[str]:
+        """What other revisions made the pictures of the folder, as far as it is known."""
+        return {str(entry["revision"]) for entry in self._entries.values() if entry.get("revision")} - {revision}
+
     def check_model(self, model: str) -> None:
         """Raises InvalidRequest if another model's pictures are in the folder."""
         others = {str(entry["model"]) for entry in self._entries.values() if "model" in entry} - {model}
@@ -77,16 +109,19 @@ class Manifest:
             )
 
     def add(self, entry: Entry, files: Mapping[str, bytes]) -> None:
-        """Write the files, then the entry; in place of what was said of its line. Raises InvalidRequest."""
-        for name, content in files.items():
-            write_whole(self._folder / name, content)
+        """Write the entry, then the files; in place of what was there of its line. Raises InvalidRequest."""
         with self._lock:
+            earlier = self._entries.get(entry["line"], {})
             self._entries[entry["line"]] = entry
             try:
+                for name in earlier.get("files", []):
+                    (self._folder / name).unlink(missing_ok=True)
                 self._file.write(_line(entry))
                 self._file.flush()
             except OSError as error:
-                raise InvalidRequest(f"{self._path} cannot be written: {error.strerror}", field="out") from None
+                raise InvalidRequest(f"{self._folder} cannot be written to: {error.strerror}", field="out") from None
+        for name, content in files.items():
+            write_whole(self._folder / name, content)
 
     def _read(self) -> list[Entry]:
         """The entries so far. What a process that was killed wrote of its last one is cut off."""
@@ -109,7 +144,7 @@ def _is_entry(value: object) -> bool:
     if not isinstance(value, dict) or not isinstance(value.get("line"), int):
         return False
     files = value.get("files", [])
-    return isinstance(files, list) and all(isinstance(name, str) and len(name) < 256 for name in files)
+    return isinstance(files, list) and all(isinstance(name, str) and _PICTURE.fullmatch(name) for name in files)
 
 
 def _line(entry: Entry) -> bytes:
