@@ -30,14 +30,14 @@ from safelight.control.endpoints import (
     get_endpoint,
     list_endpoints,
     put_endpoint,
-    read_keys_of,
+    read_token_key,
     regenerate_key,
+    show_keys,
     spec_of,
 )
-from safelight.control.plane import ControlPlane
+from safelight.control.plane import ADMINISTRATOR, ControlPlane
 from safelight.control.tables import Endpoint, OperationKind
 from safelight.control.tokens import issue_token
-from safelight.errors import InvalidRequest
 from safelight.settings import Settings
 
 ENDPOINTS = WORKSPACE + "/onlineEndpoints"
@@ -139,7 +139,7 @@ def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings)
     @router.post(ENDPOINT + "/listKeys", summary="Show an endpoint's keys", **documented(200, 400, 404))
     async def list_keys(name: str) -> JsonObject:
         return _render_keys(
-            await plane.transact(lambda session: read_keys_of(get_endpoint(session, name), plane.cipher))
+            await plane.transact(lambda session: show_keys(session, plane.cipher, name, reader=ADMINISTRATOR))
         )
 
     @router.post(
@@ -151,7 +151,7 @@ def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings)
         body = await read_body(request, RegenerateBody, settings)
         key: Literal["primary", "secondary"] = "primary" if body.key_type == "Primary" else "secondary"
         keys = await plane.transact(
-            lambda session: regenerate_key(get_endpoint(session, name), plane.cipher, key, body.key_value)
+            lambda session: regenerate_key(session, plane.cipher, name, key, body.key_value, reader=ADMINISTRATOR)
         )
         await plane.publish(name)
         return JSONResponse(_render_keys(keys))
@@ -160,12 +160,10 @@ def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings)
         ENDPOINT + "/token", summary="A token for an endpoint with authMode AMLToken", **documented(200, 400, 404)
     )
     async def token(name: str) -> JsonObject:
-        row = await plane.transact(lambda session: get_endpoint(session, name))
-        if row.auth_mode != "aml_token":
-            raise InvalidRequest(
-                f"endpoint '{row.name}' has auth_mode {row.auth_mode}, not aml_token, and gives no tokens", field="name"
-            )
-        issued = issue_token(row.name, plane.cipher.decrypt(row.encrypted_token_key))
+        row, key = await plane.transact(
+            lambda session: read_token_key(session, plane.cipher, name, reader=ADMINISTRATOR)
+        )
+        issued = issue_token(row.name, key)
         return {
             "accessToken": issued.text,
             "expiryTimeUtc": issued.expires_at,

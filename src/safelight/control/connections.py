@@ -18,6 +18,7 @@ from safelight.errors import InvalidRequest, ResourceNotFound
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
 CUSTOM_KEYS = "CustomKeys"
 API_KEY = "ApiKey"
+MAX_PART_CHARACTERS = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +138,14 @@ def read_credentials(
     session: Session, cipher: Cipher, connection: Connection, *, reader: str, part: str
 ) -> dict[str, str]:
     """The secret values; that they were read, by whom, goes into the audit log in the same transaction."""
-    session.add(SecretRead(reader=reader, connection_name=connection.name, part=part))
+    record_read(session, reader=reader, source=connection.name, part=part)
     credentials: dict[str, str] = json.loads(cipher.decrypt(connection.encrypted_credentials))
     return credentials
+
+
+def record_read(session: Session, *, reader: str, source: str, part: str) -> None:
+    """A line of the audit log. `source` is a connection, `endpoint NAME` or `deployment ENDPOINT/NAME`."""
+    session.add(SecretRead(reader=reader, connection_name=source, part=part[:MAX_PART_CHARACTERS]))
 
 
 def read_secrets(session: Session, cipher: Cipher, name: str, *, reader: str) -> tuple[Connection, dict[str, str]]:

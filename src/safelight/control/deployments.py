@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from safelight.control.connections import record_read
 from safelight.control.endpoints import check_name, get_endpoint
 from safelight.control.operations import begin_operation, error_code
 from safelight.control.secrets import Cipher
@@ -207,11 +208,22 @@ class AppliedDeployment:
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
 
+    @property
+    def secret_variables(self) -> list[str]:
+        """Those whose values are not what was written, but what a reference stands for."""
+        written = self.spec.environment_variables
+        return [name for name, value in self.environment.items() if written.get(name) != value]
 
-def list_applied(session: Session, cipher: Cipher) -> list[AppliedDeployment]:
-    """What serves, or served when the server ended."""
+
+def read_applied(session: Session, cipher: Cipher, *, reader: str) -> list[AppliedDeployment]:
+    """What serves, or served when the server ended; that its secrets are read is in the audit log."""
     rows = session.scalars(select(Deployment).where(Deployment.applied_folder.is_not(None)))
-    return [_applied(row, cipher) for row in rows]
+    deployments = [_applied(row, cipher) for row in rows]
+    for each in deployments:
+        for variable in each.secret_variables:
+            source = f"deployment {each.endpoint_name}/{each.name}"
+            record_read(session, reader=reader, source=source, part=f"environment/{variable}")
+    return deployments
 
 
 def record_applied(deployment: Deployment, cipher: Cipher, applied: AppliedDeployment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from safelight.control.connections import record_read
 from safelight.control.operations import begin_operation, check_idle
 from safelight.control.secret_references import ACCESS_VALUES, ENFORCE_ACCESS, reads_secrets
 from safelight.control.secrets import Cipher
@@ -140,6 +142,29 @@ class Keys:
     secondary: str = field(repr=False)
 
 
+def show_keys(session: Session, cipher: Cipher, name: str, *, reader: str) -> Keys:
+    """The keys, for somebody to see: that is in the audit log. Raises ResourceNotFound or InvalidRequest."""
+    endpoint = get_endpoint(session, name)
+    keys = read_keys_of(endpoint, cipher)
+    record_read(session, reader=reader, source=f"endpoint {endpoint.name}", part="keys")
+    return keys
+
+
+def read_token_key(session: Session, cipher: Cipher, name: str, *, reader: str) -> tuple[Endpoint, str]:
+    """What signs an endpoint's tokens, for a token that somebody gets: that is in the audit log.
+
+    Raises ResourceNotFound or InvalidRequest.
+    """
+    endpoint = get_endpoint(session, name)
+    if endpoint.auth_mode != "aml_token":
+        raise InvalidRequest(
+            f"endpoint '{endpoint.name}' has auth_mode {endpoint.auth_mode}, not aml_token, and gives no tokens",
+            field="name",
+        )
+    record_read(session, reader=reader, source=f"endpoint {endpoint.name}", part="token")
+    return endpoint, cipher.decrypt(endpoint.encrypted_token_key)
+
+
 def read_keys_of(endpoint: Endpoint, cipher: Cipher) -> Keys:
     """Raises InvalidRequest if the endpoint takes tokens."""
     if endpoint.auth_mode != "key":
@@ -150,19 +175,35 @@ def read_keys_of(endpoint: Endpoint, cipher: Cipher) -> Keys:
     return Keys(cipher.decrypt(endpoint.encrypted_primary_key), cipher.decrypt(endpoint.encrypted_secondary_key))
 
 
-def regenerate_key(endpoint: Endpoint, cipher: Cipher, key: KeyName, value: str | None = None) -> Keys:
+def regenerate_key(
+    session: Session, cipher: Cipher, name: str, key: KeyName, value: str | None = None, *, reader: str
+) -> Keys:
     """Replace one key; both as they are then. A `value` that is a current key counts as none: azure-ai-ml sends it.
 
-    Raises InvalidRequest.
+    Raises ResourceNotFound or InvalidRequest.
     """
     _check_key(value)
+    endpoint = get_endpoint(session, name)
     keys = read_keys_of(endpoint, cipher)
-    new = cipher.encrypt(value if value and value not in (keys.primary, keys.secondary) else generate_endpoint_key())
+    if value in (keys.primary, keys.secondary):
+        value = None
+    _check_unused(session, cipher, value)
+    new = cipher.encrypt(value or generate_endpoint_key())
     if key == "primary":
         endpoint.encrypted_primary_key = new
     else:
         endpoint.encrypted_secondary_key = new
-    return read_keys_of(endpoint, cipher)
+    return show_keys(session, cipher, endpoint.name, reader=reader)
+
+
+def _check_unused(session: Session, cipher: Cipher, value: str | None) -> None:
+    """A key names its endpoint where neither path nor host does. Every key is compared, in constant time."""
+    if not value:
+        return
+    columns = select(Endpoint.encrypted_primary_key, Endpoint.encrypted_secondary_key)
+    tokens = [token for row in session.execute(columns) for token in row]
+    if any([hmac.compare_digest(cipher.decrypt(token).encode(), value.encode()) for token in tokens]):  # noqa: C419
+        raise InvalidRequest("this key cannot be taken; choose another, or leave it out to have one made", field="keys")
 
 
 def generate_endpoint_key() -> str:
@@ -178,6 +219,8 @@ def _create(session: Session, cipher: Cipher, spec: EndpointSpec) -> tuple[Endpo
         )
     if (session.scalar(select(func.count()).select_from(Endpoint)) or 0) >= MAX_ENDPOINTS:
         raise Conflict(f"there are {MAX_ENDPOINTS} endpoints already; delete one first")
+    for key in (spec.primary_key, spec.secondary_key):
+        _check_unused(session, cipher, key)
     endpoint = Endpoint(
         name=spec.name,
         encrypted_primary_key=cipher.encrypt(spec.primary_key or generate_endpoint_key()),

@@ -25,8 +25,8 @@ from safelight.control.deployments import (
     DeploymentSpec,
     desired_spec,
     get_deployment,
-    list_applied,
     list_deployments,
+    read_applied,
     record_applied,
     record_failure,
     served_revision,
@@ -44,6 +44,8 @@ from safelight.model_revision import hub_id_of
 logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+RESTART = "restart of the server"
+"""The reader that the audit log names when what served is brought back."""
 
 
 class Serving(Protocol):
@@ -296,7 +298,7 @@ class Reconciler(Generic[ServingT]):
             }
             return [
                 each
-                for each in list_applied(session, self._cipher)
+                for each in read_applied(session, self._cipher, reader=RESTART)
                 if not doomed & {(each.endpoint_name, each.name), (each.endpoint_name, None)}
             ]
 

@@ -197,8 +197,9 @@ class SecretRead(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     reader: Mapped[str] = mapped_column(String(255))
     connection_name: Mapped[str] = mapped_column(String(255))
+    """Or `endpoint NAME`, or `deployment ENDPOINT/NAME`, which no connection can be called."""
     part: Mapped[str] = mapped_column(String(255))
-    """Such as `credentials/HF_TOKEN`, or `*` for all of it."""
+    """Such as `credentials/HF_TOKEN`, `keys` of an endpoint, `environment/HF_TOKEN`, or `*` for all of it."""
     read_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

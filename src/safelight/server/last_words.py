@@ -18,13 +18,12 @@ _MIN_CHARACTERS = 8
 
 def known_secrets(deployment: AppliedDeployment, environment: Mapping[str, str]) -> frozenset[str]:
     """What a deployment's references stand for, and of the server's own environment what is named like a secret."""
-    written = deployment.spec.environment_variables
-    resolved = {
+    own = {
         value
         for name, value in deployment.environment.items()
-        if written.get(name) != value or name == HUB_TOKEN or _is_secret(name, value)
+        if name in (HUB_TOKEN, *deployment.secret_variables) or _is_secret(name, value)
     }
-    return frozenset(resolved | {value for name, value in environment.items() if _is_secret(name, value)})
+    return frozenset(own | {value for name, value in environment.items() if _is_secret(name, value)})
 
 
 def last_lines(text: str, secrets: Collection[str]) -> list[str]:

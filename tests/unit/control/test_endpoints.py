@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from safelight.control.connections import list_secret_reads
 from safelight.control.database import Database
 from safelight.control.deployments import (
     AppliedDeployment,
@@ -14,17 +15,21 @@ from safelight.control.deployments import (
     delete_deployment,
     desired_spec,
     get_deployment,
-    list_applied,
     put_deployment,
+    read_applied,
     record_applied,
 )
 from safelight.control.endpoints import (
     EndpointSpec,
+    Keys,
     delete_endpoint,
+    find_endpoint,
     get_endpoint,
     put_endpoint,
     read_keys_of,
+    read_token_key,
     regenerate_key,
+    show_keys,
 )
 from safelight.control.operations import get_operation, list_operations_in_progress, succeed
 from safelight.control.secret_references import ENFORCE_ACCESS
@@ -103,7 +108,7 @@ def test_regenerating_one_key_leaves_the_other(database: Database, cipher: Ciphe
     with database.transaction() as session:
         endpoint = get_endpoint(session, "flux")
         before = read_keys_of(endpoint, cipher)
-        regenerate_key(endpoint, cipher, "secondary")
+        regenerate_key(session, cipher, "flux", "secondary", reader="me")
         after = read_keys_of(endpoint, cipher)
 
     assert after.primary == before.primary
@@ -117,9 +122,44 @@ def test_the_current_key_sent_as_the_new_one_still_makes_a_new_one(database: Dat
     with database.transaction() as session:
         endpoint = get_endpoint(session, "flux")
         before = read_keys_of(endpoint, cipher)
-        regenerate_key(endpoint, cipher, "primary", before.primary)
+        regenerate_key(session, cipher, "flux", "primary", before.primary, reader="me")
 
         assert read_keys_of(endpoint, cipher).primary != before.primary
+
+
+def test_a_key_of_another_endpoint_is_refused_without_saying_whose_it_is(database: Database, cipher: Cipher) -> None:
+    _put(database, cipher, EndpointSpec(name="flux", primary_key="key-of-flux"))
+    _put(database, cipher, EndpointSpec(name="other", secondary_key="key-of-other"))
+
+    with pytest.raises(InvalidRequest, match="choose another") as on_creation:
+        _put(database, cipher, EndpointSpec(name="third", secondary_key="key-of-flux"))
+    with pytest.raises(InvalidRequest, match="choose another"), database.transaction() as session:
+        regenerate_key(session, cipher, "flux", "secondary", "key-of-other", reader="me")
+
+    assert "flux" not in on_creation.value.message
+    with database.transaction() as session:
+        assert find_endpoint(session, "third") is None
+        assert regenerate_key(session, cipher, "flux", "secondary", "a-key-of-my-own", reader="me") == Keys(
+            "key-of-flux", "a-key-of-my-own"
+        )
+
+
+def test_whoever_is_shown_keys_or_gets_a_token_is_in_the_audit_log(database: Database, cipher: Cipher) -> None:
+    _put(database, cipher)
+    _put(database, cipher, EndpointSpec(name="tokens", auth_mode="aml_token"))
+
+    with database.transaction() as session:
+        show_keys(session, cipher, "FLUX", reader="me")
+        regenerate_key(session, cipher, "flux", "primary", reader="you")
+        read_token_key(session, cipher, "tokens", reader="them")
+
+    with database.transaction() as session:
+        lines = [(each.reader, each.connection_name, each.part) for each in list_secret_reads(session)]
+    assert lines == [
+        ("them", "endpoint tokens", "token"),
+        ("you", "endpoint flux", "keys"),
+        ("me", "endpoint flux", "keys"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["ab", "1flux", "flux-", "a" * 33, "fl ux", "fl_ux"])
@@ -237,7 +277,7 @@ def test_a_spec_comes_back_from_the_database_as_it_was(database: Database, ciphe
 
     with database.transaction() as session:
         assert desired_spec(get_deployment(session, "flux", "blue")) == BLUE
-        (applied,) = list_applied(session, cipher)
+        (applied,) = read_applied(session, cipher, reader="me")
     assert applied.spec == BLUE
     assert applied.environment == {"A": "b"}
 

@@ -273,6 +273,13 @@ def test_a_restart_needs_neither_the_connection_nor_the_hub(run: Run) -> None:
 
         assert world.starter.fetched == []
         assert world.routes.serving("flux")["blue"].deployment.environment == {"HF_TOKEN": "hf_secret"}
+        with world.database.transaction() as session:
+            newest, _ = list_secret_reads(session)
+        assert (newest.reader, newest.connection_name, newest.part) == (
+            "restart of the server",
+            "deployment flux/blue",
+            "environment/HF_TOKEN",
+        )
 
     run(before)
     run(after)
