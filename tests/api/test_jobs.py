@@ -372,6 +372,37 @@ def test_a_key_that_is_none_is_refused(connect: Connect, key: str) -> None:
     assert response.json()["error"]["param"] == "Idempotency-Key"
 
 
+def test_a_key_that_is_sent_twice_is_refused(connect: Connect, dispatcher: FakeDispatcher) -> None:
+    headers = [("Idempotency-Key", "order-1"), ("Idempotency-Key", "order-2")]
+
+    response = connect().post(OPENAI, json={"prompt": "a fox"}, headers=headers)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "Idempotency-Key"
+    assert "2 times" in response.json()["error"]["message"]
+    assert not dispatcher.requests
+
+
+@pytest.mark.parametrize("header", ["Idempotency-Key", "Webhook-Url"])
+def test_without_a_database_what_only_a_job_can_do_is_refused(
+    client: TestClient, dispatcher: FakeDispatcher, header: str
+) -> None:
+    refused = client.post(OPENAI, json={"prompt": "a fox"}, headers=ASYNC | {header: "http://example.com/"})
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == header
+    assert "--no-online-endpoints" in refused.json()["error"]["message"]
+    assert client.post(SCORE, json=PROMPT, headers={header: "http://example.com/"}).status_code == 400
+    assert not dispatcher.requests
+
+
+def test_without_a_database_the_preference_is_ignored(client: TestClient) -> None:
+    response = client.post(SCORE, json=PROMPT, headers=ASYNC)
+
+    assert response.status_code == 200
+    assert "preference-applied" not in response.headers
+
+
 def test_a_job_needs_the_key_and_is_told_to_nobody_without(connect: Connect) -> None:
     client = connect(api_key="k")
     url = client.post(SCORE, json=PROMPT, headers=ASYNC).headers["location"]

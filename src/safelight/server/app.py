@@ -20,6 +20,7 @@ from safelight.server.auth import KeyMiddleware, ServerKey
 from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.job_door import NoJobs
 from safelight.server.jobs import Jobs
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.dispatcher import Dispatcher
@@ -78,6 +79,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         app.add_middleware(online.gateway)
     if jobs is not None:
         app.add_middleware(jobs.door)
+    else:
+        app.add_middleware(NoJobs, errors=errors)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
     return app
 

@@ -160,6 +160,28 @@ class JobDoor:
         return response
 
 
+class NoJobs:
+    """ASGI middleware of a server without jobs: refuses what only they can do. `Prefer` may be ignored (RFC 7240)."""
+
+    def __init__(self, app: ASGIApp, *, errors: ErrorRenderer) -> None:
+        self._app = app
+        self._errors = errors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            header = next((each for each in (IDEMPOTENCY_KEY, WEBHOOK_URL) if each in request.headers), None)
+            if header is not None and _is_for_pictures(request, scope["path"]):
+                error = InvalidRequest(
+                    f"this server keeps no jobs and cannot do what {header} asks for; send the request without it, or "
+                    "start the server without --no-online-endpoints",
+                    field=header,
+                )
+                await self._errors.render(request, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class Callers:
     """Checks credentials as the gateway and the server's own model do, and gives who sent them a name."""
 
@@ -189,15 +211,22 @@ def _inside(scope: Scope, path: str, caller: Caller) -> Scope:
     return {**scope, "path": path, "raw_path": path.encode(), "state": {**scope["state"], "caller": caller}}
 
 
+def _is_for_pictures(request: Request, path: str) -> bool:
+    return request.method == "POST" and (openai.DIALECT.owns_path(path) or huggingface.DIALECT.owns_path(path))
+
+
 def _is_for_a_job(request: Request, path: str) -> bool:
-    if request.method != "POST" or not (openai.DIALECT.owns_path(path) or huggingface.DIALECT.owns_path(path)):
+    if not _is_for_pictures(request, path):
         return False
     wants = read_preferences(request.headers.getlist("prefer"))
     return wants.is_async or IDEMPOTENCY_KEY in request.headers or WEBHOOK_URL in request.headers
 
 
 def _checked_key(headers: Headers) -> str | None:
-    key = headers.get(IDEMPOTENCY_KEY)
+    keys = headers.getlist(IDEMPOTENCY_KEY)
+    if len(keys) > 1:
+        raise InvalidRequest(f"{IDEMPOTENCY_KEY} was sent {len(keys)} times; send it once", field=IDEMPOTENCY_KEY)
+    key = keys[0] if keys else None
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
         raise InvalidRequest(
             f"{IDEMPOTENCY_KEY} must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters", field=IDEMPOTENCY_KEY
