@@ -124,6 +124,32 @@ def test_a_key_that_fits_into_no_header_is_refused(arm: Callable[..., Response],
     assert value not in refused.text
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/onlineEndpoints/flux", {"tags": {"team": "a\0b"}}, "tags.team"),
+        ("/onlineEndpoints/flux", {"properties": {"description": "a\0b"}}, "properties.description"),
+        ("/onlineEndpoints/flux", {"properties": {"properties": {"a\0b": "c"}}}, "properties.properties.a\\0b"),
+        ("/onlineEndpoints/fl%00ux", {}, "name"),
+        ("/models/mi%00ne/versions/1", {"properties": {"modelUri": "org/name"}}, "name"),
+        ("/connections/hub", {"properties": {"credentials": {"keys": {"K": "\0x"}}}}, "properties.credentials.keys.K"),
+    ],
+)
+def test_a_nul_character_is_refused_by_its_field(
+    arm: Callable[..., Response], path: str, body: dict[str, object], field: str
+) -> None:
+    answer = arm("PUT", path, body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["target"] == field
+    assert answer.json()["error"]["message"] == f"{field} has a NUL character; leave it out"
+
+
+def test_what_is_asked_for_by_a_name_with_a_nul_character_is_refused_too(arm: Callable[..., Response]) -> None:
+    assert arm("GET", "/onlineEndpoints/fl%00ux").json()["error"]["target"] == "name"
+    assert arm("GET", "/connections/h%00b").status_code == 400
+
+
 def test_an_instance_count_of_zero_is_refused(arm: Callable[..., Response]) -> None:
     arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
 

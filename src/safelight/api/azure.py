@@ -23,6 +23,7 @@ from safelight.api.azure_wire import (
     documented,
     identity_of,
     place_of,
+    refuse_nul,
     render_operation,
 )
 from safelight.api.dialect import Dialect, ErrorReport
@@ -58,9 +59,15 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
                 "admin-token of the server's data directory"
             )
 
+    def check_names(request: Request) -> None:
+        refuse_nul(request.path_params)
+
     guarded = APIRouter(
-        dependencies=[Depends(check_administrator)],
-        responses={401: {"description": "No administrator's token, or a wrong one"}},
+        dependencies=[Depends(check_administrator), Depends(check_names)],
+        responses={
+            400: {"description": "Something in the request is wrong; the message names the field"},
+            401: {"description": "No administrator's token, or a wrong one"},
+        },
     )
     for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
         guarded.include_router(part.create_router(plane, settings))

@@ -101,7 +101,26 @@ def base_url(request: Request, settings: Settings) -> str:
 async def read_body(request: Request, model: type[Model], settings: Settings) -> Model:
     """The JSON body as `model`. Raises InvalidRequest."""
     content = await read_json_object(request, max_bytes=settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
+    refuse_nul(content)
     return validate(model, content)
+
+
+def refuse_nul(values: Mapping[str, object]) -> None:
+    """A text with a NUL character fits into no column of PostgreSQL and into no environment variable.
+
+    Raises InvalidRequest naming the field.
+    """
+    pending: list[tuple[str, object]] = [("", values)]
+    while pending:
+        place, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f"{place}.{name}", name) for name in value if "\0" in name]
+            pending += [(f"{place}.{name}", each) for name, each in value.items()]
+        elif isinstance(value, list):
+            pending += [(place, each) for each in value]
+        elif isinstance(value, str) and "\0" in value:
+            field = place.removeprefix(".").replace("\0", "\\0")[:64]
+            raise InvalidRequest(f"{field} has a NUL character; leave it out", field=field)
 
 
 def documented(*statuses: int, body: type[BaseModel] | None = None) -> dict[str, Any]:
