@@ -158,6 +158,33 @@ def test_the_command_that_an_error_names_mends_it(run: Run) -> None:
     assert json.loads(run(*deploy, "reader"))["provisioning_state"] == "Succeeded"
 
 
+def test_a_folder_is_found_from_where_the_command_runs_unless_the_server_has_a_model_of_that_name(
+    run: Run, hub: FakeHub, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("my-folder", "sprite")]
+    for folder in folders:
+        shutil.copytree(hub.folder, folder)
+    run("online-endpoint", "create", "-n", "folders")
+    create = ("online-deployment", "create", "-e", "folders", "--name", "blue", "--model")
+
+    assert json.loads(run(*create, "./my-folder"))["model"] == str(folders[0])
+    assert json.loads(run(*create, "my-folder"))["served_from"] == str(folders[0])
+    assert json.loads(run(*create, "sprite"))["model"] == "sprite"
+    assert json.loads(run(*create, "./sprite"))["model"] == str(folders[1])
+
+
+def test_only_what_is_set_is_shown(run: Run) -> None:
+    run("online-endpoint", "create", "-n", "shown")
+    settings = ("--set", "request_settings.request_timeout_ms=90000")
+    run("online-deployment", "create", "-e", "shown", "-n", "blue", "--model", "sprite", *settings)
+
+    show = ("online-deployment", "show", "-e", "shown", "-n", "blue", "-o")
+
+    set_ones = {"request_timeout_ms": 90_000, "max_concurrent_requests_per_instance": 1}
+    assert json.loads(run(*show, "json"))["request_settings"] == set_ones
+    assert "None" not in run(*show, "table")
+
+
 def test_a_revision_can_be_pinned_and_is_shown(run: Run, hub: FakeHub) -> None:
     hub.gate = "accepted"
     run("connection", "create", "-n", "HuggingFaceTokenConnection", "--secret", f"HF_TOKEN={GOOD_TOKEN}")

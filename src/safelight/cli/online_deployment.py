@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,9 @@ from safelight.cli.options import (
 )
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
+from safelight.control.catalog import find_folder
 from safelight.errors import InvalidRequest
+from safelight.model_spec import registry_name
 
 app = typer.Typer(help="Manage online deployments.", no_args_is_help=True)
 
@@ -150,7 +153,7 @@ def get_logs(
 
 def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -> None:
     path = _path(resource.get("endpoint_name"), resource.get("name"))
-    operation = arm.put(path, deployment_body(resource))
+    operation = arm.put(path, deployment_body(resource | {"model": _located(arm, resource.get("model"))}))
     for warning in operation.resource["properties"]["warnings"]:
         note(warning)
     if no_wait:
@@ -158,6 +161,15 @@ def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -
         return
     arm.wait(operation, f"Deploying {resource['name']}", lambda: _download(arm, path))
     print_one(_view(arm.get(path)), output)
+
+
+def _located(arm: Arm, model: object) -> object:
+    """A folder by its absolute path: the server works in another one. What names a model of the server stays."""
+    folder = find_folder(model) if isinstance(model, str) and not Path(model).is_absolute() else None
+    if folder is None:
+        return model
+    names = {each["name"] for each in arm.list("/models")}
+    return model if {model, registry_name(str(model))} & names else str(folder)
 
 
 def _download(arm: Arm, path: str) -> str:
@@ -182,7 +194,6 @@ def _path(endpoint_name: str | None, name: str | None) -> str:
 def _settable(resource: dict[str, Any]) -> dict[str, Any]:
     """A deployment as a YAML file would have it."""
     properties = resource["properties"]
-    requests = properties["requestSettings"]
     return {
         "model": properties["model"],
         "instance_count": resource["sku"]["capacity"],
@@ -191,16 +202,22 @@ def _settable(resource: dict[str, Any]) -> dict[str, Any]:
         "tags": resource["tags"],
         "properties": properties["properties"],
         "environment_variables": properties["environmentVariables"],
-        "request_settings": {
-            "request_timeout_ms": round(_seconds(requests["requestTimeout"]) * 1000),
-            "max_concurrent_requests_per_instance": requests["maxConcurrentRequestsPerInstance"],
-            "max_queue_wait_ms": round(_seconds(requests["maxQueueWait"]) * 1000) if requests["maxQueueWait"] else None,
-        },
+        "request_settings": _request_settings(properties["requestSettings"]),
         "liveness_probe": _probe(properties["livenessProbe"]),
         "readiness_probe": _probe(properties["readinessProbe"]),
         "app_insights_enabled": properties["appInsightsEnabled"],
         "egress_public_network_access": properties["egressPublicNetworkAccess"],
     }
+
+
+def _request_settings(requests: dict[str, Any]) -> dict[str, int]:
+    settings = {
+        "request_timeout_ms": round(_seconds(requests["requestTimeout"]) * 1000),
+        "max_concurrent_requests_per_instance": requests["maxConcurrentRequestsPerInstance"],
+    }
+    if requests["maxQueueWait"] is not None:
+        settings["max_queue_wait_ms"] = round(_seconds(requests["maxQueueWait"]) * 1000)
+    return settings
 
 
 def _probe(probe: dict[str, Any] | None) -> dict[str, float] | None:

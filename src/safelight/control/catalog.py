@@ -171,7 +171,7 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     for model in list_models():
         if registry_name(name) == model.name:
             return model
-    folder = _folder(name)
+    folder = find_folder(name)
     if folder is not None:
         return Model(name=folder.name.lower(), folder=folder)
     model = find_hub_model(name)
@@ -186,7 +186,7 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     )
 
 
-def _folder(name: str) -> Path | None:
+def find_folder(name: str) -> Path | None:
     """The folder of that path, if there is one."""
     try:
         path = Path(name).expanduser().resolve()
