@@ -119,7 +119,7 @@ def test_curl_makes_polls_and_cancels_jobs(start: Callable[..., Any]) -> None:
     assert "Traceback" not in server.text
 
 
-def test_a_job_of_an_endpoint_survives_a_kill_and_is_its_keys_alone(tmp_path: Path) -> None:
+def test_a_job_of_an_endpoint_survives_a_kill_and_a_new_key_and_is_the_endpoints_alone(tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     (tmp_path / "model").mkdir()
     env = {"FAKE_ENGINE_GATE": str(gate.path)}
@@ -144,6 +144,9 @@ def test_a_job_of_an_endpoint_survives_a_kill_and_is_its_keys_alone(tmp_path: Pa
 
     gate.open()
     with online_server(tmp_path / "data", env) as server, OnlineClient(server) as client:
+        client.arm("POST", "/onlineEndpoints/flux/regenerateKeys", {"keyType": "Primary"})
+        assert client.get(path, headers=bearer(key)).status_code == 401
+        key = client.key()
         for response in (accepted, by_key):
             link = httpx.URL(response.headers["location"]).path
             eventually(

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -75,6 +76,8 @@ class EndpointState:
     """What the data plane needs to know of an endpoint."""
 
     name: str
+    created_at: datetime
+    """Tells it from an earlier one of the name."""
     auth_mode: str
     keys: tuple[str, ...] = field(repr=False)
     token_key: str = field(repr=False)
@@ -307,6 +310,7 @@ class Reconciler(Generic[ServingT]):
         applied = (each.name for each in list_deployments(session, endpoint.name) if each.applied_folder is not None)
         return EndpointState(
             name=endpoint.name,
+            created_at=endpoint.created_at,
             auth_mode=endpoint.auth_mode,
             keys=(decrypt(endpoint.encrypted_primary_key), decrypt(endpoint.encrypted_secondary_key)),
             token_key=decrypt(endpoint.encrypted_token_key),

@@ -63,11 +63,14 @@ class EndpointRoutes:
         return location
 
     def identity_of(self, endpoint_name: str, key: str | None) -> str:
-        """What stays the same when a caller whose credentials were checked comes again, with a new token too."""
-        auth_mode = self._states[endpoint_name].auth_mode
-        if auth_mode == "aml_token":
-            return auth_mode  # says nothing of who holds it
-        subject = subject_of(key or "") if auth_mode == "aad_token" else None
+        """What stays the same when a caller whose credentials were checked comes again, with a new key or token too.
+
+        Keys and aml_tokens do not tell who holds them: they stand for the endpoint, from its creation to its deletion.
+        """
+        state = self._states[endpoint_name]
+        if state.auth_mode != "aad_token":
+            return f"endpoint {state.created_at.timestamp()}"
+        subject = subject_of(key or "")
         return f"subject {subject}" if subject is not None else f"key {key}"
 
     def _named_by_token(self, token: str) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 
 import jwt
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -22,13 +24,22 @@ from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.replay import send_through
 from tests.fakes import until
 
+CREATED_AT = datetime(2026, 11, 23, tzinfo=UTC)
 
-def routes_with(auth_mode: str, **deployments: ServedDeployment) -> EndpointRoutes:
+
+def routes_with(
+    auth_mode: str,
+    *,
+    keys: tuple[str, ...] = ("primary", "secondary"),
+    created_at: datetime = CREATED_AT,
+    **deployments: ServedDeployment,
+) -> EndpointRoutes:
     routes = EndpointRoutes("localhost", None)
     state = EndpointState(
         name="flux",
+        created_at=created_at,
         auth_mode=auth_mode,
-        keys=("primary", "secondary"),
+        keys=keys,
         token_key="",
         traffic={"blue": 100},
         mirror_traffic={"green": 100},
@@ -43,11 +54,19 @@ def token(subject: str | None) -> str:
     return jwt.encode(claims if subject is None else claims | {"sub": subject}, "k" * 32, "HS256")
 
 
-def test_two_keys_of_an_endpoint_are_two_callers() -> None:
-    routes = routes_with("key")
+def test_all_keys_of_an_endpoint_are_one_caller_also_after_one_was_regenerated() -> None:
+    before, after = routes_with("key"), routes_with("key", keys=("regenerated", "secondary"))
 
-    assert routes.identity_of("flux", "primary") == routes.identity_of("flux", "primary")
-    assert routes.identity_of("flux", "primary") != routes.identity_of("flux", "secondary")
+    assert before.identity_of("flux", "primary") == before.identity_of("flux", "secondary")
+    assert before.identity_of("flux", "primary") == after.identity_of("flux", "regenerated")
+
+
+@pytest.mark.parametrize("auth_mode", ["key", "aml_token"])
+def test_an_endpoint_that_is_created_again_under_its_name_is_another_caller(auth_mode: str) -> None:
+    later = CREATED_AT + timedelta(microseconds=1)
+    first, second = routes_with(auth_mode), routes_with(auth_mode, created_at=later)
+
+    assert first.identity_of("flux", "primary") != second.identity_of("flux", "primary")
 
 
 def test_a_new_token_is_the_same_caller() -> None:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from safelight.api import huggingface, openai
 from safelight.control.reconciler import EndpointState
+from safelight.control.tables import utc_now
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes
@@ -52,6 +53,7 @@ def client(deployments: dict[str, Deployment]) -> Iterator[TestClient]:
     routes = EndpointRoutes("localhost", None)
     state = EndpointState(
         name="flux",
+        created_at=utc_now(),
         auth_mode="key",
         keys=("primary", "secondary"),
         token_key="",
