@@ -174,9 +174,9 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     folder = find_folder(name)
     if folder is not None:
         return Model(name=folder.name.lower(), folder=folder)
-    model = find_hub_model(name)
-    if model is not None:
-        return model
+    hub_model = find_hub_model(name)
+    if hub_model is not None:
+        return hub_model
     known = ", ".join(model.name for model in list_models())
     raise ModelNotFound(
         f"no model {name!r}: give one of {known}, a folder in the diffusers layout, a hub id such as "
