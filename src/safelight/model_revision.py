@@ -26,6 +26,12 @@ def revision_of(folder: Path) -> str:
     return folder.name if hub_id_of(folder) else _digest(folder)
 
 
+def file_revision(file: Path) -> str:
+    """`sha256:` and 16 digits over one file. Raises OSError."""
+    with file.open("rb") as content:
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
+
+
 def hub_id_of(folder: Path) -> str | None:
     """`org/name`, if the folder lies in the hub's cache."""
     cached = folder.parent.parent.name

@@ -7,6 +7,7 @@ of them), `decode`, `release`. One thread calls it. Tensors stay here, keyed by 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_schedu
 from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.engine.text_encoders import PromptEncoder
-from safelight.errors import NonFiniteValues
+from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.generation import Generation, SourceImage
 from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.recipe import Backend
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
 DEFAULT_LORA_CACHE_BYTES = 2 * 1024 * 1024 * 1024
@@ -123,7 +126,7 @@ class Engine:
         self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
         self._loras_in_use: WeakValueDictionary[str, Lora] = WeakValueDictionary()
         for lora in spec.loras:
-            self._find_lora(lora.name)
+            self._keep_lora(lora.name, read_lora(lora, components))
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
 
@@ -205,14 +208,27 @@ class Engine:
         )
 
     def _find_lora(self, name: str) -> Lora:
-        """From the cache or a picture in progress if it is there, else from its file. Raises ModelLoadError."""
+        """From the cache or a picture in progress if it is there, else from its file.
+
+        Raises ModelLoadError, which a client reads: where the file lies is in the log only.
+        """
         lora = self._loras.get(name)
         if lora is None:
-            file = next(each.file for each in self.spec.loras if each.name == name)
-            lora = self._loras_in_use.get(name) or read_lora(Path(file), self._components)
-            self._loras_in_use[name] = lora
-            self._loras.put(name, lora)
+            source = next(each for each in self.spec.loras if each.name == name)
+            try:
+                lora = self._loras_in_use.get(name) or read_lora(source, self._components)
+            except ModelLoadError as error:
+                logger.error("LoRA '%s' cannot be read again: %s", name, error.message)
+                raise ModelLoadError(
+                    f"LoRA '{name}' cannot be used: its file was changed or removed after the server had started; the "
+                    "server's log says more"
+                ) from None
+            self._keep_lora(name, lora)
         return lora
+
+    def _keep_lora(self, name: str, lora: Lora) -> None:
+        self._loras_in_use[name] = lora
+        self._loras.put(name, lora)
 
     def _additions(self, generation: Generation) -> list[Addition]:
         """What its LoRAs add to the transformer."""

@@ -25,9 +25,13 @@ from torch import Tensor, nn
 from safelight.engine.components import Components
 from safelight.engine.low_rank import Layers, LowRank
 from safelight.errors import ModelLoadError
+from safelight.model_revision import file_revision
+from safelight.model_spec import LoraFile
 
 MAX_NAMES = 4
 """Of a file with more that do not fit, the first ones are named."""
+MAX_SHOWN_CHARACTERS = 300
+"""Of what a name, or diffusers about many names, may say."""
 _UNREAD = {
     "T5 weights": re.compile(r"text_encoder_2\.|lora_te2_|t5xxl"),
     "a DoRA's magnitudes": re.compile(r"dora_scale|lora_magnitude_vector"),
@@ -39,6 +43,7 @@ _UNREAD = {
 _KEY = re.compile(r"(?P<layer>.+)\.lora_(?P<part>A\.weight|B\.weight|B\.bias)")
 _BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, AssertionError, RuntimeError, re.error)
 """What diffusers' converters raise on files that they do not know, and what settings that make no sense lead to."""
+_KNOWN = re.compile(r"\blora_te[^,]*(, |$)")
 _NETWORKS = ("transformer", "text_encoder")
 
 
@@ -55,18 +60,22 @@ class Lora:
         return sum(each.nbytes for layers in (self.transformer, self.text_encoder) for each in layers.values())
 
 
-def read_lora(file: Path, components: Components) -> Lora:
-    """The adapter in a file, on the model's device and in its dtype. Raises ModelLoadError."""
+def read_lora(source: LoraFile, components: Components) -> Lora:
+    """The adapter in a file, on the model's device and in its dtype. Raises ModelLoadError, naming the file."""
+    file = Path(source.file)
     try:
         _refuse_unread(file)
         problems, loaded = _read(file, components)
+        revision = file_revision(file)  # after it was read: were it replaced in between, it would be found out
     except SafetensorError as error:
-        raise ModelLoadError(f"{file} is no safetensors file: {_first_line(error)}") from error
+        raise ModelLoadError(f"{file} is no safetensors file: {_shown(error)}") from error
     except _BROKEN as error:
-        raise ModelLoadError(f"{file} is no LoRA that diffusers reads: {_first_line(error)}") from error
+        raise ModelLoadError(f"{file} is no LoRA that diffusers reads: {_reason(error)}") from error
+    if source.revision not in ("", revision):
+        raise ModelLoadError(f"{file} has changed since the server started; restart the server to use the new one")
     if problems:
         more = f", and {len(problems) - MAX_NAMES} more" if len(problems) > MAX_NAMES else ""
-        raise ModelLoadError(f"{file} does not fit the model: {'; '.join(problems[:MAX_NAMES])}{more}")
+        raise ModelLoadError(f"{file} does not fit the model: {'; '.join(map(_shown, problems[:MAX_NAMES]))}{more}")
     lora = Lora(**loaded)
     if not lora.nbytes:
         raise ModelLoadError(f"{file} holds no LoRA")
@@ -98,7 +107,7 @@ def _refuse_unread(file: Path) -> None:
         for name in tensors.keys():  # noqa: SIM118  it is no mapping
             kind = next((kind for kind, pattern in _UNREAD.items() if pattern.search(name)), None)
             if kind is not None and bool(tensors.get_tensor(name).any()):
-                raise ModelLoadError(f"{file} holds {kind} ({name}), which are not read here")
+                raise ModelLoadError(f"{file} holds {kind} ({_shown(name)}), which are not read here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,5 +215,14 @@ def _words(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{error}".strip().partition("\n")[0] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """What diffusers says; it counts the names of CLIP's layers, which it knows, among those that it does not."""
+    told = str(error)
+    return _shown(_KNOWN.sub("", told) if told.startswith("Incompatible keys") else error)
+
+
+def _shown(told: BaseException | str) -> str:
+    """On one line of bounded length, and without what moves the cursor of a terminal: the file chose the words."""
+    text = " ".join(str(told).split()) or type(told).__name__
+    text = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

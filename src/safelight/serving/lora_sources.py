@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from safelight import hub
 from safelight.errors import ConfigurationError, ModelLoadError
 from safelight.generation import MAX_LORA_SCALE
+from safelight.model_revision import file_revision
 from safelight.model_spec import LoraFile
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
@@ -75,7 +75,6 @@ def _only_file(path: Path) -> Path:
 
 def _revision(file: Path) -> str:
     try:
-        with file.open("rb") as content:
-            return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
+        return file_revision(file)
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be read: {error.strerror}") from None

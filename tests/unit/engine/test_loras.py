@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from safelight.engine.engine import Engine, load_engine
 from safelight.errors import ModelLoadError
 from safelight.model_spec import LoraFile, read_model_spec
+from safelight.serving.lora_sources import locate_loras
 from tests.tiny_loras import save_kohya_lora, save_lora
 from tests.unit.engine.drive import denoise, finish, paint, start
 from tests.unit.engine.test_same_seed import _has_stable_products
@@ -43,8 +44,10 @@ def lora_files(tiny_flux_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def load(tiny_flux_folder: Path, lora_files: dict[str, Path]) -> Callable[..., Engine]:
-    def load(files: dict[str, Path] = lora_files, **options: Any) -> Engine:
-        loras = tuple(LoraFile(name=name, file=str(file)) for name, file in files.items())
+    def load(files: dict[str, Path] | Sequence[LoraFile] = lora_files, **options: Any) -> Engine:
+        if isinstance(files, dict):
+            files = [LoraFile(name=name, file=str(file)) for name, file in files.items()]
+        loras = tuple(files)
         spec = replace(read_model_spec(tiny_flux_folder), loras=loras)
         return load_engine(tiny_flux_folder, spec=spec, **{"device": "cpu", "dtype": "float32"} | options)
 
@@ -174,6 +177,67 @@ def test_pictures_in_progress_share_a_lora_that_is_not_kept(
 
     with pytest.raises(ModelLoadError, match="here"):
         start(engine, loras=[("here", 1.0)])
+
+
+@pytest.mark.parametrize("other", ["kohya", None], ids=["replaced", "removed"])
+def test_a_lora_whose_file_is_not_the_same_any_more_is_refused(
+    load: Callable[..., Engine],
+    lora_files: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    other: str | None,
+) -> None:
+    file = tmp_path / "here.safetensors"
+    file.write_bytes(lora_files["plain"].read_bytes())
+    engine = load(locate_loras([f"film={file}"]), lora_cache_bytes=0)
+    paint(engine, loras=[("film", 1.0)])
+    file.unlink()
+    if other is not None:
+        file.write_bytes(lora_files[other].read_bytes())
+
+    with pytest.raises(ModelLoadError, match="LoRA 'film' cannot be used") as caught:
+        start(engine, loras=[("film", 1.0)])
+
+    assert "here" not in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+    assert str(file) in caplog.text
+    file.write_bytes(lora_files["plain"].read_bytes())
+    paint(engine, loras=[("film", 1.0)])
+
+
+def test_a_file_that_changed_before_it_was_read_is_refused(
+    load: Callable[..., Engine], lora_files: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "here.safetensors"
+    file.write_bytes(lora_files["plain"].read_bytes())
+    loras = locate_loras([f"film={file}"])
+    file.write_bytes(lora_files["clip"].read_bytes())
+
+    with pytest.raises(ModelLoadError, match=r"here\.safetensors has changed since the server started"):
+        load(loras)
+
+
+@pytest.mark.parametrize("start", ["transformer.\x1b[2Jlayer", "transformer.a\nb", "\x1b[2J", "a" * 10_000])
+def test_names_in_a_file_do_not_move_the_cursor(load: Callable[..., Engine], tmp_path: Path, start: str) -> None:
+    file = tmp_path / "odd.safetensors"
+    save_file({f"{start}.lora_A.weight": torch.ones(4, 32), f"{start}.lora_B.weight": torch.ones(32, 4)}, file)
+
+    with pytest.raises(ModelLoadError) as caught:
+        load({"odd": file})
+
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 2000
+
+
+def test_what_diffusers_does_not_know_is_named(load: Callable[..., Engine], tmp_path: Path) -> None:
+    file = save_kohya_lora(tmp_path / "odd.safetensors")
+    names = {f"lora_unet_stranger_{index}.lora_{part}.weight" for index in range(99) for part in ("down", "up")}
+    save_file(load_file(file) | {name: torch.ones(2, 2) for name in names}, file)
+
+    with pytest.raises(ModelLoadError, match=r"Incompatible keys detected: lora_unet_stranger_\d+\.lora_") as caught:
+        load({"odd": file})
+
+    assert len(caught.value.message) < 1000
 
 
 @pytest.mark.parametrize(
