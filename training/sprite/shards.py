@@ -33,6 +33,7 @@ class Shard:
     latents: np.ndarray
     layouts: np.ndarray  # (scenes, tokens, 4), as scenes.draw_with_layout has it
     singles: tuple[int, ...]  # the rows that show one thing
+    close: tuple[int, ...]  # those of them that a close-up has all of
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -77,7 +78,8 @@ def open_shard(number: int) -> Shard:
     latents = np.load(_shard_path(number), mmap_mode="r")
     scenes = shard_scenes(number)[: len(latents)]
     singles = tuple(index for index, scene in enumerate(scenes) if scene.relation == "one")
-    return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)), singles)
+    close = tuple(index for index in singles if scenes[index].first_size != "big")
+    return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)), singles, close)
 
 
 def is_normalised() -> bool:

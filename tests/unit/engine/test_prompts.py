@@ -138,6 +138,6 @@ def test_what_lies_beyond_the_text_length_does_not_change_the_picture(engine: En
     assert (paint(engine, prompt=head + "x") == paint(engine, prompt=head + "y")).all()
 
 
-@pytest.mark.parametrize("prompt", ["猫 🐈 кот", "a\ud800b", "\x00", "a" * 5000, "<pad></s>"])
+@pytest.mark.parametrize("prompt", ["猫 🐈 кот", "\x00", "a" * 5000, "<pad></s>"])
 def test_strange_prompts_are_painted(engine: Engine, prompt: str) -> None:
     assert paint(engine, prompt=prompt, num_inference_steps=1).shape == (64, 64, 3)
