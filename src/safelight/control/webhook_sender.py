@@ -15,8 +15,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import httpx
 
@@ -25,6 +26,7 @@ from safelight.errors import InvalidRequest
 HEADER = "Webhook-Url"
 TIMEOUT_S = 15.0
 RESOLVE_TIMEOUT_S = 5.0
+MAX_LOOKUPS = 8
 MAX_URL_CHARACTERS = 2048
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
@@ -53,18 +55,14 @@ class Message:
         }
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host, best first. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    return [str(each[4][0]) for each in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-
-
 class WebhookSender:
     """`allows_private` opens loopback, private and link-local addresses."""
 
-    def __init__(self, *, allows_private: bool, resolve: Resolve = resolve) -> None:
+    def __init__(self, *, allows_private: bool, resolve: Resolve | None = None) -> None:
         self._allows_private = allows_private
-        self._resolve = resolve
+        self._resolve = resolve or self._look_up
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="webhook-host")
+        """Not asyncio's own, where slow names would keep the database waiting."""
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -108,6 +106,12 @@ class WebhookSender:
                 ) as response,
             ):
                 return response.status_code
+
+    async def _look_up(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a host, best first. Raises OSError."""
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [str(each[4][0]) for each in found]
 
     async def _address_of(self, url: httpx.URL) -> str:
         """The one address to connect to; if any of a name's addresses is refused, so is the name."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -103,6 +104,29 @@ def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(addresses: 
             asyncio.run(check_and_send())
 
     assert receiver.deliveries == []
+
+
+def test_a_name_that_takes_long_to_find_keeps_nobody_elses_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        is_asked.set()
+        may_answer.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    async def check_meanwhile() -> str:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        checking = asyncio.create_task(WebhookSender(allows_private=False).check("http://slow.invalid/"))
+        try:
+            await until(is_asked.is_set)
+            await asyncio.wait_for(asyncio.to_thread(may_answer.set), 30)
+        finally:
+            may_answer.set()
+        return await checking
+
+    assert asyncio.run(check_meanwhile()) == "http://slow.invalid/"
 
 
 def test_a_redirect_is_not_followed() -> None:
