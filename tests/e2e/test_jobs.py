@@ -154,6 +154,9 @@ def test_a_job_of_an_endpoint_survives_a_kill_and_a_new_key_and_is_the_endpoints
             )
         result = client.get(f"{path}/result", headers=bearer(key))
         answer = client.draw(key)
+        client.finish(client.arm("DELETE", "/onlineEndpoints/flux"))
+        client.create_endpoint()
+        assert client.get(path, headers=bearer(client.key())).status_code == 404
 
     assert path.startswith("/endpoints/flux/jobs/")
     assert (result.status_code, result.content) == (200, answer.content)
