@@ -100,9 +100,7 @@ def measure_normalisation(count: int = 256) -> None:
     if not is_normalised():
         random = Random("normalisation")
         pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count)]
-        latents = torch.cat(
-            [_encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)]
-        )
+        latents = torch.cat([encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)])
         save_normalisation(Normalisation(1 / latents.std().item(), latents.mean().item()))
 
 
@@ -120,7 +118,7 @@ def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
     norm = normalisation()
     for start in range(0, SHARD_SCENES, 16):
         drawn = [draw_with_layout(scene, width, height, random) for scene in scenes[start : start + 16]]
-        latents = (_encoded(autoencoder, to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale
+        latents = (encoded(autoencoder, to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale
         found.append(pack(latents).to(torch.float16).numpy())
         layouts += [layout.reshape(-1, 4) for _, layout in drawn]
     np.save(_layout_path(number), np.stack(layouts))
@@ -129,7 +127,7 @@ def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
 
 
 @torch.no_grad()
-def _encoded(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
+def encoded(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
     with mixed_precision():
         latents: Tensor = autoencoder.encoder(pictures.contiguous(memory_format=torch.channels_last))
     return latents.float().cpu()
