@@ -35,7 +35,7 @@ COMMAND_LINE = """
 import sys
 sys.stderr = sys.stdout
 from safelight.cli.download import download
-download(sys.argv[1])
+download(sys.argv[1], sys.argv[2] or None)
 """
 MAY_MOUNT = (
     shutil.which("unshare") is not None
@@ -76,6 +76,7 @@ def download(
         environment["HF_TOKEN"] = token
     command = [*prefix, sys.executable, "-c", script, repo, revision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
     return done.returncode, done.stdout.strip()
 
 
@@ -212,7 +213,7 @@ def test_the_command_line_says_in_a_few_lines_how_far_it_is_where_there_is_no_te
         _, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=COMMAND_LINE)
 
     first, *lines = output.splitlines()
-    assert first.startswith("Fetching acme/tiny-flux")
+    assert first.startswith("Fetching acme/tiny-flux"), output
     assert re.fullmatch(r"Downloading acme/tiny-flux: 0 of \d+ bytes \(0%\)", lines[0])
     assert re.fullmatch(r"Downloading acme/tiny-flux: (\d+) of \1 bytes \(100%\)", lines[-1])
-    assert len(lines) == 2
+    assert len(lines) == 2, output
