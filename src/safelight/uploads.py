@@ -103,7 +103,7 @@ def _open(content: bytes, *, field: str, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check(image, field, max_pixels)
-            upright = ImageOps.exif_transpose(image)
+            upright = _in_8_bits(ImageOps.exif_transpose(image))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidRequest(f"{field} has more than the {max_pixels} pixels that are read", field=field) from None
@@ -121,6 +121,11 @@ def _check(image: Image.Image, field: str, max_pixels: int) -> None:
         )
     if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):  # JPEGs may hold a second view
         raise InvalidRequest(f"{field} is animated; send one still picture", field=field)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow scales 16 bits of colour by itself, but cuts 16 bits of grey off at 255, which is nearly all white."""
+    return image.point(lambda grey: grey / 257).convert("L") if image.mode == "I;16" else image
 
 
 def _alpha(image: Image.Image) -> Image.Image | None:

@@ -74,6 +74,14 @@ def test_other_kinds_of_pixels_become_rgb(mode: str, colour: Any) -> None:
     assert pixels_of(fitted).shape == (64, 64, 3)
 
 
+def test_grey_of_16_bits_stays_grey() -> None:
+    grey = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+
+    fitted = fit(encoded(Image.fromarray(grey)))
+
+    assert pixels_of(fitted)[0, (0, 21, 42, 63), 0].tolist() == [0, 85, 170, 255]
+
+
 def test_the_rotation_in_exif_is_honoured() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown a quarter turn clockwise: the left comes to the top
