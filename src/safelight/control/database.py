@@ -7,7 +7,7 @@ the end of the `with` block or leaves nothing behind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
@@ -52,7 +52,10 @@ def open_database(url: str | None, data_dir: Path) -> Database:
     """The database at `url`, or `safelight.db` in the data directory; its tables are up to date."""
     if url is None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        url = f"sqlite:///{data_dir / 'safelight.db'}"
+        path = data_dir / "safelight.db"
+        with suppress(OSError):  # opening it then says what is wrong
+            path.touch(mode=0o600)  # jobs hold prompts and pictures; SQLite gives its other files the same mode
+        url = f"sqlite:///{path}"
     database = Database(url)
     database.migrate()
     return database

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import stat
 import threading
 from pathlib import Path
 
@@ -62,6 +63,17 @@ def test_sqlite_writes_ahead(tmp_path: Path) -> None:
 
     with database.transaction() as session:
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.close()
+
+
+def test_a_database_is_for_its_owner_alone_whoever_may_read_the_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+
+    database = open_database(None, tmp_path)
+
+    with database.transaction():
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("safelight.db", "safelight.db-shm", "safelight.db-wal"), 0o600)
     database.close()
 
 
