@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from safelight.errors import ConfigurationError, ImageNotKept, NotReady, ResourceNotFound
 from safelight.generation import ImageFormat
@@ -49,7 +50,7 @@ class ImageStore:
         partial = f"{self._folder}/.{name}.partial"
         try:
             with _failures_as_os_errors():
-                self._files.makedirs(self._folder, exist_ok=True)
+                self._make_folder()
                 self._files.pipe_file(partial, content)
                 self._files.mv(partial, f"{self._folder}/{name}")
             return f"{name}?signature={self._sign(name)}"
@@ -90,6 +91,13 @@ class ImageStore:
             for path in ended:
                 self._files.rm_file(path)
             return len(ended)
+
+    def _make_folder(self) -> None:
+        """On a disk for its owner alone, if it is new: who may not list the pictures has to have their links."""
+        if isinstance(self._files, LocalFileSystem):
+            Path(self._folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        else:
+            self._files.makedirs(self._folder, exist_ok=True)
 
     def _has_ended(self, match: re.Match[str]) -> bool:
         return int(match[1]) <= self._clock()

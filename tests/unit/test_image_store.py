@@ -85,6 +85,12 @@ def test_nothing_is_there_to_clean_up_before_the_first_picture(store: ImageStore
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_pictures_are_for_their_owner_alone(store: ImageStore, tmp_path: Path) -> None:
+    keep(store)
+
+    assert stat.S_IMODE((tmp_path / "images").stat().st_mode) == 0o700
+
+
 def test_the_key_is_for_its_owner_alone(store: ImageStore, tmp_path: Path) -> None:
     keep(store)
 
