@@ -9,7 +9,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from safelight.errors import InvalidRequest
 from safelight.generation import SourceImage
@@ -20,6 +20,16 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 DEFAULT_STRENGTH = 0.6
 DEFAULT_MASKED_STRENGTH = 1.0
 """What a mask gives free is painted anew, whatever was under it."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation -> what makes it upright."""
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8")
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, MemoryError, OverflowError)
 """What Pillow raises on files that are cut short or make no sense."""
@@ -103,7 +113,7 @@ def _open(content: bytes, *, field: str, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check(image, field, max_pixels)
-            upright = _in_8_bits(ImageOps.exif_transpose(image))
+            upright = _upright(_in_8_bits(image))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidRequest(f"{field} has more than the {max_pixels} pixels that are read", field=field) from None
@@ -121,6 +131,12 @@ def _check(image: Image.Image, field: str, max_pixels: int) -> None:
         )
     if getattr(image, "is_animated", False) and image.format in ("PNG", "WEBP"):  # JPEGs may hold a second view
         raise InvalidRequest(f"{field} is animated; send one still picture", field=field)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says. Pillow's `exif_transpose` writes the EXIF again, and fails where that makes no sense."""
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
 from safelight.parameters import size_for_image
@@ -106,6 +106,27 @@ def test_the_rotation_in_exif_is_honoured() -> None:
 )
 def test_the_size_is_the_images_own_as_near_as_the_model_comes(size: tuple[int, int], fitted: tuple[int, int]) -> None:
     assert size_for_image(FAKE_SPEC, *size) == fitted
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_orientation_of_exif_is_turned_upright_as_pillow_does(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.effect_noise((64, 32), 90).convert("RGB"), exif=exif)
+
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+
+    assert np.array_equal(pixels_of(fit(content)), np.asarray(upright))
+
+
+def test_exif_that_makes_no_sense_keeps_no_image_from_being_read() -> None:
+    orientation = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    text_for_a_number = struct.pack(">HHI4s", 0x0117, 2, 4, b"one")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + orientation + text_for_a_number + bytes(4)
+
+    fitted = fit(encoded(left_red((64, 32)), "JPEG", exif=exif))
+
+    assert (fitted.width, fitted.height) == (32, 64)
 
 
 def test_an_image_that_is_scaled_says_so() -> None:
