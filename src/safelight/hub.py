@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import DryRunFileInfo, constants, snapshot_download
+from huggingface_hub import DryRunFileInfo, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     DryRunError,
     GatedRepoError,
@@ -52,6 +53,7 @@ def download(
     many bytes are here and how many there are in all; without it huggingface_hub draws its progress bars.
     Raises DownloadError with the remedy.
     """
+    token = _checked(token)
     try:
         found = _list_files(hub_id, revision, token, files)
         _check_disk_space(hub_id, found)
@@ -80,6 +82,20 @@ def find_cached(hub_id: str, *, revision: str) -> Path | None:
         return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, ValueError):
         return None
+
+
+def _checked(token: str | None) -> str | None:
+    """The token without the space around it. One that fits into no header is refused before a library repeats it."""
+    token = (token or "").strip() or None
+    if not _TOKEN.fullmatch(token or get_token() or "-"):
+        raise DownloadError(
+            "the hub's token has a space, a line break or another character that no token has; give the token alone, "
+            f"as {constants.ENDPOINT}/settings/tokens shows it"
+        )
+    return token
+
+
+_TOKEN = re.compile(r"[!-~]+")
 
 
 def _list_files(hub_id: str, revision: str | None, token: str | None, files: Sequence[str]) -> list[DryRunFileInfo]:
@@ -174,7 +190,7 @@ def _explain_gate(hub_id: str, text: str, *, is_anonymous: bool) -> str:
     if is_anonymous:
         return (
             f"{hub_id} is gated and no token was given: request access at {_page(hub_id)}, create a token at "
-            f"{constants.ENDPOINT}/settings/tokens, and set HF_TOKEN"
+            f"{constants.ENDPOINT}/settings/tokens, and set HF_TOKEN (for a deployment in its environment_variables)"
         )
     if "awaiting" in text:
         return f"your request to access {hub_id} is awaiting a review by its authors; try again when they have answered"

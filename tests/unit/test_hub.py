@@ -25,6 +25,15 @@ except errors.DownloadError as error:
 """
 
 
+GIVEN_TOKEN = """
+import sys
+from safelight import errors, hub
+try:
+    print(hub.download(sys.argv[1], token=sys.stdin.read()))
+except errors.DownloadError as error:
+    print(error.message)
+    sys.exit(1)
+"""
 REPORTED_DOWNLOAD = """
 import sys
 from safelight import hub
@@ -62,6 +71,7 @@ def download(
     offline: bool = False,
     script: str = DOWNLOAD,
     prefix: Sequence[str] = (),
+    input: str = "",
 ) -> tuple[int, str]:
     """Exit status and output of a download in a process of its own (huggingface_hub reads HF_ENDPOINT at import)."""
     environment = {
@@ -75,7 +85,9 @@ def download(
     if token is not None:
         environment["HF_TOKEN"] = token
     command = [*prefix, sys.executable, "-c", script, repo, revision]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=environment, input=input, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
     return done.returncode, done.stdout.strip()
 
@@ -118,6 +130,26 @@ def test_each_refusal_of_the_gate_has_its_own_remedy(
     assert status == 1
     assert expected in output
     assert "hf_" not in output
+
+
+@pytest.mark.parametrize("token", ["hf_two\nlines", "hf_sécret", "hf_with space"])
+def test_a_token_that_can_be_none_is_refused_without_being_repeated(folder: Path, tmp_path: Path, token: str) -> None:
+    """httpx would repeat a header that it cannot send."""
+    with fake_hub(folder) as hub:
+        given = download(hub, tmp_path / "cache", script=GIVEN_TOKEN, input=token)
+        found = download(hub, tmp_path / "cache", token=token.replace("\n", " "))
+
+    assert given == found
+    assert given[0] == 1
+    assert "give the token alone" in given[1]
+    assert "hf_" not in given[1]
+
+
+def test_a_token_is_taken_without_the_line_break_behind_it(folder: Path, tmp_path: Path) -> None:
+    with fake_hub(folder) as hub:
+        status, output = download(hub, tmp_path / "cache", script=GIVEN_TOKEN, input=f"{GOOD_TOKEN}\n")
+
+    assert status == 0, output
 
 
 def test_an_unknown_repository_is_named(folder: Path, tmp_path: Path) -> None:
