@@ -6,17 +6,17 @@ the end of the `with` block or leaves nothing behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from safelight.errors import ConfigurationError
 
@@ -59,6 +59,13 @@ def open_database(url: str | None, data_dir: Path) -> Database:
     database = Database(url)
     database.migrate()
     return database
+
+
+def lock_tables(session: Session, tables: Sequence[type[DeclarativeBase]]) -> None:
+    """Until this transaction ends no other one reads or writes them; those that have begun to are waited for."""
+    if session.connection().dialect.name != "sqlite":  # there a transaction has the whole file to itself
+        names = ", ".join(table.__tablename__ for table in tables)
+        session.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
 
 
 def alembic_config(connection: Connection) -> Config:

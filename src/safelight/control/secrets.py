@@ -1,13 +1,15 @@
 """Secrets at rest: encryption with rotating keys, and the 0600 files that hold keys and tokens.
 
 The newest key encrypts, all of them decrypt (`MultiFernet`). Rotation writes a new key first, re-encrypts every secret
-in one transaction, then drops the old keys: a crash in between leaves everything readable.
+in one transaction that waits for those that are under way and lets no other begin, then drops the old keys: a crash in
+between leaves everything readable.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from safelight.control.database import Database
+from safelight.control.database import Database, lock_tables
 from safelight.control.tables import Connection, Deployment, Endpoint, Job
 from safelight.errors import ConfigurationError
 
@@ -61,22 +63,32 @@ class KeyRing:
         self._data_dir = data_dir
         self._is_from_environment = from_environment is not None
         self._keys = read_keys(data_dir, from_environment)
+        self._rotating = threading.Lock()
         self.cipher = Cipher(self._keys)
 
     def rotate(self, database: Database) -> int:
-        """Put every secret under a new key; how many there were. With keys from the environment: under its newest."""
-        if self._is_from_environment:
+        """Put every secret under a new key; how many there were. With keys from the environment: under its newest.
+
+        If it fails, the old keys stay beside the new one, and another rotation drops them.
+        """
+        with self._rotating:
             with database.transaction() as session:
-                return reencrypt_all(session, self.cipher)
-        keys = [generate_key(), *self._keys]
+                lock_tables(session, _TABLES_WITH_SECRETS)
+                if not self._is_from_environment:
+                    self._use([generate_key(), *self._keys])
+                count = reencrypt_all(session, self.cipher)
+            if not self._is_from_environment:
+                self._use(self._keys[:1])
+            return count
+
+    def _use(self, keys: list[str]) -> None:
         write_keys(self._data_dir, keys)
+        self._keys = keys
         self.cipher.use(keys)
-        with database.transaction() as session:
-            count = reencrypt_all(session, self.cipher)
-        self._keys = keys[:1]
-        write_keys(self._data_dir, self._keys)
-        self.cipher.use(self._keys)
-        return count
+
+
+_TABLES_WITH_SECRETS = (Endpoint, Deployment, Connection, Job)
+"""In the order in which the reconciler reads them, so that it and a rotation cannot wait for each other."""
 
 
 def generate_key() -> str:

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from safelight.control.connections import ConnectionSpec, get_connection, put_connection, read_credentials
+from safelight.control.connections import (
+    ConnectionSpec,
+    delete_connection,
+    get_connection,
+    put_connection,
+    read_credentials,
+    read_secrets,
+)
 from safelight.control.database import Database
 from safelight.control.secrets import (
     ADMIN_TOKEN_FILE,
     KEY_FILE,
     Cipher,
+    KeyRing,
     generate_key,
     read_admin_token,
     read_keys,
@@ -68,3 +78,54 @@ def test_what_the_old_key_wrote_is_readable_after_rotation_with_the_new_one_alon
 def test_a_secret_under_a_lost_key_names_what_to_put_back(cipher: Cipher) -> None:
     with pytest.raises(ConfigurationError, match=KEY_FILE):
         Cipher([generate_key()]).decrypt(cipher.encrypt("hf_secret"))
+
+
+def test_rotations_at_the_same_time_lose_no_secret(database: Database, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path, None)
+    _put_secret(database, ring)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: ring.rotate(database), range(8)))
+
+    assert _secret_as_a_restart_reads_it(database, tmp_path) == "hf_secret"
+
+
+def test_a_secret_that_is_being_written_while_the_key_rotates_is_not_lost(database: Database, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path, None)
+    rotation = threading.Thread(target=ring.rotate, args=(database,))
+
+    with database.transaction() as session:
+        put_connection(session, ring.cipher, ConnectionSpec(name="hub", credentials={"HF_TOKEN": "hf_secret"}))
+        rotation.start()
+        rotation.join(timeout=0.2)
+    rotation.join()
+
+    assert _secret_as_a_restart_reads_it(database, tmp_path) == "hf_secret"
+
+
+def test_what_is_written_after_a_rotation_has_failed_survives_the_next_one(database: Database, tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path, None)
+    with database.transaction() as session:
+        foreign = ConnectionSpec(name="foreign", credentials={"KEY": "value"})
+        put_connection(session, Cipher([generate_key()]), foreign)
+    with pytest.raises(ConfigurationError):
+        ring.rotate(database)
+    _put_secret(database, ring)
+    with database.transaction() as session:
+        delete_connection(session, "foreign")
+
+    ring.rotate(database)
+
+    assert _secret_as_a_restart_reads_it(database, tmp_path) == "hf_secret"
+    assert len(read_keys(tmp_path, None)) == 1
+
+
+def _put_secret(database: Database, ring: KeyRing) -> None:
+    with database.transaction() as session:
+        put_connection(session, ring.cipher, ConnectionSpec(name="hub", credentials={"HF_TOKEN": "hf_secret"}))
+
+
+def _secret_as_a_restart_reads_it(database: Database, data_dir: Path) -> str:
+    cipher = KeyRing(data_dir, None).cipher
+    with database.transaction() as session:
+        return read_secrets(session, cipher, "hub", reader="test")[1]["HF_TOKEN"]
