@@ -172,6 +172,59 @@ def test_a_duration_that_is_none_is_refused(arm: Callable[..., Response], durati
     assert "is not an ISO 8601 duration such as PT90S" in answer.text
 
 
+BEYOND = 10**400
+"""More than any number of a machine."""
+LONG = f"PT{'9' * 400}S"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("deployments/blue", {"properties": {"livenessProbe": {"failureThreshold": BEYOND}}}),
+        ("deployments/blue", {"properties": {"readinessProbe": {"initialDelay": LONG}}}),
+        ("deployments/blue", {"properties": {"requestSettings": {"maxQueueWait": LONG}}}),
+        ("deployments/blue", {"properties": {"requestSettings": {"maxConcurrentRequestsPerInstance": BEYOND}}}),
+        ("deployments/blue", {"sku": {"capacity": BEYOND}, "properties": {}}),
+        ("deployments/blue", {"location": "x" * 1000, "properties": {}}),
+        ("deployments/blue", {"properties": {"model": "x" * 5000}}),
+        ("", {"location": "x" * 1000, "properties": {}}),
+        ("", {"properties": {"publicNetworkAccess": "sometimes"}}),
+        ("", {"properties": {"traffic": {"blue": BEYOND}}}),
+    ],
+)
+def test_a_value_out_of_all_bounds_is_refused_and_harms_no_listing(
+    arm: Callable[..., Response], path: str, body: dict[str, dict[str, object]]
+) -> None:
+    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    if path:
+        body["properties"].setdefault("model", "sprite")
+
+    answer = arm("PUT", f"/onlineEndpoints/flux/{path}".rstrip("/"), body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["target"]
+    assert len(arm("GET", "/onlineEndpoints").json()["value"]) == 1
+    assert arm("GET", "/onlineEndpoints/flux/deployments").json()["value"] == []
+
+
+def test_what_fits_into_no_column_of_postgresql_is_refused_by_its_field(
+    arm: Callable[..., Response],
+) -> None:
+    category = {"category": "x" * 1000, "credentials": {"keys": {"KEY": "value"}}}
+    model = {"modelUri": "org/name"}
+
+    assert arm("PUT", "/connections/hub", {"properties": category}).json()["error"]["target"] == "category"
+    for version in ("9" * 100, "a:b", "ä"):
+        answer = arm("PUT", f"/models/mine/versions/{version}", {"properties": model})
+        assert (answer.status_code, answer.json()["error"]["target"]) == (400, "version")
+
+
+def test_more_lines_of_a_log_than_there_can_be_are_refused(arm: Callable[..., Response]) -> None:
+    path = "/onlineEndpoints/flux/deployments/blue/getLogs"
+
+    assert "less than or equal to" in arm("POST", path, {"tail": 10**30}).json()["error"]["message"]
+
+
 def test_every_answer_is_one_that_the_reference_names(arm: Callable[..., Response]) -> None:
     calls = [
         ("GET", "", 200),

@@ -34,7 +34,7 @@ from safelight.control.deployments import (
     put_deployment,
     served_revision,
 )
-from safelight.control.logs import CONTAINERS, DEFAULT_TAIL
+from safelight.control.logs import CONTAINERS, DEFAULT_TAIL, MAX_TAIL
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Deployment, OperationKind
 from safelight.errors import InvalidRequest
@@ -123,7 +123,7 @@ class LogsBody(ArmModel):
     """Which container's last lines."""
 
     container_type: str | None = None
-    tail: int = Field(DEFAULT_TAIL, ge=0)
+    tail: int = Field(DEFAULT_TAIL, ge=0, le=MAX_TAIL)
 
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:

@@ -19,6 +19,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{2,32}")
 CUSTOM_KEYS = "CustomKeys"
 API_KEY = "ApiKey"
 MAX_PART_CHARACTERS = 255
+MAX_CATEGORY_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class ConnectionSpec:
                 "letter or digit",
                 field="name",
             )
+        if len(self.category) > MAX_CATEGORY_CHARACTERS:
+            raise InvalidRequest(f"a category has at most {MAX_CATEGORY_CHARACTERS} characters", field="category")
         if not self.credentials:
             raise InvalidRequest(
                 f"connection {self.name!r} has no secret; give at least one KEY=VALUE", field="secrets"

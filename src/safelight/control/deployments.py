@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from safelight.control.connections import record_read
-from safelight.control.endpoints import check_name, get_endpoint
+from safelight.control.endpoints import check_location, check_name, get_endpoint
 from safelight.control.operations import begin_operation, error_code
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
@@ -22,7 +22,11 @@ from safelight.model_revision import hub_id_of
 MAX_DEPLOYMENTS = 20
 MAX_INSTANCES = 50
 MAX_REQUEST_TIMEOUT_S = 180.0
-
+MAX_MODEL_CHARACTERS = 4096
+MAX_CONCURRENT_REQUESTS = 10_000
+MAX_QUEUE_WAIT_S = 86_400.0
+MAX_PROBE_S = 86_400.0
+MAX_PROBE_THRESHOLD = 10_000
 
 LORAS = "SAFELIGHT_LORAS"
 """The environment variable of a deployment that says which LoRAs its requests may name, as the setting does."""
@@ -39,10 +43,14 @@ class Probe:
     failure_threshold: int = 30
 
     def __post_init__(self) -> None:
-        if self.initial_delay_s < 0 or min(self.period_s, self.timeout_s) < 1:
-            raise InvalidRequest("a probe's period and timeout must be at least 1 s, its delay 0 s", field="probe")
-        if min(self.success_threshold, self.failure_threshold) < 1:
-            raise InvalidRequest("a probe's thresholds must be at least 1", field="probe")
+        durations, thresholds = (self.period_s, self.timeout_s), (self.success_threshold, self.failure_threshold)
+        if self.initial_delay_s < 0 or min(durations) < 1 or max(self.initial_delay_s, *durations) > MAX_PROBE_S:
+            raise InvalidRequest(
+                f"a probe's period and timeout must be 1 to {MAX_PROBE_S:g} s, its delay 0 to {MAX_PROBE_S:g} s",
+                field="probe",
+            )
+        if min(thresholds) < 1 or max(thresholds) > MAX_PROBE_THRESHOLD:
+            raise InvalidRequest(f"a probe's thresholds must be 1 to {MAX_PROBE_THRESHOLD}", field="probe")
 
     @property
     def patience_s(self) -> float:
@@ -75,6 +83,8 @@ class DeploymentSpec:
     def __post_init__(self) -> None:
         if not self.model:
             raise InvalidRequest("a deployment needs a model", field="model")
+        if len(self.model) > MAX_MODEL_CHARACTERS:
+            raise InvalidRequest(f"a model's URI has at most {MAX_MODEL_CHARACTERS} characters", field="model")
         if not 1 <= self.instance_count <= MAX_INSTANCES:
             raise InvalidRequest(
                 f"instance_count must be 1 to {MAX_INSTANCES}, not {self.instance_count}", field="instance_count"
@@ -85,11 +95,14 @@ class DeploymentSpec:
                 f"{self.request_timeout_s:g}",
                 field="request_timeout_ms",
             )
-        if self.max_queue_wait_s is not None and self.max_queue_wait_s <= 0:
-            raise InvalidRequest("max_queue_wait must be above 0", field="max_queue_wait_ms")
-        if self.max_concurrent_requests_per_instance < 1:
+        if self.max_queue_wait_s is not None and not 0 < self.max_queue_wait_s <= MAX_QUEUE_WAIT_S:
             raise InvalidRequest(
-                "max_concurrent_requests_per_instance must be at least 1", field="max_concurrent_requests_per_instance"
+                f"max_queue_wait must be above 0 and at most {MAX_QUEUE_WAIT_S:g} s", field="max_queue_wait_ms"
+            )
+        if not 1 <= self.max_concurrent_requests_per_instance <= MAX_CONCURRENT_REQUESTS:
+            raise InvalidRequest(
+                f"max_concurrent_requests_per_instance must be 1 to {MAX_CONCURRENT_REQUESTS}",
+                field="max_concurrent_requests_per_instance",
             )
 
     @property
@@ -121,6 +134,7 @@ class DeploymentBody:
 
     def __post_init__(self) -> None:
         check_name("deployment", self.name)
+        check_location(self.location)
 
 
 def put_deployment(session: Session, body: DeploymentBody) -> tuple[Deployment, Operation]:

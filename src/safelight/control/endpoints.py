@@ -21,6 +21,7 @@ from safelight.errors import Conflict, InvalidRequest, ResourceNotFound
 
 MAX_ENDPOINTS = 100
 MAX_MIRROR_PERCENT = 50
+MAX_LOCATION_CHARACTERS = 64
 AUTH_MODES = ("key", "aml_token", "aad_token")
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _KEY = re.compile(r"[!-~]{8,512}")
@@ -56,6 +57,9 @@ class EndpointSpec:
                 f"property {ENFORCE_ACCESS} is {access!r}; it must be {' or '.join(ACCESS_VALUES)}",
                 field=f"properties.{ENFORCE_ACCESS}",
             )
+        if self.public_network_access.lower() not in ("enabled", "disabled"):
+            raise InvalidRequest("public_network_access must be enabled or disabled", field="public_network_access")
+        check_location(self.location)
         _check_percentages(self.traffic, self.mirror_traffic)
         for key in (self.primary_key, self.secondary_key):
             _check_key(key)
@@ -69,6 +73,12 @@ def check_name(kind: str, name: str) -> None:
             "last one not a dash",
             field="name",
         )
+
+
+def check_location(location: str) -> None:
+    """Azure's regions: kept and shown, without a meaning here. Raises InvalidRequest."""
+    if len(location) > MAX_LOCATION_CHARACTERS:
+        raise InvalidRequest(f"a location has at most {MAX_LOCATION_CHARACTERS} characters", field="location")
 
 
 def _check_key(value: str | None) -> None:

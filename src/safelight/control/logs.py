@@ -12,6 +12,7 @@ from safelight.control.tables import utc_now
 Container = Literal["StorageInitializer", "InferenceServer"]
 CONTAINERS: tuple[Container, ...] = ("StorageInitializer", "InferenceServer")
 DEFAULT_TAIL = 5000
+MAX_TAIL = 1_000_000
 
 
 class DeploymentLogs:

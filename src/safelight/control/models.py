@@ -14,6 +14,7 @@ from safelight.errors import Conflict, InvalidRequest
 from safelight.model_spec import read_model_spec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")
 
 
 def register_model(
@@ -24,6 +25,11 @@ def register_model(
         raise InvalidRequest(
             f"model name {name!r} is not possible: lower-case letters, digits, dots, dashes and underscores",
             field="name",
+        )
+    if version is not None and not _VERSION.fullmatch(version):
+        raise InvalidRequest(
+            f"model version {version[:64]!r} is not possible: 1 to 30 letters, digits, dots, dashes and underscores",
+            field="version",
         )
     if name in {model.name for model in list_models()}:
         raise Conflict(f"'{name}' is a model of the catalogue; choose another name")
