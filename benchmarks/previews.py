@@ -75,7 +75,7 @@ def _measure(engine: Engine, rounds: int) -> None:
         steps.append(_seconds(lambda: engine.step([generation])))
         previews.append(_seconds(lambda: engine.preview(generation)))
         pixels = engine.preview(generation)
-        files.append(_seconds(lambda pixels=pixels: images.encode(pixels, image_format="png", png_effort=1)))
+        files.append(_seconds(lambda pixels=pixels: images.encode_preview(pixels, image_format="png")))
     engine.release(generation)
     step = statistics.median(steps)
     print(f"one step: {step * 1000:.2f} ms")
@@ -122,7 +122,7 @@ def _measure_flux(engine: Engine, rounds: int) -> None:
         return to_pixels(project(denoise.unpack_latents(clean, 128, 128)))
 
     pixels = preview()
-    file = _median(lambda: images.encode(pixels, image_format="png", png_effort=1), rounds)
+    file = _median(lambda: images.encode_preview(pixels, image_format="png"), rounds)
     _compare_with_blocks(preview, FluxBlocks(device, dtype))
     print(f"PNG of noise (another thread): {file * 1000:.1f} ms")
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -53,14 +55,13 @@ def encode(
     *,
     image_format: ImageFormat,
     image_quality: int = 95,
-    png_effort: int = 6,
     recipe: Recipe | None = None,
     credentials: ContentCredentials | None = None,
 ) -> bytes:
     """The image file of `pixels` (uint8, height x width x 3), with its recipe, signed if there are credentials.
 
-    `image_quality` (1 to 100) is for JPEG and WebP; `png_effort` (0 to 9) makes a PNG smaller. A JPEG has no room for
-    very long prompts: they are withheld. Raises EngineFailure if it cannot be signed.
+    `image_quality` (1 to 100) is for JPEG and WebP. A JPEG has no room for very long prompts: they are withheld. Raises
+    EngineFailure if it cannot be signed.
     """
     assert pixels.dtype == np.uint8, pixels.dtype
     assert pixels.ndim == 3, pixels.shape
@@ -70,7 +71,7 @@ def encode(
     if recipe is not None and image_format == "jpeg" and max(len(_exif(recipe)), len(_xmp(recipe))) > MAX_JPEG_METADATA:
         recipe = recipe.without_prompts()
     if image_format == "png":
-        image.save(buffer, "PNG", compress_level=png_effort, pnginfo=_text_chunks(recipe))
+        image.save(buffer, "PNG", pnginfo=_text_chunks(recipe))
     else:
         metadata = {} if recipe is None else {"exif": _exif(recipe), "xmp": _xmp(recipe)}
         subsampling = {"subsampling": 0} if image_format == "jpeg" else {}  # 4:4:4: flat colours keep their edges
@@ -78,6 +79,15 @@ def encode(
     if recipe is None or credentials is None:
         return buffer.getvalue()
     return sign(buffer.getvalue(), media_type=MEDIA_TYPES[image_format], recipe=recipe, credentials=credentials)
+
+
+def encode_preview(pixels: np.ndarray, *, image_format: ImageFormat, image_quality: int = 95) -> bytes:
+    """The image file of a preview: as fast as can be, and without a recipe."""
+    if image_format == "png":
+        return _quick_png(pixels)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, image_format.upper(), quality=image_quality, method=0)  # method is WebP's
+    return buffer.getvalue()
 
 
 def decode(content: bytes) -> Picture:
@@ -97,6 +107,20 @@ def decode(content: bytes) -> Picture:
     except _BROKEN as error:
         raise InvalidRequest(f"is broken: {str(error)[:100]}") from None
     return Picture(image_format=image_format, pixels=pixels, recipe=parse_recipe(text))
+
+
+def _quick_png(pixels: np.ndarray) -> bytes:
+    """In half the time that Pillow takes, which tries five filters for each row: https://www.w3.org/TR/png-3/."""
+    height, width, channels = pixels.shape
+    values = pixels.reshape(height, width * channels)
+    rows = np.full((height, 1 + width * channels), 2, np.uint8)  # each row begins with its filter; 2 is "up":
+    rows[0, 1:] = values[0]
+    rows[1:, 1:] = values[1:] - values[:-1]  # the difference from the row above, modulo 256
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
 
 
 def _recipe_text(image: Image.Image) -> str:

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from safelight.errors import InvalidRequest
 from safelight.generation import ImageFormat
-from safelight.images import MEDIA_TYPES, decode, encode
+from safelight.images import MEDIA_TYPES, decode, encode, encode_preview
 from tests.recipes import RECIPE
 
 
@@ -59,6 +59,24 @@ def test_equal_pixels_and_recipes_give_equal_bytes(pixels: np.ndarray, image_for
     first, second = (encode(pixels, image_format=image_format, recipe=RECIPE) for _ in range(2))
 
     assert first == second
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 3, 3), (64, 48, 3)])
+def test_a_preview_as_png_keeps_every_pixel(shape: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    preview = decode(encode_preview(noise, image_format="png"))
+
+    assert preview.image_format == "png"
+    assert np.array_equal(preview.pixels, noise)
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
+def test_a_lossy_preview_stays_close(pixels: np.ndarray, image_format: ImageFormat) -> None:
+    preview = decode(encode_preview(pixels, image_format=image_format))
+
+    assert preview.image_format == image_format
+    assert np.abs(preview.pixels.astype(int) - pixels).mean() < 5
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])

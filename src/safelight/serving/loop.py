@@ -255,8 +255,8 @@ class ReplicaLoop:
         """Runs in a thread of its own, and sends by itself: the inbox is read only after the step that is running."""
         request = generation.request
         with self._failures_of([generation]):
-            content = images.encode(
-                pixels, image_format=request.image_format, image_quality=request.image_quality, png_effort=1
+            content = images.encode_preview(
+                pixels, image_format=request.image_format, image_quality=request.image_quality
             )
             self._send(PreviewMade(ticket, generation.image_index, index, content))
 
