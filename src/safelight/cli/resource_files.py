@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def endpoint_body(resource: Mapping[str, Any]) -> JsonObject:
 
 def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
     """The ARM body of a deployment."""
+    if isinstance(resource.get("model"), dict):
+        raise InvalidRequest(
+            "a model that is written out in the deployment is not supported; register it with `safelight model create "
+            "--name NAME --path PATH`, and write `model: azureml:NAME:VERSION`",
+            field="model",
+        )
     properties: JsonObject = {
         "endpointComputeType": str(resource.get("type") or "managed").capitalize(),
         "model": resource.get("model"),
@@ -141,10 +148,29 @@ def _load(path: Path) -> JsonObject:
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="file") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"{path} is not YAML: {error}", field="file") from None
+        raise InvalidRequest(f"{path} is not YAML: {_why_not_yaml(error)}", field="file") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} must hold a mapping, such as `name: …`", field="file")
     return {str(field): each for field, each in value.items()}
+
+
+_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
+
+
+def _why_not_yaml(error: Exception) -> str:
+    """Where and why, without the line itself and its words: it may be the one with the secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error)
+    mark = error.problem_mark
+    problem = _QUOTED.sub(
+        lambda each: each[0] if _is_yamls_own(each[0]) else "'…'", error.problem or "it cannot be read"
+    )
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+def _is_yamls_own(quoted: str) -> bool:
+    """`','` or `'<block end>'`, and no word of the file."""
+    return len(quoted) <= 3 or quoted.startswith("'<")
 
 
 def _set(resource: JsonObject, change: str) -> None:
@@ -159,7 +185,7 @@ def _set(resource: JsonObject, change: str) -> None:
     try:
         resource[last] = yaml.safe_load(value) if value else ""
     except yaml.YAMLError as error:
-        raise InvalidRequest(f"--set {change!r}: the value is not YAML: {error}", field="set") from None
+        raise InvalidRequest(f"--set {path}: the value is not YAML: {_why_not_yaml(error)}", field="set") from None
 
 
 def _request_settings(field: str, value: object) -> JsonObject:

@@ -130,6 +130,7 @@ def _connection(resource: dict[str, Any]) -> dict[str, Any]:
         (DEPLOYMENT_FIELDS, deployment_body, "instance_count: two", "instance_count must be a number, not 'two'"),
         (DEPLOYMENT_FIELDS, deployment_body, "instance_count: 1.5", "must be a whole number, not 1.5"),
         (DEPLOYMENT_FIELDS, deployment_body, "instance_count: true", "instance_count must be a number, not True"),
+        (DEPLOYMENT_FIELDS, deployment_body, "model: {path: ./model}", "register it with `safelight model create"),
         (DEPLOYMENT_FIELDS, deployment_body, "request_settings: 5", "request_settings must be a mapping"),
         (DEPLOYMENT_FIELDS, deployment_body, "request_settings: {request_timeout_ms: .nan}", "must be a number"),
         (DEPLOYMENT_FIELDS, deployment_body, "liveness_probe: {period: PT10S}", "liveness_probe.period must be a num"),
@@ -138,6 +139,10 @@ def _connection(resource: dict[str, Any]) -> dict[str, Any]:
         (CONNECTION_FIELDS, _connection, "credentials: {HF_TOKEN: hf_secret}", "unknown field 'credentials.HF_TOKEN'"),
         (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: }", "secrets.HF_TOKEN must be a text"),
         (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: {value: hf_secret}}", "secrets.HF_TOKEN must be a text"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: hf_secret: x}", "line 1, column 30: expected ',' or '}'"),
+        (CONNECTION_FIELDS, _connection, 'name: hub\nsecrets: {HF_TOKEN: "hf_secret\\q"}', "line 2, column 32: found"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: *hf_secret}", "found undefined alias"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: !hf_secret x}", "constructor for the tag"),
     ],
 )
 def test_a_value_of_the_wrong_shape_is_refused_by_the_name_of_its_field(
