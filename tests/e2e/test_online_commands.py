@@ -288,6 +288,29 @@ def test_a_secret_is_shown_only_when_it_is_asked_for_and_that_is_recorded(run: R
     assert (newest["reader"], newest["connection"]) == ("administrator", "shown")
 
 
+def test_a_secret_that_is_no_text_is_refused_in_a_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+
+    said = run("connection", "create", "-n", "binary", "--secret-file", "KEY=secret")
+
+    assert said == "error: secret is no text in UTF-8, and a secret is one\n"
+    assert "hf_secret" not in run("connection", "create", "-n", "binary", "--secret-file", "hf_secret")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (("online-deployment", "delete", "-n", "nobody", "-e", "none", "--yes"), "no endpoint 'none'"),
+        (("online-endpoint", "delete", "-n", "none", "--yes"), "there is no endpoint 'none'"),
+        (("connection", "delete", "-n", "none", "--yes"), "there is no connection 'none'"),
+    ],
+)
+def test_what_cannot_be_deleted_because_it_is_not_there_is_named(
+    run: Run, command: tuple[str, ...], missing: str
+) -> None:
+    assert missing in run(*command)
+
+
 def test_secrets_survive_the_rotation_of_the_encryption_key(run: Run) -> None:
     run("connection", "create", "-n", "rotated", "--secret", "KEY=s3cret")
 

@@ -81,7 +81,7 @@ class Arm:
         """Raises ResourceNotFound if there is nothing to delete."""
         response = self._send("DELETE", path)
         if response.status_code == httpx.codes.NO_CONTENT:
-            raise ResourceNotFound(f"there is no {path.strip('/').replace('/', ' ')}")
+            raise ResourceNotFound(f"there is no {_resource_at(path)}")
         return self._operation(response)
 
     def wait(self, operation: Operation, doing: str, detail: Callable[[], str] = str) -> None:
@@ -132,3 +132,11 @@ class Arm:
 
     def _operation(self, response: httpx.Response) -> Operation:
         return Operation(self._json(response), response.headers.get("azure-asyncoperation"))
+
+
+def _resource_at(path: str) -> str:
+    """`/onlineEndpoints/flux/deployments/blue` in words: deployment 'blue' of endpoint 'flux'."""
+    kinds = {"onlineEndpoints": "endpoint", "deployments": "deployment", "connections": "connection"}
+    parts = path.strip("/").split("/")
+    pairs = reversed([*zip(parts[::2], parts[1::2], strict=True)])
+    return " of ".join(f"{kinds[kind]} '{name}'" for kind, name in pairs)

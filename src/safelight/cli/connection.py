@@ -138,7 +138,7 @@ def _read_secrets(secrets: list[str], files: list[str]) -> dict[str, str]:
     for file in files:
         key, equals, path = file.partition("=")
         if not equals:
-            raise InvalidRequest(f"--secret-file {file!r} does not have the form KEY=FILE", field="secret_file")
+            raise InvalidRequest("a --secret-file does not have the form KEY=FILE", field="secret_file")
         values[key] = _read_file(path)
     return values
 
@@ -167,6 +167,9 @@ def _read_file(path: str) -> str:
         text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="secret_file") from None
+    except UnicodeDecodeError:
+        where = "standard input" if path == "-" else path
+        raise InvalidRequest(f"{where} is no text in UTF-8, and a secret is one", field="secret_file") from None
     return text.strip()
 
 
