@@ -26,8 +26,9 @@ BUSY_TIMEOUT_MS = 30_000
 class Database:
     """An engine and its transactions."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = _create_engine(make_url(url))
+    def __init__(self, url: str | URL) -> None:
+        """Raises ConfigurationError if the URL is none of a database that can be used."""
+        self._engine = _engine_of(url)
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
     @contextmanager
@@ -50,13 +51,12 @@ class Database:
 
 def open_database(url: str | None, data_dir: Path) -> Database:
     """The database at `url`, or `safelight.db` in the data directory; its tables are up to date."""
+    path = data_dir / "safelight.db"
     if url is None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = data_dir / "safelight.db"
         with suppress(OSError):  # opening it then says what is wrong
             path.touch(mode=0o600)  # jobs hold prompts and pictures; SQLite gives its other files the same mode
-        url = f"sqlite:///{path}"
-    database = Database(url)
+    database = Database(URL.create("sqlite", database=str(path)) if url is None else url)
     database.migrate()
     return database
 
@@ -75,6 +75,25 @@ def alembic_config(connection: Connection) -> Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def _engine_of(given: str | URL) -> Engine:
+    try:
+        url = make_url(given)
+    except (SQLAlchemyError, ValueError):  # neither's words are repeated: they may be a part of the password
+        raise ConfigurationError(
+            "database_url is no URL of a database, such as postgresql://USER:PASSWORD@HOST/NAME; signs such as / and @ "
+            "in the password are written as %2F and %40"
+        ) from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(f"database_url begins with {url.drivername}; use postgresql or sqlite")
+    try:
+        return _create_engine(url)
+    except (ImportError, SQLAlchemyError):
+        raise ConfigurationError(
+            f"there is no driver for {url.drivername} here; write postgresql://, and run: pip install "
+            "'safelight[postgres]'"
+        ) from None
 
 
 def _create_engine(url: URL) -> Engine:

@@ -82,3 +82,30 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="cannot be used"):
         open_database(f"sqlite:///{tmp_path / 'file'}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("safelight", "is no URL of a database"),
+        ("postgresql://me:s3c:ret@host:port/name", "is no URL of a database"),
+        ("mysql://me:s3cret@host/name", "begins with mysql; use postgresql or sqlite"),
+        ("postgresql+nothing://me:s3cret@host/name", r"no driver for postgresql\+nothing"),
+    ],
+)
+def test_a_url_that_leads_to_no_database_is_refused_without_its_password(
+    tmp_path: Path, url: str, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message) as refusal:
+        open_database(url, tmp_path)
+
+    assert "s3c" not in refusal.value.message
+
+
+def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "what? 100%#"
+
+    open_database(None, folder).close()
+
+    assert (folder / "safelight.db").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
