@@ -23,6 +23,7 @@ class Issuer:
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.discovery: object = {"jwks_uri": f"{self.url}/keys"}
 
     def token(self, **claims: object) -> str:
         return jwt.encode(self.claims() | claims, self.key, algorithm="RS256", headers={"kid": "one"})
@@ -35,7 +36,7 @@ class Issuer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                body = issuer._jwks() if self.path == "/keys" else {"jwks_uri": f"{issuer.url}/keys"}
+                body = issuer._jwks() if self.path == "/keys" else issuer.discovery
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(json.dumps(body).encode())

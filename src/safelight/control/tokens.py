@@ -74,7 +74,7 @@ class OidcVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise AuthenticationFailed(f"the token of {self._issuer} has expired; get a new one") from None
-        except (jwt.InvalidTokenError, jwt.PyJWKClientError, OSError, ValueError) as error:
+        except (jwt.PyJWTError, OSError, ValueError, LookupError, TypeError) as error:
             raise AuthenticationFailed(f"the token is not accepted as one of {self._issuer}: {error}") from None
 
     def is_issuer_of(self, text: str) -> bool:
@@ -85,7 +85,7 @@ class OidcVerifier:
         if self._keys is None:
             url = f"{self._issuer}/.well-known/openid-configuration"
             with urllib.request.urlopen(url, timeout=DISCOVERY_TIMEOUT_S) as response:  # noqa: S310  configured by the admin
-                self._keys = jwt.PyJWKClient(json.load(response)["jwks_uri"], timeout=DISCOVERY_TIMEOUT_S)
+                self._keys = jwt.PyJWKClient(str(json.load(response)["jwks_uri"]), timeout=DISCOVERY_TIMEOUT_S)
         return self._keys
 
 

@@ -65,3 +65,12 @@ def test_a_token_signed_by_another_key_is_refused(issuer: Issuer) -> None:
 def test_an_issuer_that_cannot_be_reached_lets_nobody_in() -> None:
     with pytest.raises(AuthenticationFailed):
         OidcVerifier("http://127.0.0.1:9").check("a.b.c")
+
+
+@pytest.mark.parametrize("discovery", [{}, [], None, "keys", {"jwks_uri": 1}])
+def test_an_issuer_that_does_not_say_where_its_keys_are_lets_nobody_in(discovery: object) -> None:
+    with oidc_issuer() as issuer:
+        issuer.discovery = discovery
+
+        with pytest.raises(AuthenticationFailed):
+            OidcVerifier(issuer.url).check(issuer.token())
