@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import deque
 from pathlib import Path
 from typing import Literal
 
 from safelight.control.tables import utc_now
+
+logger = logging.getLogger(__name__)
 
 Container = Literal["StorageInitializer", "InferenceServer"]
 CONTAINERS: tuple[Container, ...] = ("StorageInitializer", "InferenceServer")
@@ -32,9 +35,13 @@ class DeploymentLog:
         self._folder = folder
 
     def write(self, message: str, container: Container = "InferenceServer") -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._folder / f"{container}.log").open("a", encoding="utf-8") as file:
-            file.write(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {message}\n")
+        """Add a line. Where there is no room for it nothing fails: what is done matters more than its log."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with (self._folder / f"{container}.log").open("a", encoding="utf-8") as file:
+                file.write(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {message}\n")
+        except OSError as error:
+            logger.warning("%s cannot be written (%s): %s", self._folder, error.strerror, message)
 
     def read(self, container: Container | None = None, *, tail: int = DEFAULT_TAIL) -> str:
         """The last lines: of one container, or of both in the order of their work."""

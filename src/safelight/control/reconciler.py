@@ -183,14 +183,21 @@ class Reconciler(Generic[ServingT]):
         try:
             await self._apply(operation)
         except SafelightError as error:
-            await asyncio.to_thread(self._record_failure, operation, error)
+            await self._give_up(operation, error)
         except Exception:  # a bug too: an operation without an end keeps its endpoint locked (409) until a restart
             logger.exception("operation %s on endpoint %s", operation.id, operation.endpoint_name)
-            await asyncio.to_thread(
-                self._record_failure, operation, EngineFailure("an internal error; see the server's log")
-            )
+            await self._give_up(operation, EngineFailure("an internal error; see the server's log"))
         finally:
             self._taken_up.discard(operation.id)
+
+    async def _give_up(self, operation: Operation, error: SafelightError) -> None:
+        """Record why an operation failed, as soon as the database takes it."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._record_failure, operation, error)
+            except SQLAlchemyError:
+                logger.exception("the database cannot be written; trying again in %g s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _apply(self, operation: Operation) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name

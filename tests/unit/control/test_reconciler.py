@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from safelight.control import reconciler
 from safelight.control.connections import ConnectionSpec, delete_connection, list_secret_reads, put_connection
 from safelight.control.database import Database
 from safelight.control.deployments import (
@@ -143,6 +147,46 @@ def test_a_failed_update_keeps_the_old_one_serving_and_says_why(run: Run) -> Non
             deployment = get_deployment(session, "flux", "blue")
         assert deployment.provisioning_state is ProvisioningState.FAILED
         assert deployment.error_message == "vae/config.json is missing"
+
+    run(scenario)
+
+
+def test_a_log_that_cannot_be_written_fails_no_deployment(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("no folder")
+
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+
+        assert (await world.put_deployment()).status is OperationStatus.SUCCEEDED
+        world.starter.fails_with = ModelLoadError("vae/config.json is missing")
+        assert (await world.put_deployment()).status is OperationStatus.FAILED
+
+    run(scenario)
+
+
+def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
+    attempts = []
+
+    def refuse_the_first_two(session: Session) -> None:
+        if session.dirty and threading.current_thread() is not threading.main_thread():
+            attempts.append(session)
+            if len(attempts) <= 2:
+                raise OperationalError("UPDATE", {}, OSError("the disk is full"))
+
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        world.starter.fails_with = ModelLoadError("vae/config.json is missing")
+        event.listen(Session, "before_commit", refuse_the_first_two)
+        try:
+            operation = await world.put_deployment()
+        finally:
+            event.remove(Session, "before_commit", refuse_the_first_two)
+
+        assert (operation.status, operation.error_message) == (OperationStatus.FAILED, "vae/config.json is missing")
+        assert len(attempts) == 3
 
     run(scenario)
 
