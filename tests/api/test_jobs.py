@@ -372,13 +372,14 @@ def test_a_key_that_is_none_is_refused(connect: Connect, key: str) -> None:
     assert response.json()["error"]["param"] == "Idempotency-Key"
 
 
-def test_a_key_that_is_sent_twice_is_refused(connect: Connect, dispatcher: FakeDispatcher) -> None:
-    headers = [("Idempotency-Key", "order-1"), ("Idempotency-Key", "order-2")]
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Webhook-Url"])
+def test_a_header_that_is_sent_twice_is_refused(connect: Connect, dispatcher: FakeDispatcher, name: str) -> None:
+    headers = [("Prefer", "respond-async"), (name, "https://8.8.8.8/1"), (name, "https://8.8.8.8/2")]
 
     response = connect().post(OPENAI, json={"prompt": "a fox"}, headers=headers)
 
     assert response.status_code == 400
-    assert response.json()["error"]["param"] == "Idempotency-Key"
+    assert response.json()["error"]["param"] == name
     assert "2 times" in response.json()["error"]["message"]
     assert not dispatcher.requests
 

@@ -115,7 +115,7 @@ class JobDoor:
     async def _read(self, request: Request, caller: Caller, path: str, preferences: Preferences) -> NewJob:
         """Everything about the job to be. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""
         key = _checked_key(request.headers)
-        url = request.headers.get(WEBHOOK_URL)
+        url = _only(request.headers, WEBHOOK_URL)
         if url is not None and not preferences.is_async:
             raise InvalidRequest(f"{WEBHOOK_URL} goes with `Prefer: {RESPOND_ASYNC}`; send both", field=WEBHOOK_URL)
         if url is not None:
@@ -223,12 +223,17 @@ def _is_for_a_job(request: Request, path: str) -> bool:
 
 
 def _checked_key(headers: Headers) -> str | None:
-    keys = headers.getlist(IDEMPOTENCY_KEY)
-    if len(keys) > 1:
-        raise InvalidRequest(f"{IDEMPOTENCY_KEY} was sent {len(keys)} times; send it once", field=IDEMPOTENCY_KEY)
-    key = keys[0] if keys else None
+    key = _only(headers, IDEMPOTENCY_KEY)
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARACTERS and key.isascii() and key.isprintable()):
         raise InvalidRequest(
             f"{IDEMPOTENCY_KEY} must have 1 to {MAX_KEY_CHARACTERS} printable ASCII characters", field=IDEMPOTENCY_KEY
         )
     return key
+
+
+def _only(headers: Headers, name: str) -> str | None:
+    """The field of this name, or None. Raises InvalidRequest if it was sent twice."""
+    fields = headers.getlist(name)
+    if len(fields) > 1:
+        raise InvalidRequest(f"{name} was sent {len(fields)} times; send it once", field=name)
+    return fields[0] if fields else None
