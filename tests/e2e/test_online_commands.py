@@ -173,6 +173,20 @@ def test_a_folder_is_found_from_where_the_command_runs_unless_the_server_has_a_m
     assert json.loads(run(*create, "./sprite"))["model"] == str(folders[1])
 
 
+def test_a_proxy_to_the_outside_is_not_asked_for_a_picture(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "request.json").write_text('{"inputs": "Astronaut"}')
+    for name in ("HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    run("online-endpoint", "create", "-n", "near")
+    run("online-deployment", "create", "-e", "near", "-n", "blue", "--model", "sprite", "--all-traffic")
+    said = run("online-endpoint", "invoke", "-n", "near", "--request-file", "request.json", "--output-file", "a.png")
+
+    assert (tmp_path / "a.png").exists(), said
+
+
 def test_only_what_is_set_is_shown(run: Run) -> None:
     run("online-endpoint", "create", "-n", "shown")
     settings = ("--set", "request_settings.request_timeout_ms=90000")

@@ -178,7 +178,9 @@ def invoke(
         raise InvalidRequest(f"{output_file} cannot be written: there is no such folder", field="output_file")
     url = endpoint["properties"]["scoringUri"]
     try:
-        response = httpx.post(url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S)
+        response = httpx.post(
+            url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise RequestRefused(f"the endpoint at {url} has not answered: {error}") from None
     _save(response, output_file)
