@@ -45,6 +45,8 @@ from safelight.model_revision import hub_id_of
 logger = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+RETRY_LOST_S = 60.0
+"""A machine that has just started may need a while until its devices or its memory are there."""
 RESTART = "restart of the server"
 """The reader that the audit log names when what served is brought back."""
 
@@ -126,6 +128,8 @@ class Reconciler(Generic[ServingT]):
         self._leaving: set[ServingT] = set()
         """Replaced, and finishing what they have."""
         self._restoring: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._lost: dict[tuple[str, str], AppliedDeployment] = {}
+        """What served before a restart and could not be brought back yet."""
         self._taken_up: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -138,6 +142,7 @@ class Reconciler(Generic[ServingT]):
             self._routes.publish(state, {})
         for applied in await asyncio.to_thread(self._read_what_served):
             self._restoring[applied.endpoint_name, applied.name] = self._spawn(self._restore(applied))
+        self._spawn(self._retry_lost())
         self._spawn(self._take_up_operations())
 
     def wake(self) -> None:
@@ -208,12 +213,19 @@ class Reconciler(Generic[ServingT]):
                 await self.publish(endpoint_name)
                 await asyncio.to_thread(self._record_endpoint, operation)
             return
-        if (restoring := self._restoring.pop((endpoint_name, name), None)) is not None:
+        key = (endpoint_name, name)
+        while (restoring := self._restoring.pop(key, None)) is not None:
             await restoring
-        if operation.kind is OperationKind.DELETE:
-            await self._delete_deployment(operation, name)
-        else:
-            await self._deploy(operation, name)
+        lost = self._lost.pop(key, None)
+        try:
+            if operation.kind is OperationKind.DELETE:
+                await self._delete_deployment(operation, name)
+            else:
+                await self._deploy(operation, name)
+        except Exception:
+            if lost is not None and key not in self._serving:
+                self._lost[key] = lost
+            raise
 
     async def _deploy(self, operation: Operation, name: str) -> None:
         """Start new replicas, switch to them, then end the old ones: no request fails in between."""
@@ -252,11 +264,21 @@ class Reconciler(Generic[ServingT]):
         except SafelightError as error:
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
+            self._lost[applied.endpoint_name, applied.name] = applied
             await asyncio.to_thread(self._record_lost, applied, error)
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)
+        await asyncio.to_thread(self._record_found, applied)
         log.write("ready")
+
+    async def _retry_lost(self) -> None:
+        """What could not be brought back is tried again, until it is there or an operation takes its place."""
+        while True:
+            await asyncio.sleep(RETRY_LOST_S)
+            for key, applied in [*self._lost.items()]:
+                del self._lost[key]
+                self._restoring[key] = self._spawn(self._restore(applied))
 
     async def _delete_deployment(self, operation: Operation, name: str) -> None:
         serving = self._serving.pop((operation.endpoint_name, name), None)
@@ -269,8 +291,9 @@ class Reconciler(Generic[ServingT]):
     async def _delete_endpoint(self, operation: Operation) -> None:
         name = operation.endpoint_name
         self._routes.remove(name)
-        restoring = [task for (endpoint, _), task in self._restoring.items() if endpoint == name]
-        await asyncio.gather(*restoring)
+        while restoring := [task for key, task in self._restoring.items() if key[0] == name and not task.done()]:
+            await asyncio.gather(*restoring)
+        self._lost = {key: applied for key, applied in self._lost.items() if key[0] != name}
         self._routes.remove(name)
         keys = [key for key in self._serving if key[0] == name]
         await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
@@ -355,7 +378,16 @@ class Reconciler(Generic[ServingT]):
 
     def _record_lost(self, applied: AppliedDeployment, error: SafelightError) -> None:
         with self._database.transaction() as session:
-            record_failure(get_deployment(session, applied.endpoint_name, applied.name), error)
+            deployment = get_deployment(session, applied.endpoint_name, applied.name)
+            if _is_at_rest(deployment):
+                record_failure(deployment, error)
+
+    def _record_found(self, applied: AppliedDeployment) -> None:
+        """It serves, after a restart that had failed to bring it back."""
+        with self._database.transaction() as session:
+            deployment = get_deployment(session, applied.endpoint_name, applied.name)
+            if _is_at_rest(deployment) and deployment.provisioning_state is ProvisioningState.FAILED:
+                record_applied(deployment, self._cipher, applied)
 
     def _record_failure(self, operation: Operation, error: SafelightError) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
@@ -387,6 +419,12 @@ class Reconciler(Generic[ServingT]):
             session.delete(deployment)
         session.flush()
         session.delete(get_endpoint(session, endpoint_name))
+
+
+def _is_at_rest(deployment: Deployment) -> bool:
+    """Whether nothing else was asked for than what serves; if it was, how that stands is what is shown."""
+    is_being_changed = deployment.provisioning_state in (ProvisioningState.UPDATING, ProvisioningState.DELETING)
+    return deployment.desired == deployment.applied and not is_being_changed
 
 
 def _keep_revision(model: Model, spec: DeploymentSpec, deployment: Deployment) -> Model:

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from safelight.control.reconciler import Reconciler
 from safelight.control.secret_references import ENFORCE_ACCESS
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Operation, OperationStatus, ProvisioningState
-from safelight.errors import ModelLoadError
+from safelight.errors import EngineFailure, ModelLoadError
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
 
@@ -63,6 +63,12 @@ class World:
     def operation(self, id: str) -> Operation:
         with self.database.transaction() as session:
             return get_operation(session, id)
+
+    def shown(self) -> tuple[ProvisioningState, str | None]:
+        """How `blue` stands."""
+        with self.database.transaction() as session:
+            deployment = get_deployment(session, "flux", "blue")
+            return deployment.provisioning_state, deployment.error_message
 
     async def put_endpoint(self, spec: EndpointSpec = FLUX) -> Operation:
         return await self.do(lambda session: put_endpoint(session, self.cipher, spec)[1])
@@ -200,6 +206,74 @@ def test_after_a_restart_endpoints_serve_again_without_a_command(run: Run) -> No
         await world.reconciler.wait_until_restored()
 
         assert world.routes.serving("flux")["blue"].deployment.spec == BLUE.spec
+
+    run(before)
+    run(after)
+
+
+def test_what_a_restart_cannot_bring_back_at_once_is_tried_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "RETRY_LOST_S", 0.01)
+
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+
+    async def after(world: World) -> None:
+        world.starter.fails_with = EngineFailure("no CUDA device yet")
+        await world.reconciler.wait_until_restored()
+        assert world.shown() == (ProvisioningState.FAILED, "no CUDA device yet")
+        world.starter.fails_with = None
+
+        await until(lambda: "blue" in world.routes.serving("flux"))
+
+        await until(lambda: world.shown() == (ProvisioningState.SUCCEEDED, None))
+        assert len(world.starter.started) == 1
+
+    run(before)
+    run(after)
+
+
+def test_an_update_that_fails_leaves_what_was_lost_to_be_tried_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="sprite", instance_count=2))
+
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+
+    async def after(world: World) -> None:
+        world.starter.fails_with = EngineFailure("no CUDA device yet")
+        await world.reconciler.wait_until_restored()
+        assert (await world.put_deployment(two)).status is OperationStatus.FAILED
+        world.starter.fails_with = None
+
+        await until(lambda: "blue" in world.routes.serving("flux"))
+
+        assert world.routes.serving("flux")["blue"].deployment.spec == BLUE.spec
+        assert world.shown() == (ProvisioningState.FAILED, "no CUDA device yet")
+
+    run(before)
+    monkeypatch.setattr(reconciler, "RETRY_LOST_S", 0.05)
+    run(after)
+
+
+def test_what_was_lost_and_then_deleted_is_not_tried_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "RETRY_LOST_S", 0.01)
+
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        await world.put_deployment(replace(BLUE, name="green"))
+
+    async def after(world: World) -> None:
+        world.starter.fails_with = EngineFailure("no CUDA device yet")
+        await world.reconciler.wait_until_restored()
+        await world.do(lambda session: delete_deployment(session, "flux", "green"))
+        world.starter.fails_with = None
+        await until(lambda: "blue" in world.routes.serving("flux"))
+        assert [each.deployment.name for each in world.starter.started] == ["blue"]
+        await world.do(lambda session: delete_endpoint(session, "flux"))
+
+        assert world.routes.endpoints == {}
 
     run(before)
     run(after)
