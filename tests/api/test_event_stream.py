@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import itertools
 import json
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from PIL import Image
+from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
+from safelight.api import event_stream
+from safelight.api.event_stream import EventStream
+from safelight.api.huggingface import render_event
 from safelight.errors import EngineFailure, Overloaded
+from safelight.generation import Event, Step
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import DEADLINE_S
 
 GENERATIONS = "/v1/images/generations"
 ACCEPT = {"Accept": "text/event-stream"}
@@ -121,3 +131,32 @@ def test_what_fails_in_a_stream_is_its_last_event_in_the_dialects_words(
     for key in message:
         data = data[key]
     assert (response.status_code, name, data) == (200, "error", "the model could not")
+
+
+@pytest.mark.anyio
+async def test_a_client_that_takes_nothing_does_not_keep_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "STALL_TIMEOUT_S", 0.01)
+    has_place = True
+
+    async def steps() -> AsyncGenerator[Event, None]:
+        nonlocal has_place
+        try:
+            for index in itertools.count(1):
+                yield Step(0, index, 50)
+        finally:
+            has_place = False
+
+    async def wait_for_ever() -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def take_the_first_frame(message: Message) -> None:
+        if b'"index": 2' in message.get("body", b""):
+            await wait_for_ever()
+
+    scope = {"type": "http", "headers": []}
+    stream = EventStream(Request(scope), steps(), render_event)
+    async with asyncio.timeout(DEADLINE_S):
+        await stream(scope, receive=wait_for_ever, send=take_the_first_frame)
+
+    assert not has_place

@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from safelight.api.disconnect import while_connected
 from safelight.errors import SafelightError
 from safelight.generation import Event, Failed
 
+logger = logging.getLogger(__name__)
+
 EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_S = 15.0
 """Proxies close a connection that is silent for long; a comment is a sign of life that clients skip."""
+STALL_TIMEOUT_S = 60.0
+"""A client that takes nothing for so long has left, whatever its connection says: it must not keep its place."""
 
 RenderEvent = Callable[[Event], Iterable[bytes]]
 """The frames that tell a client of an event; none if this dialect does not."""
 
 
 class EventStream(StreamingResponse):
-    """Sends the frames of a generation. When the client leaves, the generation is cancelled."""
+    """Sends the frames of a generation. When the client leaves, or takes no more, the generation is cancelled."""
 
     def __init__(self, request: Request, events: AsyncGenerator[Event, None], render: RenderEvent) -> None:
         self._frames = _frames(request, events, render)
@@ -40,9 +45,17 @@ class EventStream(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(STALL_TIMEOUT_S):
+                    await send(message)
+            except TimeoutError:
+                logger.warning("the client of a stream took nothing for %g s and counts as gone", STALL_TIMEOUT_S)
+                raise ClientDisconnect from None
+
         with suppress(ClientDisconnect):
             async with aclosing(self._frames):
-                await while_connected(Request(scope, receive), self.stream_response(send))
+                await while_connected(Request(scope, receive), self.stream_response(send_in_time))
 
 
 def frame(data: Mapping[str, object], *, event: str) -> bytes:
