@@ -130,7 +130,8 @@ class JobQueue:
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """As `add_job`; once it returns, the job survives the server."""
-        job, is_new = await self._plane.transact(lambda session: add_job(session, new, self.limits))
+        cipher = self._plane.cipher
+        job, is_new = await self._plane.transact(lambda session: add_job(session, cipher, new, self.limits))
         if is_new:
             self._live[job.id] = LiveJob(job.id, job.owner)
             self._changed.set()

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from safelight.control.secrets import Cipher
 from safelight.control.tables import Job, JobState, utc_now
 from safelight.errors import Conflict, IdempotencyKeyReused, Overloaded, ResourceNotFound
 
@@ -72,7 +73,8 @@ class NewJob:
     owner: str
     request: StoredRequest
     idempotency_key: str | None = None
-    encrypted_webhook_url: str | None = None
+    webhook_url: str | None = field(default=None, repr=False)
+    """It may hold a secret, and is encrypted where it is written: a rotation between the two would lose it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class JobLimits:
     lifetime_s: float
 
 
-def add_job(session: Session, new: NewJob, limits: JobLimits) -> tuple[Job, bool]:
+def add_job(session: Session, cipher: Cipher, new: NewJob, limits: JobLimits) -> tuple[Job, bool]:
     """The job and whether it is new, or else the one that came before under the same Idempotency-Key.
 
     Raises IdempotencyKeyReused, Overloaded if the owner has too many, or Conflict if the key has just come twice.
@@ -113,7 +115,7 @@ def add_job(session: Session, new: NewJob, limits: JobLimits) -> tuple[Job, bool
         body=new.request.body,
         num_bytes=len(new.request.body),
         state=JobState.QUEUED,
-        encrypted_webhook_url=new.encrypted_webhook_url,
+        encrypted_webhook_url=None if new.webhook_url is None else cipher.encrypt(new.webhook_url),
     )
     session.add(job)
     try:

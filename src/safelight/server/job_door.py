@@ -125,7 +125,7 @@ class JobDoor:
         return NewJob(
             owner=caller.owner,
             idempotency_key=key,
-            encrypted_webhook_url=None if url is None else self._plane.cipher.encrypt(url),
+            webhook_url=url,
             request=StoredRequest(
                 endpoint_name=caller.endpoint_name,
                 server=f"{request.url.scheme}://{request.url.netloc}",

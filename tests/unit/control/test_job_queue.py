@@ -228,7 +228,7 @@ def test_a_job_that_ran_when_the_server_was_killed_is_counted_as_lost(plane: Con
         performer = Performer()
         performer.go_on.set()
         with plane.database.transaction() as session:
-            job, _ = add_job(session, new_job(body=b"the body"), LIMITS)
+            job, _ = add_job(session, plane.cipher, new_job(body=b"the body"), LIMITS)
             job.state = JobState.RUNNING
         async with running_queue(plane, performer):
             await until(is_state(plane, job.id, JobState.SUCCEEDED))
@@ -277,11 +277,11 @@ def test_when_a_job_has_ended_its_body_is_gone_and_the_answer_is_there(plane: Co
         assert get_answer(session, job_id, "ann") == PICTURE
 
 
-def test_an_idempotency_key_is_one_job_of_one_owner(database: Database) -> None:
+def test_an_idempotency_key_is_one_job_of_one_owner(database: Database, cipher: Cipher) -> None:
     with database.transaction() as session:
-        job, is_new = add_job(session, new_job(key="k"), LIMITS)
-        again, is_new_again = add_job(session, new_job(key="k"), LIMITS)
-        other, is_others_new = add_job(session, new_job("bob", key="k"), LIMITS)
+        job, is_new = add_job(session, cipher, new_job(key="k"), LIMITS)
+        again, is_new_again = add_job(session, cipher, new_job(key="k"), LIMITS)
+        other, is_others_new = add_job(session, cipher, new_job("bob", key="k"), LIMITS)
 
         assert (is_new, is_new_again, is_others_new) == (True, False, True)
         assert again.id == job.id != other.id
@@ -289,25 +289,25 @@ def test_an_idempotency_key_is_one_job_of_one_owner(database: Database) -> None:
             find_job(session, new_job(key="k", body=b"[]"))
 
 
-def test_the_limits_are_an_owners_own(database: Database) -> None:
+def test_the_limits_are_an_owners_own(database: Database, cipher: Cipher) -> None:
     with database.transaction() as session:
         for _ in range(LIMITS.max_jobs):
-            add_job(session, new_job(), LIMITS)
+            add_job(session, cipher, new_job(), LIMITS)
         with pytest.raises(Overloaded, match="3 jobs"):
-            add_job(session, new_job(), LIMITS)
-        add_job(session, new_job("bob", body=b"x" * 999), LIMITS)
+            add_job(session, cipher, new_job(), LIMITS)
+        add_job(session, cipher, new_job("bob", body=b"x" * 999), LIMITS)
         with pytest.raises(Overloaded, match="999 bytes"):
-            add_job(session, new_job("bob"), LIMITS)
+            add_job(session, cipher, new_job("bob"), LIMITS)
 
 
-def test_what_has_expired_is_gone_with_its_key(database: Database) -> None:
+def test_what_has_expired_is_gone_with_its_key(database: Database, cipher: Cipher) -> None:
     with database.transaction() as session:
-        job, _ = add_job(session, new_job(key="k"), LIMITS)
+        job, _ = add_job(session, cipher, new_job(key="k"), LIMITS)
         session.execute(update(Job).where(Job.id == job.id).values(expires_at=utc_now()))
 
         with pytest.raises(ResourceNotFound):
             get_job(session, job.id, "ann")
-        assert add_job(session, new_job(key="k", body=b"[]"), LIMITS)[1]
+        assert add_job(session, cipher, new_job(key="k", body=b"[]"), LIMITS)[1]
 
 
 @pytest.mark.parametrize(

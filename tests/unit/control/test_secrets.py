@@ -15,6 +15,7 @@ from safelight.control.connections import (
     read_secrets,
 )
 from safelight.control.database import Database
+from safelight.control.jobs import JobLimits, NewJob, StoredRequest, add_job, get_job
 from safelight.control.secrets import (
     ADMIN_TOKEN_FILE,
     KEY_FILE,
@@ -101,6 +102,28 @@ def test_a_secret_that_is_being_written_while_the_key_rotates_is_not_lost(databa
     rotation.join()
 
     assert _secret_as_a_restart_reads_it(database, tmp_path) == "hf_secret"
+
+
+def test_the_address_of_a_webhook_that_comes_while_the_key_rotates_is_not_lost(
+    database: Database, tmp_path: Path
+) -> None:
+    ring = KeyRing(tmp_path, None)
+    request = StoredRequest(endpoint_name=None, server="http://s", path="/", query="", headers=(), body=b"{}")
+    new = NewJob(owner="ann", request=request, webhook_url="https://receiver/s3cret")
+    ring.rotate(database)
+    rotation = threading.Thread(target=ring.rotate, args=(database,))
+
+    with database.transaction() as session:
+        job, _ = add_job(session, ring.cipher, new, JobLimits(max_jobs=1, max_bytes=100, lifetime_s=60))
+        rotation.start()
+        rotation.join(timeout=0.2)
+    rotation.join()
+
+    cipher = KeyRing(tmp_path, None).cipher
+    with database.transaction() as session:
+        encrypted = get_job(session, job.id, "ann").encrypted_webhook_url
+    assert encrypted is not None
+    assert cipher.decrypt(encrypted) == "https://receiver/s3cret"
 
 
 def test_what_is_written_after_a_rotation_has_failed_survives_the_next_one(database: Database, tmp_path: Path) -> None:

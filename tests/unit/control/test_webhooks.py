@@ -193,9 +193,9 @@ def plane(tmp_path: Path, cipher: Cipher) -> ControlPlane:
 def add_finished_job(database: Database, cipher: Cipher, owner: str, url: str) -> str:
     """A job whose webhook is to be told."""
     request = StoredRequest(endpoint_name="flux", server="http://s", path="/score", query="", headers=(), body=b"{}")
-    new = NewJob(owner=owner, request=request, encrypted_webhook_url=cipher.encrypt(url))
+    new = NewJob(owner=owner, request=request, webhook_url=url)
     with database.transaction() as session:
-        job, _ = add_job(session, new, LIMITS)
+        job, _ = add_job(session, cipher, new, LIMITS)
         begin_job(session, job.id)
         finish_job(session, job.id, Answer(status=200, headers=(), body=b"picture"), LIMITS)
         return job.id
