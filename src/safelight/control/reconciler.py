@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -58,6 +58,8 @@ class Serving(Protocol):
         """Finish what was admitted, then end."""
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ServingT = TypeVar("ServingT", bound=Serving)
 ServingT_co = TypeVar("ServingT_co", bound=Serving, covariant=True)
 ServingT_contra = TypeVar("ServingT_contra", bound=Serving, contravariant=True)
@@ -164,20 +166,14 @@ class Reconciler(Generic[ServingT]):
     async def publish(self, endpoint_name: str) -> None:
         """Tell the data plane what the database says about an endpoint: its traffic and its keys."""
         async with self._publishing:
-            state = await asyncio.to_thread(self._read_endpoint, endpoint_name)
+            state = await _transact(self._read_endpoint, endpoint_name)
             serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
             self._routes.publish(state, serving)
 
     async def _take_up_operations(self) -> None:
         while True:
             self._changed.clear()
-            try:
-                operations = await asyncio.to_thread(self._read_operations)
-            except SQLAlchemyError:
-                logger.exception("the database cannot be read; trying again in %g s", RETRY_S)
-                await asyncio.sleep(RETRY_S)
-                continue
-            for operation in operations:
+            for operation in await _transact(self._read_operations):
                 if operation.id not in self._taken_up:
                     self._taken_up.add(operation.id)
                     self._spawn(self._carry_out(operation))
@@ -196,13 +192,14 @@ class Reconciler(Generic[ServingT]):
             self._taken_up.discard(operation.id)
 
     async def _give_up(self, operation: Operation, error: SafelightError) -> None:
-        """Record why an operation failed, as soon as the database takes it."""
-        while True:
-            try:
-                return await asyncio.to_thread(self._record_failure, operation, error)
-            except SQLAlchemyError:
-                logger.exception("the database cannot be written; trying again in %g s", RETRY_S)
-                await asyncio.sleep(RETRY_S)
+        """Say why an operation failed, and record it."""
+        endpoint_name, name = operation.endpoint_name, operation.deployment_name
+        if name is not None:
+            log = self._logs.of(endpoint_name, name)
+            log.write(f"{operation.kind} failed: {error.message}")
+            if (endpoint_name, name) in self._serving:
+                log.write("what was deployed before keeps serving")
+        await _transact(self._record_failure, operation, error)
 
     async def _apply(self, operation: Operation) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
@@ -211,7 +208,7 @@ class Reconciler(Generic[ServingT]):
                 await self._delete_endpoint(operation)
             else:
                 await self.publish(endpoint_name)
-                await asyncio.to_thread(self._record_endpoint, operation)
+                await _transact(self._record_endpoint, operation)
             return
         key = (endpoint_name, name)
         while (restoring := self._restoring.pop(key, None)) is not None:
@@ -231,7 +228,7 @@ class Reconciler(Generic[ServingT]):
         """Start new replicas, switch to them, then end the old ones: no request fails in between."""
         endpoint_name = operation.endpoint_name
         log = self._logs.of(endpoint_name, name)
-        plan = await asyncio.to_thread(self._plan, endpoint_name, name)
+        plan = await _transact(self._plan, endpoint_name, name)
         log.write(f"{operation.kind} of deployment '{name}' with {plan.model.uri}", "StorageInitializer")
         folder = plan.model.folder or await self._starter.fetch(plan.model, plan.environment, log)
         applied = AppliedDeployment(
@@ -252,7 +249,7 @@ class Reconciler(Generic[ServingT]):
         if before is not None:
             self._leaving.add(before)
         await self.publish(applied.endpoint_name)
-        await asyncio.to_thread(self._record_deployment, operation, applied)
+        await _transact(self._record_deployment, operation, applied)
         return before
 
     async def _restore(self, applied: AppliedDeployment) -> None:
@@ -265,11 +262,11 @@ class Reconciler(Generic[ServingT]):
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
             self._lost[applied.endpoint_name, applied.name] = applied
-            await asyncio.to_thread(self._record_lost, applied, error)
+            await _transact(self._record_lost, applied, error)
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)
-        await asyncio.to_thread(self._record_found, applied)
+        await _transact(self._record_found, applied)
         log.write("ready")
 
     async def _retry_lost(self) -> None:
@@ -285,7 +282,7 @@ class Reconciler(Generic[ServingT]):
         await self.publish(operation.endpoint_name)
         if serving is not None:
             await serving.stop()
-        await asyncio.to_thread(self._forget_deployment, operation, name)
+        await _transact(self._forget_deployment, operation, name)
         self._logs.of(operation.endpoint_name, name).delete()
 
     async def _delete_endpoint(self, operation: Operation) -> None:
@@ -298,7 +295,7 @@ class Reconciler(Generic[ServingT]):
         keys = [key for key in self._serving if key[0] == name]
         await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
         async with self._publishing:
-            await asyncio.to_thread(self._forget_endpoint, operation)
+            await _transact(self._forget_endpoint, operation)
             self._routes.remove(name)  # new keys may have published it meanwhile
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -391,11 +388,6 @@ class Reconciler(Generic[ServingT]):
 
     def _record_failure(self, operation: Operation, error: SafelightError) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
-        if name is not None:
-            log = self._logs.of(endpoint_name, name)
-            log.write(f"{operation.kind} failed: {error.message}")
-            if (endpoint_name, name) in self._serving:
-                log.write("what was deployed before keeps serving")
         with self._database.transaction() as session:
             fail(get_operation(session, operation.id), error)
             if name is not None:
@@ -419,6 +411,16 @@ class Reconciler(Generic[ServingT]):
             session.delete(deployment)
         session.flush()
         session.delete(get_endpoint(session, endpoint_name))
+
+
+async def _transact(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """One transaction in a thread, begun again until the database takes it: what replicas did cannot be undone."""
+    while True:
+        try:
+            return await asyncio.to_thread(work, *args, **kwargs)
+        except SQLAlchemyError:
+            logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
 
 def _is_at_rest(deployment: Deployment) -> bool:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,29 +170,75 @@ def test_a_log_that_cannot_be_written_fails_no_deployment(run: Run, tmp_path: Pa
     run(scenario)
 
 
+@contextmanager
+def refusing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> Iterator[list[Session]]:
+    """The database refuses these transactions of the reconciler, counted from 1; those that came are yielded."""
+    monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
+    came: list[Session] = []
+
+    def refuse(session: Session) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            came.append(session)
+            if len(came) in numbers:
+                raise OperationalError("UPDATE", {}, OSError("the disk is full"))
+
+    event.listen(Session, "before_commit", refuse)
+    try:
+        yield came
+    finally:
+        event.remove(Session, "before_commit", refuse)
+
+
 def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
-    attempts = []
-
-    def refuse_the_first_two(session: Session) -> None:
-        if session.dirty and threading.current_thread() is not threading.main_thread():
-            attempts.append(session)
-            if len(attempts) <= 2:
-                raise OperationalError("UPDATE", {}, OSError("the disk is full"))
-
     async def scenario(world: World) -> None:
         await world.put_endpoint()
         world.starter.fails_with = ModelLoadError("vae/config.json is missing")
-        event.listen(Session, "before_commit", refuse_the_first_two)
-        try:
+        with refusing(monkeypatch, 3, 4) as transactions:
             operation = await world.put_deployment()
-        finally:
-            event.remove(Session, "before_commit", refuse_the_first_two)
 
         assert (operation.status, operation.error_message) == (OperationStatus.FAILED, "vae/config.json is missing")
-        assert len(attempts) == 3
+        assert len(transactions) == 5
+        assert world.logs.of("flux", "blue").read().count("vae/config.json is missing") == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("refused", range(1, 5))
+def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        with refusing(monkeypatch, refused) as transactions:
+            operation = await world.put_deployment()
+
+        before, after = world.starter.started
+        assert operation.status is OperationStatus.SUCCEEDED
+        assert world.routes.serving("flux") == {"blue": after}
+        await until(lambda: before.is_stopped)
+        assert len(transactions) == 5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("refused", range(1, 4))
+def test_a_deletion_is_finished_whichever_transaction_the_database_refuses_at_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        with refusing(monkeypatch, refused) as transactions:
+            operation = await world.do(lambda session: delete_deployment(session, "flux", "blue"))
+
+        (serving,) = world.starter.started
+        assert operation.status is OperationStatus.SUCCEEDED
+        assert world.routes.serving("flux") == {}
+        assert serving.is_stopped
+        assert len(transactions) == 4
 
     run(scenario)
 
