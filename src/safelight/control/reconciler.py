@@ -143,7 +143,8 @@ class Reconciler(Generic[ServingT]):
         for state in await asyncio.to_thread(self._read_endpoints):
             self._routes.publish(state, {})
         for applied in await asyncio.to_thread(self._read_what_served):
-            self._restoring[applied.endpoint_name, applied.name] = self._spawn(self._restore(applied))
+            key = (applied.endpoint_name, applied.name)
+            self._restoring[key] = self._spawn(self._restore(applied, "the server has started again"))
         self._spawn(self._retry_lost())
         self._spawn(self._take_up_operations())
 
@@ -252,17 +253,17 @@ class Reconciler(Generic[ServingT]):
         await _transact(self._record_deployment, operation, applied)
         return before
 
-    async def _restore(self, applied: AppliedDeployment) -> None:
+    async def _restore(self, applied: AppliedDeployment, why: str) -> None:
         """Bring back a deployment that served before a restart; needs neither network nor connection."""
         log = self._logs.of(applied.endpoint_name, applied.name)
-        log.write("the server has started again")
+        log.write(why)
         try:
             serving = await self._starter.start(applied, log)
         except SafelightError as error:
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
-            self._lost[applied.endpoint_name, applied.name] = applied
             await _transact(self._record_lost, applied, error)
+            self._lost[applied.endpoint_name, applied.name] = applied
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)
@@ -275,7 +276,7 @@ class Reconciler(Generic[ServingT]):
             await asyncio.sleep(RETRY_LOST_S)
             for key, applied in [*self._lost.items()]:
                 del self._lost[key]
-                self._restoring[key] = self._spawn(self._restore(applied))
+                self._restoring[key] = self._spawn(self._restore(applied, "trying again"))
 
     async def _delete_deployment(self, operation: Operation, name: str) -> None:
         serving = self._serving.pop((operation.endpoint_name, name), None)

@@ -274,6 +274,8 @@ def test_what_a_restart_cannot_bring_back_at_once_is_tried_again(run: Run, monke
 
         await until(lambda: world.shown() == (ProvisioningState.SUCCEEDED, None))
         assert len(world.starter.started) == 1
+        logs = world.logs.of("flux", "blue").read()
+        assert (logs.count("the server has started again"), "trying again" in logs) == (1, True)
 
     run(before)
     run(after)
