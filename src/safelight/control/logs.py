@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 Container = Literal["StorageInitializer", "InferenceServer"]
 CONTAINERS: tuple[Container, ...] = ("StorageInitializer", "InferenceServer")
 DEFAULT_TAIL = 5000
-MAX_TAIL = 1_000_000
+MAX_TAIL = 2**31 - 1
+"""Azure's type of it is int32."""
 
 
 class DeploymentLogs:
@@ -38,7 +39,7 @@ class DeploymentLog:
         """Add a line. Where there is no room for it nothing fails: what is done matters more than its log."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with (self._folder / f"{container}.log").open("a", encoding="utf-8") as file:
+            with (self._folder / f"{container}.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{utc_now():%Y-%m-%dT%H:%M:%SZ} {message}\n")
         except OSError as error:
             logger.warning("%s cannot be written (%s): %s", self._folder, error.strerror, message)
@@ -49,7 +50,7 @@ class DeploymentLog:
         for each in CONTAINERS if container is None else (container,):
             path = self._folder / f"{each}.log"
             if path.exists():
-                with path.open(encoding="utf-8") as file:
+                with path.open(encoding="utf-8", errors="replace") as file:  # a full disk cuts a character in two
                     lines.extend(file)
         return "".join(lines)
 
