@@ -147,20 +147,24 @@ def _load(path: Path) -> JsonObject:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_YAML as error:
         raise InvalidRequest(f"{path} is not YAML: {_why_not_yaml(error)}", field="file") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} must hold a mapping, such as `name: …`", field="file")
     return {str(field): each for field, each in value.items()}
 
 
+_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
+"""The last three are what PyYAML's constructors let through, with the value in it, of a date or number that is none."""
 _QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 
 
 def _why_not_yaml(error: Exception) -> str:
     """Where and why, without the line itself and its words: it may be the one with the secret."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+    if isinstance(error, yaml.reader.ReaderError | UnicodeDecodeError | RecursionError):
         return str(error)
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "a value in it looks like a date or a number, or is marked as one, and is none; write it in quotes"
     mark = error.problem_mark
     problem = _QUOTED.sub(
         lambda each: each[0] if _is_yamls_own(each[0]) else "'…'", error.problem or "it cannot be read"
@@ -184,7 +188,7 @@ def _set(resource: JsonObject, change: str) -> None:
         resource = resource[parent]
     try:
         resource[last] = yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise InvalidRequest(f"--set {path}: the value is not YAML: {_why_not_yaml(error)}", field="set") from None
 
 
@@ -251,7 +255,7 @@ def _strings(field: str, value: object) -> dict[str, str]:
 def _number(field: str, value: object) -> float:
     try:
         number = float(value) if isinstance(value, int | float | str) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or isinstance(value, bool):
         raise InvalidRequest(f"{field} must be a number, not {value!r}", field=field)

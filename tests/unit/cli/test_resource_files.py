@@ -143,6 +143,10 @@ def _connection(resource: dict[str, Any]) -> dict[str, Any]:
         (CONNECTION_FIELDS, _connection, 'name: hub\nsecrets: {HF_TOKEN: "hf_secret\\q"}', "line 2, column 32: found"),
         (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: *hf_secret}", "found undefined alias"),
         (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: !hf_secret x}", "constructor for the tag"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: !!int hf_secret}", "looks like a date or a number"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: !!bool hf_secret}", "looks like a date or a number"),
+        (CONNECTION_FIELDS, _connection, "secrets: {HF_TOKEN: 2024-13-45}", "looks like a date or a number"),
+        (DEPLOYMENT_FIELDS, deployment_body, f"instance_count: {10**400}", "instance_count must be a number"),
     ],
 )
 def test_a_value_of_the_wrong_shape_is_refused_by_the_name_of_its_field(
@@ -168,7 +172,13 @@ def test_a_count_that_is_left_empty_is_the_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [("tags={", "not YAML"), ("description.x=1", "description must be a mapping")]
+    ("change", "message"),
+    [
+        ("tags={", "not YAML"),
+        ("tags.until=2024-13-45", "looks like a date"),
+        (f"tags={'[' * 3000}", "not YAML"),
+        ("description.x=1", "description must be a mapping"),
+    ],
 )
 def test_a_set_that_cannot_be_is_refused(change: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
