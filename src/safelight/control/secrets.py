@@ -11,6 +11,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -164,3 +165,12 @@ def _write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    _keep_name(path.parent)
+
+
+def _keep_name(folder: Path) -> None:
+    """On the disk too: with the power, a file's new name could go while the database that needs it stays."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # some network disks have no such thing
+        os.fsync(descriptor)
+    os.close(descriptor)
