@@ -193,4 +193,5 @@ def parse_duration(text: str, field: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    return f"PT{seconds:g}S"
+    """To the microsecond, and never as 1e-05: no client reads that."""
+    return "PT" + f"{seconds:.6f}".rstrip("0").rstrip(".") + "S"
