@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.request
@@ -74,7 +75,7 @@ class OidcVerifier:
             )
         except jwt.ExpiredSignatureError:
             raise AuthenticationFailed(f"the token of {self._issuer} has expired; get a new one") from None
-        except (jwt.PyJWTError, OSError, ValueError, LookupError, TypeError) as error:
+        except (jwt.PyJWTError, OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
             raise AuthenticationFailed(f"the token is not accepted as one of {self._issuer}: {error}") from None
 
     def is_issuer_of(self, text: str) -> bool:

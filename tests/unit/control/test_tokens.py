@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -65,6 +67,22 @@ def test_a_token_signed_by_another_key_is_refused(issuer: Issuer) -> None:
 def test_an_issuer_that_cannot_be_reached_lets_nobody_in() -> None:
     with pytest.raises(AuthenticationFailed):
         OidcVerifier("http://127.0.0.1:9").check("a.b.c")
+
+
+def test_an_issuer_that_speaks_no_http_lets_nobody_in() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as issuer:
+        answering = threading.Thread(target=_answer_nonsense, args=(issuer,))
+        answering.start()
+        with pytest.raises(AuthenticationFailed):
+            OidcVerifier(f"http://127.0.0.1:{issuer.getsockname()[1]}").check("a.b.c")
+        answering.join()
+
+
+def _answer_nonsense(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(b"nonsense\r\n\r\n")
 
 
 @pytest.mark.parametrize("discovery", [{}, [], None, "keys", {"jwks_uri": 1}])
