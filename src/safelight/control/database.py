@@ -43,7 +43,8 @@ class Database:
             with self._engine.begin() as connection:
                 command.upgrade(alembic_config(connection), "head")
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"the database at {self._engine.url!r} cannot be used: {error}") from error
+            url = self._engine.url.set(query={})  # where a password can be too
+            raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
 
     def close(self) -> None:
         self._engine.dispose()
@@ -89,6 +90,8 @@ def _engine_of(given: str | URL) -> Engine:
         raise ConfigurationError(f"database_url begins with {url.drivername}; use postgresql or sqlite")
     try:
         return _create_engine(url)
+    except ValueError:
+        raise ConfigurationError("database_url has an option behind its ? that cannot be read") from None
     except (ImportError, SQLAlchemyError):
         raise ConfigurationError(
             f"there is no driver for {url.drivername} here; write postgresql://, and run: pip install "

@@ -91,6 +91,11 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         ("postgresql://me:s3c:ret@host:port/name", "is no URL of a database"),
         ("mysql://me:s3cret@host/name", "begins with mysql; use postgresql or sqlite"),
         ("postgresql+nothing://me:s3cret@host/name", r"no driver for postgresql\+nothing"),
+        (
+            "postgresql://127.0.0.1:1/name?user=me&password=s3cret",
+            r"at postgresql\+psycopg://127.0.0.1:1/name cannot be",
+        ),
+        ("sqlite:///name?timeout=s3cret", "has an option"),
     ],
 )
 def test_a_url_that_leads_to_no_database_is_refused_without_its_password(
