@@ -100,14 +100,15 @@ def _engine_of(given: str | URL) -> Engine:
 
 
 def _create_engine(url: URL) -> Engine:
+    """Its errors name no parameters: these are prompts, keys and addresses, and errors are logged."""
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url)
+        engine = create_engine(url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    return create_engine(url, pool_pre_ping=True)
+    return create_engine(url, hide_parameters=True, pool_pre_ping=True)
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

@@ -16,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from safelight.control.catalog import Model, find_model
@@ -419,7 +420,7 @@ async def _transact(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     while True:
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
-        except SQLAlchemyError:
+        except (OperationalError, InterfaceError, PoolTimeoutError):  # others are bugs, which no waiting mends
             logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
             await asyncio.sleep(RETRY_S)
 

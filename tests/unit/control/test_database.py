@@ -8,6 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from safelight.control.database import Database, open_database
 from safelight.control.tables import Base, RegisteredModel
@@ -26,6 +27,18 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
 
     with database.transaction() as session:
         assert session.scalar(text("SELECT count(*) FROM alembic_version")) == 1
+
+
+def test_an_error_of_the_database_repeats_nothing_of_what_was_to_be_written(database: Database) -> None:
+    def write_twice() -> None:
+        for _ in range(2):
+            with database.transaction() as session:
+                session.add(RegisteredModel(name="mine", version="1", path="hf_secret"))
+
+    with pytest.raises(IntegrityError) as caught:
+        write_twice()
+
+    assert "hf_secret" not in str(caught.value)
 
 
 def test_a_transaction_that_fails_leaves_nothing_behind(database: Database) -> None:
