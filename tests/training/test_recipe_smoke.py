@@ -38,7 +38,7 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     text.train(text.Schedule(steps=2, anneal=1, batch=8))
     shards.measure_normalisation(16)
     shards.encode_shards(range(1))
-    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, compiles=False))
+    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1))
     distil.train(distil.Schedule(steps=2, anneal=1, batch=4, files=1, teacher_steps=2))
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")

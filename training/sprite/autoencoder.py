@@ -77,7 +77,7 @@ def train(schedule: Schedule) -> None:
 def held_out_psnr(autoencoder: AutoencoderTiny, count: int, side: int = 256) -> float:
     """Mean PSNR in dB over scenes drawn from a seed that training never uses."""
     random = Random("held-out autoencoder scenes")
-    pictures = [draw(random_scene(random), side, side, random) for _ in range(count)]
+    pictures = [draw(random_scene(random), side, side) for _ in range(count)]
     values = [_psnr(autoencoder, to_tensor(pictures[i : i + 8])) for i in range(0, count, 8)]
     return float(torch.cat(values).mean())
 
@@ -98,8 +98,8 @@ def _psnr(autoencoder: AutoencoderTiny, pictures: Tensor) -> Tensor:
 
 def _batch(random: Random, count: int, is_whole: bool) -> Tensor:
     if is_whole:
-        return to_tensor([draw(random_scene(random), 256, 256, random) for _ in range(count // 4)])
-    pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count // 2)]
+        return to_tensor([draw(random_scene(random), 256, 256) for _ in range(count // 4)])
+    pictures = [draw(random_scene(random), 256, 256) for _ in range(count // 2)]
     return to_tensor([_crop(picture, random) for picture in pictures for _ in range(2)])
 
 

@@ -25,7 +25,7 @@ SCENES = 128
 def explained() -> dict[str, float]:
     random = Random("scenes of the first step's detail")
     scenes = [Scene("one", random_background(random), random.randrange(len(things()))) for _ in range(SCENES)]
-    drawn = [draw_with_layout(scene, 256, 256, random) for scene in scenes]
+    drawn = [draw_with_layout(scene, 256, 256) for scene in scenes]
     norm = normalisation()
     latents = pack((encoded(load_autoencoder(), to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale)
     shows_thing = torch.stack([torch.from_numpy(layout[..., 0]).flatten() > 0 for _, layout in drawn])

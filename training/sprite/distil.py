@@ -22,7 +22,7 @@ from torch.nn.attention import sdpa_kernel
 from training.sprite.captions import caption
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
 from training.sprite.devices import device, mixed_precision
-from training.sprite.flow import ATTENTION, Batch, descend, encoded_text, load_transformer, velocity
+from training.sprite.flow import ATTENTION, descend, encoded_text, load_transformer, velocity
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import random_scene
@@ -66,12 +66,12 @@ def train(schedule: Schedule) -> None:
     while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
-        noise, batch = _batch(schedule, step)
+        noise, latents, texts = _batch(schedule, step)
         sigma = _sigmas(schedule)
-        noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
+        noisy = torch.lerp(latents, noise, sigma[:, None, None])
         with sdpa_kernel(ATTENTION), mixed_precision():
-            answer = velocity(student, noisy, sigma, encoded_text(encoders, batch.texts), GRID)
-        loss = (answer.float() - (noise - batch.latents)).square().mean()
+            answer = velocity(student, noisy, sigma, encoded_text(encoders, texts), GRID)
+        loss = (answer.float() - (noise - latents)).square().mean()
         descend(loss, student, chosen)
         average.update(student, step)
         step += 1
@@ -133,12 +133,12 @@ def _open(number: int) -> Pairs:
         return Pairs(arrays["noise"], arrays["latents"], tuple(json.loads(str(arrays["texts"]))))
 
 
-def _batch(schedule: Schedule, step: int) -> tuple[Tensor, Batch]:
+def _batch(schedule: Schedule, step: int) -> tuple[Tensor, Tensor, list[str]]:
     random = Random(f"distil {schedule.seed} {step}")
     rows = [(_open(random.randrange(schedule.files)), random.randrange(PAIRS_PER_FILE)) for _ in range(schedule.batch)]
     noise = torch.from_numpy(np.stack([pairs.noise[row] for pairs, row in rows])).to(device()).float()
     latents = torch.from_numpy(np.stack([pairs.latents[row] for pairs, row in rows])).to(device()).float()
-    return noise, Batch(latents, [pairs.texts[row] for pairs, row in rows], GRID)
+    return noise, latents, [pairs.texts[row] for pairs, row in rows]
 
 
 def _sigmas(schedule: Schedule) -> Tensor:

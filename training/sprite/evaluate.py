@@ -15,7 +15,7 @@ from diffusers import FluxPipeline
 from training.sprite.artwork import Pixels
 from training.sprite.autoencoder import held_out_psnr
 from training.sprite.checkpoints import log
-from training.sprite.devices import device
+from training.sprite.devices import device, matrix_dtype
 from training.sprite.judge import Judge, Verdict, check, load_judge, verdicts
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
 from training.sprite.things import categories, things
@@ -68,7 +68,7 @@ def evaluate(steps: tuple[int, ...], share: float) -> list[Row]:
 
 
 def load_pipeline() -> FluxPipeline:
-    pipeline = FluxPipeline.from_pretrained(PACKAGE_FOLDER, torch_dtype=torch.bfloat16).to(device())
+    pipeline = FluxPipeline.from_pretrained(PACKAGE_FOLDER, torch_dtype=matrix_dtype()).to(device())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -10,7 +10,9 @@ the drawing's own record for an answer; the layer that asks is thrown away.
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -26,47 +28,67 @@ from training.sprite.checkpoints import Average, load, log, resume_optimizers, s
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
+from training.sprite.scenes import Scene
 from training.sprite.shards import Shard, available_shards, encode_shards, open_shard
 from training.sprite.text import CLIP_WIDTH, T5_WIDTH, TextEncoders, load_text_encoders
 from training.sprite.things import things
 from training.sprite.tokens import TEXT_LENGTH
 
 CHECKPOINT = "flow.pt"
-# The patches of a 256x256 picture that one thing of usual size lies in, as rows and columns of the grid.
-CLOSE = (slice(2, 7), slice(1, 7))
+WHOLE = (8, 8)  # the patches of a 256x256 picture
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
 ATTENTION = (
     [SDPBackend.MATH] if device().type == "cpu" else [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The rows and columns of a 256x256 picture that some scenes have all their things in: a cheaper sample."""
+
+    share: float  # of the batches of 256x256
+    text_length: int  # tokens of T5; what is cut off is still in CLIP's vector
+    rows: slice
+    columns: slice
+    has_all_of: Callable[[Scene], bool]
+
+
+VIEWS = (
+    View(0.25, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
+    View(0.25, 20, slice(2, 6), slice(8), lambda scene: scene.relation == "beside" or scene.count == 2),
+    View(0.20, 20, slice(8), slice(2, 6), lambda scene: scene.relation in ("above", "on")),
+    View(0.30, TEXT_LENGTH, slice(8), slice(8), lambda _: True),
+)
+
+
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 30_000
-    anneal: int = 30_000  # falling from the first step on
+    steps: int = 2300
+    anneal: int = 2300  # falling from the first step on
     warm_up: int = 100
     batch: int = 32
     peak: float = 1.2e-3  # 2e-3 kept the layout loss from falling below 0.4; from 1.2e-3 on it went to 0.24
     muon_strength: float = 0.6
-    silence_share: float = 0.1
-    one_thing_steps: int = 10_000  # until then most rows show one thing, or its name goes unlearnt for long
-    one_thing_share: float = 0.85
-    close_share: float = 0.7  # of the batches of 256x256: only one thing and the patches about it, at half the cost
-    first_step_share: float = 0.4  # of the rows, at pure noise, where few-step pictures are decided
+    silence_share: float = 0.06
+    other_sizes_share: float = 0.1  # of the batches
+    first_step_share: float = 0.75  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
-    steps_per_new_shard: int = 240
-    most_shards: int = 400
-    compiles: bool = True  # only the pass for 256x256: others would each take minutes to compile
+    steps_per_new_shard: int = 300
+    most_shards: int = 14
     seed: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    latents: Tensor
+    latents: Tensor  # (rows, tokens, 128)
+    image_ids: Tensor  # (1, tokens, 3)
+    layouts: Tensor  # (rows, tokens, 4), as scenes.draw_with_layout has it
     texts: list[str]
-    grid: tuple[int, int]
-    layouts: Tensor | None = None  # (rows, tokens, 4), as scenes.draw_with_layout has it
-    is_close: bool = False
+    text_length: int
+
+    @property
+    def has_text(self) -> Tensor:
+        return torch.tensor([text != "" for text in self.texts], device=self.latents.device)
 
 
 class Taught(nn.Module):
@@ -115,16 +137,16 @@ def load_transformer(checkpoint: str = CHECKPOINT) -> FluxTransformer2DModel:
 def velocity(
     transformer: nn.Module, noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]
 ) -> Tensor:
-    answer: Tensor = transformer(**inputs(noisy, sigma, text, grid))[0]
+    answer: Tensor = transformer(**inputs(noisy, sigma, text, image_ids(grid)))[0]
     return answer
 
 
-def inputs(noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], grid: tuple[int, int]) -> dict[str, Any]:
+def inputs(noisy: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], ids: Tensor) -> dict[str, Any]:
     hidden, pooled = text
     return {
         "hidden_states": noisy, "timestep": sigma.to(noisy.dtype), "encoder_hidden_states": hidden,
-        "pooled_projections": pooled, "img_ids": image_ids(grid),
-        "txt_ids": torch.zeros(TEXT_LENGTH, 3, device=noisy.device), "return_dict": False,
+        "pooled_projections": pooled, "img_ids": ids,
+        "txt_ids": torch.zeros(hidden.shape[1], 3, device=noisy.device), "return_dict": False,
     }  # fmt: skip
 
 
@@ -146,24 +168,21 @@ def train(schedule: Schedule) -> None:
     transformer = new_transformer()
     taught = Taught(transformer)
     chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
-    average = Average.of(transformer, 0.999)
+    average = Average.of(transformer, 0.997)
     step = first = _resume(taught, chosen, average)
-    compiled = torch.compile(taught, dynamic=False) if schedule.compiles else taught
     encoders = load_text_encoders()
-    started, losses = time.time(), np.zeros((0, 2))
+    started, losses = time.time(), np.zeros((0, 3))
     stop = stop_request()
     while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
         set_learning_rate(chosen, _rate(schedule, step))
-        batch = _batch(schedule, step)
-        model = compiled if batch.grid == (8, 8) else taught
-        losses = np.append(losses[-49:], [_train_step(model, encoders, chosen, batch, schedule)], 0)
+        losses = np.append(losses, [_train_step(taught, encoders, chosen, _batch(schedule, step), schedule)], 0)
         average.update(transformer, step)
         step += 1
         if step % 50 == 0:
             speed = (step - first) * schedule.batch / (time.time() - started)
-            loss, layout = losses.mean(0).round(4).tolist()
-            log("flow", step=step, loss=loss, layout=layout, samples_per_s=round(speed, 2))
+            loss, layout, guess = np.nanmean(losses[-50:], 0).round(4).tolist()
+            log("flow", step=step, loss=loss, layout=layout, guess=guess, samples_per_s=round(speed, 2))
         if step % 100 == 0 or step == schedule.steps:
             _save(taught, chosen, average, step)
         if step % schedule.steps_per_new_shard == 0:
@@ -173,20 +192,20 @@ def train(schedule: Schedule) -> None:
 
 def _train_step(
     taught: nn.Module, encoders: TextEncoders, chosen: list[torch.optim.Optimizer], batch: Batch, schedule: Schedule
-) -> tuple[float, float]:
-    """One optimizer step; the losses of velocity and of layout before it."""
+) -> tuple[float, float, float]:
+    """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     noise = torch.randn_like(batch.latents)
     sigma = _sigmas(len(noise), schedule.first_step_share)
     noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
     with sdpa_kernel(ATTENTION), mixed_precision():
-        given = inputs(noisy, sigma, encoded_text(encoders, batch.texts), batch.grid)
-        if batch.is_close:
-            given["img_ids"] = _close_up(given["img_ids"][None])[0]
-        answer, seen = taught(**given)
-    loss = (answer.float() - (noise - batch.latents)).square().mean()
-    layout = _layout_loss(seen.float(), batch)
+        hidden, pooled = encoded_text(encoders, batch.texts)
+        text = hidden[:, : batch.text_length], pooled
+        answer, seen = taught(**inputs(noisy, sigma, text, batch.image_ids[0]))
+    error = (answer.float() - (noise - batch.latents)).square().mean(-1)
+    loss, layout = error.mean(), _layout_loss(seen.float(), batch)
     descend(loss + schedule.layout_weight * layout, taught, chosen)
-    return loss.item(), layout.item()
+    is_guess = (sigma == 1)[:, None] & (batch.layouts[..., 0] > 0) & batch.has_text[:, None]
+    return loss.item(), layout.item(), error[is_guess].mean().item()
 
 
 def descend(loss: Tensor, model: nn.Module, chosen: list[torch.optim.Optimizer]) -> None:
@@ -205,9 +224,7 @@ def _sigmas(count: int, first_step_share: float) -> Tensor:
 
 def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
     """Of rows with a caption: which thing each patch shows, and, where there is one, which part of it."""
-    said = torch.tensor([text != "" for text in batch.texts], device=seen.device)
-    assert batch.layouts is not None
-    seen, layouts = seen[said], batch.layouts[said]
+    seen, layouts = seen[batch.has_text], batch.layouts[batch.has_text]
     shown = layouts[..., 0].long()
     wrong = cross_entropy(seen[..., :-3].flatten(0, 1), shown.flatten())
     away = (seen[..., -3:] - layouts[..., 1:]).square().mean(-1)
@@ -215,32 +232,34 @@ def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
 
 
 def _batch(schedule: Schedule, step: int) -> Batch:
-    """Rows of shards of one size: the size of a shard drawn by chance, and the shards of that size."""
+    """Rows of shards of one size, and of those of 256x256 the patches of one view."""
     random = Random(f"flow {schedule.seed} {step}")
     shards = [open_shard(number) for number in available_shards()]
-    size = random.choice(shards).grid
-    fitting = [shard for shard in shards if shard.grid == size]
-    is_close = size == (8, 8) and random.random() < schedule.close_share
-    rows = [_row(random.choice(fitting), random, schedule, step, is_close) for _ in range(schedule.batch)]
+    others = sorted({shard.grid for shard in shards} - {WHOLE})
+    grid = random.choice(others) if others and random.random() < schedule.other_sizes_share else WHOLE
+    view = VIEWS[-1] if grid != WHOLE else random.choices(VIEWS, [view.share for view in VIEWS])[0]
+    fitting = [shard for shard in shards if shard.grid == grid]
+    rows = [_row(random.choice(fitting), view, random) for _ in range(schedule.batch)]
     latents, layouts = (torch.from_numpy(np.stack([row[i] for row in rows])).to(device()).float() for i in (0, 1))
-    if is_close:
-        latents, layouts = _close_up(latents), _close_up(layouts)
-    return Batch(latents, [text for _, _, text in rows], size, layouts, is_close)
+    texts = ["" if random.random() < schedule.silence_share else text for _, _, text in rows]
+    seen = (
+        tokens if view is VIEWS[-1] else _part(tokens, view) for tokens in (latents, image_ids(grid)[None], layouts)
+    )
+    return Batch(*seen, texts, view.text_length)
 
 
-def _close_up(tokens: Tensor) -> Tensor:
-    """Of (rows, 64, width), those patches that one thing of usual size lies in."""
-    return tokens.unflatten(1, (8, 8))[:, *CLOSE].flatten(1, 2)
+def _part(tokens: Tensor, view: View) -> Tensor:
+    return tokens.unflatten(1, WHOLE)[:, view.rows, view.columns].flatten(1, 2)
 
 
-def _row(
-    shard: Shard, random: Random, schedule: Schedule, step: int, is_close: bool
-) -> tuple[np.ndarray, np.ndarray, str]:
-    is_single = step < schedule.one_thing_steps and random.random() < schedule.one_thing_share
-    rows = shard.close if is_close else shard.singles if is_single else range(len(shard.latents))
-    index = random.choice(rows)
-    text = "" if random.random() < schedule.silence_share else caption(shard.scenes[index], random).text
-    return shard.latents[index], shard.layouts[index], text
+def _row(shard: Shard, view: View, random: Random) -> tuple[np.ndarray, np.ndarray, str]:
+    index = random.choice(_fitting(shard, view))
+    return shard.latents[index], shard.layouts[index], caption(shard.scenes[index], random).text
+
+
+@cache
+def _fitting(shard: Shard, view: View) -> tuple[int, ...]:
+    return tuple(index for index, scene in enumerate(shard.scenes) if view.has_all_of(scene))
 
 
 def _add_shard(most: int) -> None:

@@ -1,6 +1,6 @@
 """The judge: a small network trained on rendered scenes only, that says what a picture shows.
 
-It looks at 128x128 pixels and names the things, their relation, the background and the count.
+It looks at 96x96 pixels and names the things, their relation, the background and the count.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from random import Random
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, relu
+from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad, relu
 
 from training.sprite.artwork import Pixels
 from training.sprite.autoencoder import to_tensor
@@ -24,16 +24,17 @@ from training.sprite.scenes import Scene, draw, random_scene
 from training.sprite.things import things
 
 CHECKPOINT = "judge.pt"
-SIDE = 128
+SIDE = 96
+MOST_SHIFT = 4  # pixels of those, by which training pictures are moved
 LABEL_COUNTS = (1 + len(things()), 1 + len(things()), len(RELATIONS), len(BACKGROUNDS), 4)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 2500
-    anneal: int = 1200
+    steps: int = 1200
+    anneal: int = 900
     warm_up: int = 50
-    batch: int = 48
+    batch: int = 32
     peak: float = 2e-3
     seed: int = 4
 
@@ -60,13 +61,13 @@ class Block(nn.Module):
 
 
 class Judge(nn.Module):
-    def __init__(self, width: int = 192) -> None:
+    def __init__(self, width: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _down(3, 32), _down(32, 64), Block(64), _down(64, 128), Block(128), Block(128),
-            _down(128, width), Block(width), Block(width),
+            nn.Conv2d(3, 64, 4, stride=4), nn.BatchNorm2d(64), nn.ReLU(),
+            _down(64, 128), Block(128), Block(128), _down(128, width), Block(width),
         )  # fmt: skip
-        self.places = nn.Parameter(torch.randn(64, width) * 0.1)
+        self.places = nn.Parameter(torch.randn((SIDE // 16) ** 2, width) * 0.1)
         self.questions = nn.Parameter(torch.randn(len(LABEL_COUNTS), width) * 0.1)
         self.heads = nn.ModuleList(nn.Linear(2 * width, count) for count in LABEL_COUNTS)
 
@@ -86,7 +87,7 @@ def load_judge() -> Judge:
 
 
 def verdicts(judge: Judge, pictures: list[Pixels]) -> list[Verdict]:
-    """What each picture shows; pictures of any size are looked at as 128x128."""
+    """What each picture shows; pictures of any size are looked at as 96x96."""
     with torch.no_grad():
         answers = [answer.argmax(-1).tolist() for answer in judge(_seen(pictures))]
     return [
@@ -118,7 +119,7 @@ def check(judge: Judge, count: int) -> dict[str, float]:
     """The judge's own share of right answers on renders it was not trained on."""
     random = Random("held-out scenes of the judge")
     scenes = [random_scene(random) for _ in range(count)]
-    found = [verdict for start in range(0, count, 50) for verdict in _judged(judge, scenes[start : start + 50], random)]
+    found = [verdict for start in range(0, count, 50) for verdict in _judged(judge, scenes[start : start + 50])]
     pairs = list(zip(scenes, found, strict=True))
     singles = [(scene, verdict) for scene, verdict in pairs if scene.relation == "one"]
     doubles = [(scene, verdict) for scene, verdict in pairs if scene.second >= 0]
@@ -130,8 +131,8 @@ def check(judge: Judge, count: int) -> dict[str, float]:
     }
 
 
-def _judged(judge: Judge, scenes: list[Scene], random: Random) -> list[Verdict]:
-    return verdicts(judge, [draw(scene, 256, 256, random) for scene in scenes])
+def _judged(judge: Judge, scenes: list[Scene]) -> list[Verdict]:
+    return verdicts(judge, [draw(scene, 256, 256) for scene in scenes])
 
 
 def _names_pair(scene: Scene, verdict: Verdict) -> bool:
@@ -149,7 +150,7 @@ def _seen(pictures: list[Pixels]) -> Tensor:
 
 def _train_step(judge: Judge, chosen: list[torch.optim.Optimizer], random: Random, count: int) -> float:
     scenes = [random_scene(random) for _ in range(count)]
-    pictures = _roughened(_seen([draw(scene, 2 * SIDE, 2 * SIDE, random) for scene in scenes]), random)
+    pictures = _roughened(_seen([draw(scene, 256, 256) for scene in scenes]), random)
     expected = torch.tensor([_labels(scene) for scene in scenes], device=device())
     with mixed_precision():
         answers = judge(pictures.contiguous(memory_format=torch.channels_last))
@@ -163,7 +164,10 @@ def _train_step(judge: Judge, chosen: list[torch.optim.Optimizer], random: Rando
 
 
 def _roughened(pictures: Tensor, random: Random) -> Tensor:
-    """A little noise and blur, so that the judge does not hang on the last pixel."""
+    """A little noise, blur and shift, so that the judge does not hang on the last pixel."""
+    shift = [random.randint(-MOST_SHIFT, MOST_SHIFT) for _ in range(2)]
+    pictures = pad(pictures, [MOST_SHIFT] * 4, mode="replicate").roll(shift, (2, 3))
+    pictures = pictures[..., MOST_SHIFT:-MOST_SHIFT, MOST_SHIFT:-MOST_SHIFT]
     if random.random() < 0.4:
         pictures = interpolate(avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
     return pictures + torch.randn_like(pictures) * random.uniform(0, 0.1)

@@ -10,10 +10,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from training.sprite.devices import matrix_dtype
+
 # T5 does not divide its attention by the square root of the head's width: its queries are that much smaller, and at
 # the usual rate they would outgrow the softmax in a few dozen steps.
 UNSCALED_QUERY = "SelfAttention.q.weight"
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+# The first three steps of Polar Express (https://arxiv.org/abs/2505.16932). They leave singular values about 1.5.
+POLAR_STEPS = (
+    (8.287212, -23.595887, 17.300387),
+    (4.107059, -2.947850, 0.544843),
+    (3.948691, -2.908902, 0.551819),
+)
+POLAR_SIZE = 1.5
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,15 +53,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Each matrix with its singular values pushed to about one, in five Newton-Schulz steps."""
-    a, b, c = NEWTON_SCHULZ
+    """Each matrix with its singular values pushed to about one."""
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(matrix_dtype())
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(5):
+    for a, b, c in POLAR_STEPS:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
+    return (x.mT if tall else x).float() / POLAR_SIZE
 
 
 def optimizers(

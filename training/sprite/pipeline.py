@@ -7,7 +7,7 @@ from training.sprite import artwork, autoencoder, distil, evaluate, export, flow
 from training.sprite.checkpoints import log
 from training.sprite.paths import work_folder
 
-FIRST_SHARDS = 10
+FIRST_SHARDS = 2
 
 
 def encode_first_shards() -> None:

@@ -1,6 +1,7 @@
 """What a picture shows, as a record, and the drawing of it: a background and up to four icons."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -16,10 +17,13 @@ from training.sprite.things import things
 Relation = Literal["empty", "one", "many", "beside", "above", "on", "riding"]
 Size = Literal["small", "normal", "big"]
 PAIR_RELATIONS: tuple[Relation, ...] = ("beside", "above", "on", "riding")
+PAIR_SIZES: tuple[tuple[Size, Size], ...] = (
+    ("small", "normal"), ("normal", "small"), ("small", "big"), ("big", "small"),
+)  # fmt: skip
 SIZES: tuple[Size, ...] = ("small", "normal", "big")
 HELD_OUT_SHARE = 0.2
-JITTER = 0.016  # of the shorter side, 4 pixels of 256: what is nearly certain from the caption is learnt in few samples
-PATCH = 32
+PATCH = 32  # pixels a side: what one token of the transformer shows
+FILLED = 0.92  # of the side of its square that a thing takes
 PATCH_SHARE = 0.12  # of a patch that a thing must cover to be what the patch shows
 
 
@@ -38,12 +42,15 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where an icon goes: its middle and its longer side, in units of the shorter side of the picture."""
+    """Where an icon goes, in patches: the middle of its square, the square's lower edge and its side.
+
+    The icon's longer side is FILLED of the square's; it stands on the lower edge, as far from it as from the sides.
+    """
 
     thing: int
     x: float
-    y: float
-    side: float
+    bottom: float
+    side: int
 
 
 def is_held_out(first: str, second: str) -> bool:
@@ -67,18 +74,18 @@ def random_scene(random: Random, pair_share: float = 0.5) -> Scene:
             return scene
 
 
-def draw(scene: Scene, width: int, height: int, random: Random) -> Pixels:
-    return draw_with_layout(scene, width, height, random)[0]
+def draw(scene: Scene, width: int, height: int) -> Pixels:
+    return draw_with_layout(scene, width, height)[0]
 
 
-def draw_with_layout(scene: Scene, width: int, height: int, random: Random) -> tuple[Pixels, NDArray[np.float16]]:
+def draw_with_layout(scene: Scene, width: int, height: int) -> tuple[Pixels, NDArray[np.float16]]:
     """The picture and, for each of its 32x32 patches, which thing it shows and which part of that thing.
 
     The layout is (height / 32, width / 32, 4): 0 or 1 + the thing, how far the patch is right of and below the
-    thing's middle in units of the thing's side, and that side in units of the picture's shorter side.
+    middle of the thing's square, and that square's side, in patches and divided by 4.
     """
     canvas = background_at(scene.background, width, height).copy()
-    spots = _spots(scene, random)
+    spots = _spots(scene, (height // PATCH, width // PATCH))
     owners = np.full((height, width), -1, np.int8)
     for number, spot in enumerate(spots):
         _paste(canvas, owners, number, spot)
@@ -112,8 +119,8 @@ def _pair_scene(random: Random) -> Scene:
     if relation == "riding":
         return Scene(relation, background, random.choice(riders()), random.choice(mounts()))
     first, second = random.sample(range(len(things())), 2)
-    if relation == "beside" and random.random() < 0.4:
-        return Scene(relation, background, first, second, random_size(random), random_size(random))
+    if relation == "beside" and random.random() < 0.3:
+        return Scene(relation, background, first, second, *random.choice(PAIR_SIZES))
     return Scene(relation, background, first, second)
 
 
@@ -127,50 +134,66 @@ def mounts() -> tuple[int, ...]:
     return tuple(thing.index for thing in things() if thing.is_mount)
 
 
-def _spots(scene: Scene, random: Random) -> list[Spot]:
-    x, y = random.uniform(-JITTER, JITTER), random.uniform(-JITTER, JITTER)
-    grow = random.uniform(1 - JITTER, 1 + JITTER)
-    return [Spot(spot.thing, spot.x + x, spot.y + y, spot.side * grow) for spot in _places(scene)]
-
-
-def _places(scene: Scene) -> list[Spot]:
+def _spots(scene: Scene, grid: tuple[int, int]) -> list[Spot]:
+    """Where each icon stands, the one behind first. Things stand on patches, in one of three sizes: see README."""
+    rows, columns = grid
+    sizes = _sizes(min(grid))
+    pair = sizes.pair
+    left, middle, right = columns / 2 - pair / 2, columns / 2, columns / 2 + pair / 2
+    standing, upper, lower = (rows + pair) // 2, rows // 2, rows // 2 + pair
     first, second = scene.first, scene.second
     match scene.relation:
         case "empty":
             return []
         case "one":
-            side, y = {"small": (0.28, 0.62), "normal": (0.52, 0.55), "big": (0.80, 0.52)}[scene.first_size]
-            return [Spot(first, 0.5, y, side)]
+            side = sizes.of(scene.first_size)
+            return [Spot(first, middle, (rows + max(side, pair)) // 2, side)]
         case "many":
-            return [Spot(first, *spot) for spot in _COUNT_SPOTS[scene.count]]
+            ground = standing if scene.count == 2 else lower
+            beside = [Spot(first, left, ground, pair), Spot(first, right, ground, pair)]
+            top = {2: (), 3: (middle,), 4: (left, right)}[scene.count]
+            return [Spot(first, x, upper, pair) for x in top] + beside
         case "beside":
-            left, right = _BESIDE_SIDES[scene.first_size], _BESIDE_SIDES[scene.second_size]
-            return [Spot(first, 0.27, 0.76 - left / 2, left), Spot(second, 0.73, 0.76 - right / 2, right)]
+            small = sizes.small
+            sides = [small if size == "small" else pair for size in (scene.first_size, scene.second_size)]
+            return [Spot(first, left, standing, sides[0]), Spot(second, right, standing, sides[1])]
         case "above":
-            return [Spot(first, 0.5, 0.24, 0.36), Spot(second, 0.5, 0.75, 0.36)]
+            return [Spot(first, middle, upper, pair), Spot(second, middle, lower, pair)]
         case "on":
-            return _stacked(first, second, 0.36, 0.44, overlap=0.03, bottom=0.90)
+            below = Spot(second, middle, lower, pair)
+            return [Spot(first, middle, _seat(below, 0.0), pair), below]
         case "riding":
-            return list(_stacked(second, first, 0.40, 0.60, overlap=0.17, bottom=0.90, below_first=True))
+            mount = Spot(second, middle, lower, sizes.mount)
+            return [mount, Spot(first, middle, _seat(mount, 0.25), pair)]
 
 
-_BESIDE_SIDES: dict[Size, float] = {"small": 0.25, "normal": 0.41, "big": 0.48}
-_COUNT_SPOTS: dict[int, tuple[tuple[float, float, float], ...]] = {
-    2: ((0.28, 0.56, 0.38), (0.72, 0.56, 0.38)),
-    3: ((0.5, 0.30, 0.36), (0.28, 0.72, 0.36), (0.72, 0.72, 0.36)),
-    4: ((0.28, 0.29, 0.36), (0.72, 0.29, 0.36), (0.28, 0.72, 0.36), (0.72, 0.72, 0.36)),
-}
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sides of things, in patches, on a canvas of some size; `pair` is that of what is not alone."""
+
+    small: int
+    normal: int
+    big: int
+    pair: int
+    mount: int
+
+    def of(self, size: Size) -> int:
+        return {"small": self.small, "normal": self.normal, "big": self.big}[size]
 
 
-def _stacked(
-    first: int, second: int, top: float, low: float, *, overlap: float, bottom: float, below_first: bool = False
-) -> list[Spot]:
-    """Two things one upon the other, touching; with `below_first` the lower one is drawn first, behind."""
-    upper, lower = (second, first) if below_first else (first, second)
-    low_height, top_height = low * _tallness(lower), top * _tallness(upper)
-    seat = bottom - low_height
-    spots = [Spot(lower, 0.5, bottom - low_height / 2, low), Spot(upper, 0.5, seat - top_height / 2 + overlap, top)]
-    return spots if below_first else spots[::-1]
+def _sizes(patches: int) -> Sizes:
+    if patches < 6:
+        return Sizes(small=2, normal=2, big=4, pair=2, mount=2)
+    if patches < 8:
+        return Sizes(small=2, normal=4, big=6, pair=2, mount=4)
+    return Sizes(small=2, normal=4, big=6, pair=4, mount=6)
+
+
+def _seat(below: Spot, depth: float) -> float:
+    """The half patch at or under the top of a thing, deeper in it by a share of its height."""
+    height = below.side * FILLED * _tallness(below.thing)
+    top = below.bottom - height * (1 - depth) - below.side * (1 - FILLED) / 2
+    return math.ceil(2 * top) / 2
 
 
 def _tallness(index: int) -> float:
@@ -179,28 +202,28 @@ def _tallness(index: int) -> float:
 
 
 def _layout(owners: NDArray[np.int8], spots: list[Spot]) -> NDArray[np.float16]:
-    height, width = owners.shape
-    rows, columns = height // PATCH, width // PATCH
-    unit = min(width, height)
+    rows, columns = owners.shape[0] // PATCH, owners.shape[1] // PATCH
     layout = np.zeros((rows, columns, 4), np.float16)
     most = np.full((rows, columns), PATCH_SHARE)
-    y = ((np.arange(rows) + 0.5) * PATCH - height / 2) / unit + 0.5
-    x = ((np.arange(columns) + 0.5) * PATCH - width / 2) / unit + 0.5
     for number, spot in enumerate(spots):
         share = (owners == number).reshape(rows, PATCH, columns, PATCH).mean((1, 3))
-        right, down = np.meshgrid((x - spot.x) / spot.side, (y - spot.y) / spot.side)
-        part = np.stack([np.full_like(share, 1 + spot.thing), right, down, np.full_like(share, spot.side)], -1)
+        right, down = np.meshgrid(
+            np.arange(columns) + 0.5 - spot.x, np.arange(rows) + 0.5 - spot.bottom + spot.side / 2
+        )
+        part = (
+            np.stack([np.full_like(share, 4 * (1 + spot.thing)), right, down, np.full_like(share, spot.side)], -1) / 4
+        )
         layout = np.where((share > most)[..., None], part, layout).astype(np.float16)
         most = np.maximum(most, share)
     return layout
 
 
 def _paste(canvas: Pixels, owners: NDArray[np.int8], number: int, spot: Spot) -> None:
+    side = round(spot.side * PATCH * FILLED / 2) * 2
+    icon = icon_at(spot.thing, side)
+    left = round(spot.x * PATCH - icon.shape[1] / 2)
+    top = round(spot.bottom * PATCH) - (spot.side * PATCH - side) // 2 - icon.shape[0]
     height, width = canvas.shape[:2]
-    unit = min(width, height)
-    icon = icon_at(spot.thing, max(8, round(spot.side * unit / 2) * 2))
-    left = round(width / 2 + (spot.x - 0.5) * unit - icon.shape[1] / 2)
-    top = round(height / 2 + (spot.y - 0.5) * unit - icon.shape[0] / 2)
     x, y = max(left, 0), max(top, 0)
     part = icon[y - top : height - top, x - left : width - left]
     under = canvas[y : y + part.shape[0], x : x + part.shape[1]]

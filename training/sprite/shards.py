@@ -22,18 +22,15 @@ from training.sprite.scenes import Scene, draw, draw_with_layout, random_scene
 SHARD_SCENES = 1024
 # Most shards are 256x256. Every seventh has one of the other sizes, so that they are drawn sensibly too.
 OTHER_SIZES = ((192, 192), (320, 320), (384, 256), (256, 384), (128, 128), (320, 192), (192, 320), (384, 384))
-ONE_THING_SHARDS = 8  # the first shards have few pairs: one thing is learnt before two
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     width: int
     height: int
     scenes: tuple[Scene, ...]
     latents: np.ndarray
     layouts: np.ndarray  # (scenes, tokens, 4), as scenes.draw_with_layout has it
-    singles: tuple[int, ...]  # the rows that show one thing
-    close: tuple[int, ...]  # those of them that a close-up has all of
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -56,8 +53,7 @@ def shard_size(number: int) -> tuple[int, int]:
 
 def shard_scenes(number: int, count: int = SHARD_SCENES) -> tuple[Scene, ...]:
     random = Random(f"shard {number}")
-    pair_share = 0.15 if number < ONE_THING_SHARDS else 0.55
-    return tuple(random_scene(random, pair_share) for _ in range(count))
+    return tuple(random_scene(random) for _ in range(count))
 
 
 def encode_shards(numbers: range) -> None:
@@ -77,9 +73,7 @@ def available_shards() -> list[int]:
 def open_shard(number: int) -> Shard:
     latents = np.load(_shard_path(number), mmap_mode="r")
     scenes = shard_scenes(number)[: len(latents)]
-    singles = tuple(index for index, scene in enumerate(scenes) if scene.relation == "one")
-    close = tuple(index for index in singles if scenes[index].first_size != "big")
-    return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)), singles, close)
+    return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)))
 
 
 def is_normalised() -> bool:
@@ -99,7 +93,7 @@ def measure_normalisation(count: int = 256) -> None:
     """Once, from held-out scenes; the flow is bound to it from then on."""
     if not is_normalised():
         random = Random("normalisation")
-        pictures = [draw(random_scene(random), 256, 256, random) for _ in range(count)]
+        pictures = [draw(random_scene(random), 256, 256) for _ in range(count)]
         latents = torch.cat([encoded(load_autoencoder(), to_tensor(pictures[i : i + 16])) for i in range(0, count, 16)])
         save_normalisation(Normalisation(1 / latents.std().item(), latents.mean().item()))
 
@@ -113,11 +107,10 @@ def pack(latents: Tensor) -> Tensor:
 
 def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
     width, height = shard_size(number)
-    random = Random(f"drawing {number}")
     found, layouts, scenes = [], [], shard_scenes(number)
     norm = normalisation()
     for start in range(0, SHARD_SCENES, 16):
-        drawn = [draw_with_layout(scene, width, height, random) for scene in scenes[start : start + 16]]
+        drawn = [draw_with_layout(scene, width, height) for scene in scenes[start : start + 16]]
         latents = (encoded(autoencoder, to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale
         found.append(pack(latents).to(torch.float16).numpy())
         layouts += [layout.reshape(-1, 4) for _, layout in drawn]
