@@ -133,6 +133,11 @@ def test_what_fails_in_a_stream_is_its_last_event_in_the_dialects_words(
     assert (response.status_code, name, data) == (200, "error", "the model could not")
 
 
+async def wait_for_ever() -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
 @pytest.mark.anyio
 async def test_a_client_that_takes_nothing_does_not_keep_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_stream, "STALL_TIMEOUT_S", 0.01)
@@ -146,10 +151,6 @@ async def test_a_client_that_takes_nothing_does_not_keep_its_place(monkeypatch: 
         finally:
             has_place = False
 
-    async def wait_for_ever() -> NoReturn:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
-
     async def take_the_first_frame(message: Message) -> None:
         if b'"index": 2' in message.get("body", b""):
             await wait_for_ever()
@@ -160,3 +161,22 @@ async def test_a_client_that_takes_nothing_does_not_keep_its_place(monkeypatch: 
         await stream(scope, receive=wait_for_ever, send=take_the_first_frame)
 
     assert not has_place
+
+
+@pytest.mark.anyio
+async def test_a_large_frame_is_sent_in_parts_so_that_a_slow_client_counts_as_there() -> None:
+    picture = bytes(range(256)) * 1000
+    bodies: list[bytes] = []
+
+    async def one_step() -> AsyncGenerator[Event, None]:
+        yield Step(0, 1, 1)
+
+    async def take(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append(message["body"])
+
+    scope = {"type": "http", "headers": []}
+    await EventStream(Request(scope), one_step(), lambda _: [picture])(scope, receive=wait_for_ever, send=take)
+
+    assert b"".join(bodies) == picture
+    assert max(map(len, bodies)) <= event_stream.PART_BYTES

@@ -28,6 +28,8 @@ KEEP_ALIVE_S = 15.0
 """Proxies close a connection that is silent for long; a comment is a sign of life that clients skip."""
 STALL_TIMEOUT_S = 60.0
 """A client that takes nothing for so long has left, whatever its connection says: it must not keep its place."""
+PART_BYTES = 64 * 1024
+"""A large frame is sent in parts: a client that takes one in time is there, however long it needs for the whole."""
 
 RenderEvent = Callable[[Event], Iterable[bytes]]
 """The frames that tell a client of an event; none if this dialect does not."""
@@ -47,8 +49,9 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
             try:
-                async with asyncio.timeout(STALL_TIMEOUT_S):
-                    await send(message)
+                for part in _parts(message):
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
+                        await send(part)
             except TimeoutError:
                 logger.warning("the client of a stream took nothing for %g s and counts as gone", STALL_TIMEOUT_S)
                 raise ClientDisconnect from None
@@ -56,6 +59,14 @@ class EventStream(StreamingResponse):
         with suppress(ClientDisconnect):
             async with aclosing(self._frames):
                 await while_connected(Request(scope, receive), self.stream_response(send_in_time))
+
+
+def _parts(message: Message) -> list[Message]:
+    """A frame is never the end of the body, so that none of its parts is."""
+    body = message.get("body", b"")
+    if len(body) <= PART_BYTES:
+        return [message]
+    return [{**message, "body": body[start : start + PART_BYTES]} for start in range(0, len(body), PART_BYTES)]
 
 
 def frame(data: Mapping[str, object], *, event: str) -> bytes:
