@@ -6,6 +6,7 @@ Whatever is in the file beside the pixels is dropped. Decoding takes tens of mil
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ _TURNS = {
 }
 """EXIF's orientation -> what makes it upright."""
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8")
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, MemoryError, OverflowError)
+_BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, MemoryError, OverflowError, struct.error)
 """What Pillow raises on files that are cut short or make no sense."""
 
 
@@ -113,6 +114,7 @@ def _open(content: bytes, *, field: str, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check(image, field, max_pixels)
+            image.load()
             upright = _upright(_in_8_bits(image))
             return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -135,7 +137,10 @@ def _check(image: Image.Image, field: str, max_pixels: int) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its EXIF says. Pillow's `exif_transpose` writes the EXIF again, and fails where that makes no sense."""
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (SyntaxError, struct.error):  # of JPEGs it says nothing of such a head, of PNG and WebP it raises them
+        turn = None
     return image if turn is None else image.transpose(turn)
 
 

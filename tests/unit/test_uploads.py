@@ -129,6 +129,14 @@ def test_exif_that_makes_no_sense_keeps_no_image_from_being_read() -> None:
     assert (fitted.width, fitted.height) == (32, 64)
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0MM\0*", b"Exif\0\0no TIFF at all", b"MM"])
+def test_exif_that_is_none_keeps_no_image_from_being_read(format: str, exif: bytes) -> None:
+    fitted = fit(encoded(left_red((64, 32)), format, exif=exif))
+
+    assert (fitted.width, fitted.height) == (64, 32)
+
+
 def test_an_image_that_is_scaled_says_so() -> None:
     assert fit(encoded(left_red((100, 60)))).warnings == ("image was scaled from 100x60 to 96x64",)
 
