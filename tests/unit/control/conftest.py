@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -12,6 +14,8 @@ from sqlalchemy import create_engine, text
 from safelight.control.database import Database
 from safelight.control.secrets import Cipher, generate_key
 from tests.postgresql import postgresql_server
+from tests.unit.control.fake_serving import FakeStarter
+from tests.unit.control.world import Run, World, running
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +41,20 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 @pytest.fixture
 def cipher() -> Cipher:
     return Cipher([generate_key()])
+
+
+@pytest.fixture
+def run(database: Database, cipher: Cipher, tmp_path: Path) -> Run:
+    """Runs a scenario with a fresh reconciler; call it again for a restart."""
+
+    def run(scenario: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+        async def main() -> None:
+            async with running(database, cipher, tmp_path, FakeStarter()) as world:
+                await scenario(world)
+
+        asyncio.run(main())
+
+    return run
 
 
 def _emptied(url: str) -> str:

@@ -1,21 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from safelight.control import reconciler
 from safelight.control.connections import ConnectionSpec, delete_connection, list_secret_reads, put_connection
-from safelight.control.database import Database
 from safelight.control.deployments import (
     DeploymentBody,
     DeploymentSpec,
@@ -24,87 +16,11 @@ from safelight.control.deployments import (
     get_deployment,
     put_deployment,
 )
-from safelight.control.endpoints import EndpointSpec, delete_endpoint, find_endpoint, get_endpoint, put_endpoint
-from safelight.control.logs import DeploymentLogs
-from safelight.control.operations import get_operation
-from safelight.control.reconciler import Reconciler
-from safelight.control.secret_references import ENFORCE_ACCESS
-from safelight.control.secrets import Cipher
-from safelight.control.tables import Operation, OperationStatus, ProvisioningState
+from safelight.control.endpoints import EndpointSpec, delete_endpoint, find_endpoint, get_endpoint
+from safelight.control.tables import OperationStatus, ProvisioningState
 from safelight.errors import EngineFailure, ModelLoadError
 from tests.fakes import until
-from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
-
-FLUX = EndpointSpec(name="flux", properties={ENFORCE_ACCESS: "enabled"})
-BLUE = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="sprite"))
-GATED = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="black-forest-labs/FLUX.1-schnell"))
-
-
-@dataclass
-class World:
-    """A database, the reconciler over it, and the fakes that it works with."""
-
-    database: Database
-    cipher: Cipher
-    logs: DeploymentLogs
-    starter: FakeStarter
-    routes: FakeRoutes
-    reconciler: Reconciler[FakeServing]
-
-    async def do(self, change: Callable[[Session], Operation | None]) -> Operation:
-        """A change and the operation that follows from it, to its end."""
-        with self.database.transaction() as session:
-            operation = change(session)
-        assert operation is not None
-        self.reconciler.wake()
-        await until(lambda: self.operation(operation.id).status is not OperationStatus.IN_PROGRESS)
-        return self.operation(operation.id)
-
-    def operation(self, id: str) -> Operation:
-        with self.database.transaction() as session:
-            return get_operation(session, id)
-
-    def shown(self) -> tuple[ProvisioningState, str | None]:
-        """How `blue` stands."""
-        with self.database.transaction() as session:
-            deployment = get_deployment(session, "flux", "blue")
-            return deployment.provisioning_state, deployment.error_message
-
-    async def put_endpoint(self, spec: EndpointSpec = FLUX) -> Operation:
-        return await self.do(lambda session: put_endpoint(session, self.cipher, spec)[1])
-
-    async def put_deployment(self, body: DeploymentBody = BLUE) -> Operation:
-        return await self.do(lambda session: put_deployment(session, body)[1])
-
-
-@asynccontextmanager
-async def running(database: Database, cipher: Cipher, tmp_path: Path, starter: FakeStarter) -> AsyncIterator[World]:
-    logs, routes = DeploymentLogs(tmp_path / "logs"), FakeRoutes()
-    reconciler = Reconciler[FakeServing](database, cipher, starter=starter, routes=routes, logs=logs)
-    await reconciler.start()
-    try:
-        yield World(database, cipher, logs, starter, routes, reconciler)
-    finally:
-        await reconciler.stop()
-
-
-@pytest.fixture
-def run(
-    database: Database, cipher: Cipher, tmp_path: Path
-) -> Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]:
-    """Runs a scenario with a fresh reconciler; call it again for a restart."""
-
-    def run(scenario: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-        async def main() -> None:
-            async with running(database, cipher, tmp_path, FakeStarter()) as world:
-                await scenario(world)
-
-        asyncio.run(main())
-
-    return run
-
-
-Run = Callable[[Callable[[World], Coroutine[Any, Any, None]]], None]
+from tests.unit.control.world import BLUE, GATED, Run, World
 
 
 def test_a_deployment_is_started_published_and_recorded(run: Run) -> None:
@@ -166,79 +82,6 @@ def test_a_log_that_cannot_be_written_fails_no_deployment(run: Run, tmp_path: Pa
         assert (await world.put_deployment()).status is OperationStatus.SUCCEEDED
         world.starter.fails_with = ModelLoadError("vae/config.json is missing")
         assert (await world.put_deployment()).status is OperationStatus.FAILED
-
-    run(scenario)
-
-
-@contextmanager
-def refusing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> Iterator[list[Session]]:
-    """The database refuses these transactions of the reconciler, counted from 1; those that came are yielded."""
-    monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
-    came: list[Session] = []
-
-    def refuse(session: Session) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            came.append(session)
-            if len(came) in numbers:
-                raise OperationalError("UPDATE", {}, OSError("the disk is full"))
-
-    event.listen(Session, "before_commit", refuse)
-    try:
-        yield came
-    finally:
-        event.remove(Session, "before_commit", refuse)
-
-
-def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario(world: World) -> None:
-        await world.put_endpoint()
-        world.starter.fails_with = ModelLoadError("vae/config.json is missing")
-        with refusing(monkeypatch, 3, 4) as transactions:
-            operation = await world.put_deployment()
-
-        assert (operation.status, operation.error_message) == (OperationStatus.FAILED, "vae/config.json is missing")
-        assert len(transactions) == 5
-        assert world.logs.of("flux", "blue").read().count("vae/config.json is missing") == 1
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("refused", range(1, 5))
-def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
-    async def scenario(world: World) -> None:
-        await world.put_endpoint()
-        await world.put_deployment()
-        with refusing(monkeypatch, refused) as transactions:
-            operation = await world.put_deployment()
-
-        before, after = world.starter.started
-        assert operation.status is OperationStatus.SUCCEEDED
-        assert world.routes.serving("flux") == {"blue": after}
-        await until(lambda: before.is_stopped)
-        assert len(transactions) == 5
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("refused", range(1, 4))
-def test_a_deletion_is_finished_whichever_transaction_the_database_refuses_at_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
-    async def scenario(world: World) -> None:
-        await world.put_endpoint()
-        await world.put_deployment()
-        with refusing(monkeypatch, refused) as transactions:
-            operation = await world.do(lambda session: delete_deployment(session, "flux", "blue"))
-
-        (serving,) = world.starter.started
-        assert operation.status is OperationStatus.SUCCEEDED
-        assert world.routes.serving("flux") == {}
-        assert serving.is_stopped
-        assert len(transactions) == 4
 
     run(scenario)
 
