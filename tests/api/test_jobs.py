@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,10 @@ from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs
 from tests.live_server import eventually
 from tests.unit.test_uploads import encoded, left_red
-from tests.webhook_receiver import Receiver, receiving
 
-Connect = Callable[..., TestClient]
-ASYNC = {"Prefer": "respond-async"}
-OPENAI, SCORE = "/v1/images/generations", "/score"
-PROMPT = {"inputs": "a fox", "parameters": {"seed": 7}}
 IMAGE = encoded(left_red())
 REQUESTS: dict[str, dict[str, Any]] = {
     OPENAI: {"json": {"prompt": "a fox", "seed": 7, "n": 2, "output_format": "webp"}},
@@ -78,32 +73,8 @@ def stepped() -> Iterator[SteppedDispatcher]:
 
 @pytest.fixture
 def connect(dispatcher: FakeDispatcher, tmp_path: Path) -> Iterator[Connect]:
-    """`connect(api_key="k")`: a client of a server with jobs, in one data directory."""
-    with ExitStack() as stack:
-
-        def start(dispatcher: FakeDispatcher = dispatcher, **settings: Any) -> TestClient:
-            values = Settings(data_dir=tmp_path, **settings)
-            app = create_app(values, dispatcher, OnlineEndpoints(values))  # type: ignore[arg-type]
-            return stack.enter_context(TestClient(app, headers=bearer("k") if "api_key" in settings else None))
-
+    with serving_jobs(dispatcher, tmp_path) as start:
         yield start
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def ended(client: TestClient, response: httpx.Response) -> dict[str, Any]:
-    """The job that a response told of, when it has ended."""
-    assert response.status_code == 202, response.text
-    job: dict[str, Any] = {}
-
-    def has_ended() -> bool:
-        job.update(client.get(response.headers["location"]).json())
-        return job["state"] not in ("queued", "running")
-
-    eventually(has_ended)
-    return job
 
 
 def told(response: httpx.Response) -> list[tuple[str, str]]:
@@ -495,51 +466,6 @@ def test_a_job_and_its_result_are_forgotten_after_a_time(connect: Connect) -> No
 
     assert "kept for a time" in client.get(f"{url}/result").json()["error"]["message"]
     assert client.post(SCORE, json=PROMPT, headers=headers).headers["location"] != url
-
-
-@pytest.mark.parametrize(
-    ("url", "word"),
-    [
-        ("http://127.0.0.1:9/x", "no public address"),
-        ("http://[::ffff:10.0.0.1]/x", "no public address"),
-        ("http://169.254.169.254/latest/meta-data", "no public address"),
-        ("http://localhost/x", "no public address"),
-        ("ftp://example.org/x", "http or https"),
-        ("https://8.8.8.8:99999/x", "http or https"),
-        ("https://8.8.8.8:0/x", "http or https"),
-        ("https://user:pass@8.8.8.8/x", "user and password"),
-        ("nothing", "http or https"),
-        ("http://nobody.invalid/", "cannot be found"),
-    ],
-)
-def test_a_webhook_that_must_not_be_called_is_refused_at_once(connect: Connect, url: str, word: str) -> None:
-    response = connect().post(OPENAI, json={"prompt": "a fox"}, headers=ASYNC | {"Webhook-Url": url})
-
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "Webhook-Url"
-    assert word in response.json()["error"]["message"]
-
-
-def test_a_webhook_is_told_of_the_end_and_signed_for_its_owner(connect: Connect, dispatcher: FakeDispatcher) -> None:
-    client = connect(api_key="k", webhooks_to_private_addresses=True)
-    dispatcher.error = EngineFailure("step 2 made NaN")
-    with receiving(Receiver()) as receiver:
-        job = client.post(SCORE, json=PROMPT, headers=ASYNC | {"Webhook-Url": receiver.url}).json()
-        eventually(lambda: len(receiver.deliveries) == 1)
-    [delivery] = receiver.deliveries
-
-    assert delivery.is_signed_with(client.get("/webhook-secret").json()["secret"])
-    assert delivery.headers["webhook-id"] == f"msg_{job['id']}"
-    assert (delivery.json()["type"], delivery.json()["data"]["id"]) == ("job.failed", job["id"])
-    assert client.get(delivery.json()["data"]["result"]).status_code == 500
-    assert "authorization" not in delivery.headers
-
-
-def test_a_webhook_without_the_preference_is_refused(connect: Connect) -> None:
-    response = connect().post(SCORE, json=PROMPT, headers={"Webhook-Url": "https://8.8.8.8/"})
-
-    assert response.status_code == 400
-    assert "Prefer: respond-async" in response.json()["error"]["message"]
 
 
 def test_links_begin_with_the_servers_public_address(connect: Connect) -> None:
