@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -415,12 +415,16 @@ class Reconciler(Generic[ServingT]):
         session.delete(get_endpoint(session, endpoint_name))
 
 
+_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""Of a database that waiting may bring back: the third is PostgreSQL's when it may only be read. Others are bugs."""
+
+
 async def _transact(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """One transaction in a thread, begun again until the database takes it: what replicas did cannot be undone."""
     while True:
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
-        except (OperationalError, InterfaceError, PoolTimeoutError):  # others are bugs, which no waiting mends
+        except _AWAY:
             logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
             await asyncio.sleep(RETRY_S)
 

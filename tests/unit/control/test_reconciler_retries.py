@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from safelight.control import reconciler
@@ -20,7 +20,9 @@ from tests.unit.control.world import Run, World
 
 
 @contextmanager
-def refusing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> Iterator[list[Session]]:
+def refusing(
+    monkeypatch: pytest.MonkeyPatch, *numbers: int, error: type[DBAPIError] = OperationalError
+) -> Iterator[list[Session]]:
     """The database refuses these transactions of the reconciler, counted from 1; those that came are yielded."""
     monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
     came: list[Session] = []
@@ -29,7 +31,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> Iterator[list[Se
         if threading.current_thread() is not threading.main_thread():
             came.append(session)
             if len(came) in numbers:
-                raise OperationalError("UPDATE", {}, OSError("the disk is full"))
+                raise error("UPDATE", {}, OSError("the disk is full"))
 
     event.listen(Session, "before_commit", refuse)
     try:
@@ -38,13 +40,14 @@ def refusing(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> Iterator[list[Se
         event.remove(Session, "before_commit", refuse)
 
 
+@pytest.mark.parametrize("error", [OperationalError, InternalError])
 def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[DBAPIError]
 ) -> None:
     async def scenario(world: World) -> None:
         await world.put_endpoint()
         world.starter.fails_with = ModelLoadError("vae/config.json is missing")
-        with refusing(monkeypatch, 3, 4) as transactions:
+        with refusing(monkeypatch, 3, 4, error=error) as transactions:
             operation = await world.put_deployment()
 
         assert (operation.status, operation.error_message) == (OperationStatus.FAILED, "vae/config.json is missing")
