@@ -71,7 +71,7 @@ def test_an_issuer_that_cannot_be_reached_lets_nobody_in() -> None:
 
 def test_an_issuer_that_speaks_no_http_lets_nobody_in() -> None:
     with socket.create_server(("127.0.0.1", 0)) as issuer:
-        answering = threading.Thread(target=_answer_nonsense, args=(issuer,))
+        answering = threading.Thread(target=_answer_nonsense, args=(issuer,), daemon=True)
         answering.start()
         with pytest.raises(AuthenticationFailed):
             OidcVerifier(f"http://127.0.0.1:{issuer.getsockname()[1]}").check("a.b.c")
