@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def arm(tmp_path: Path) -> Iterator[Callable[..., Response]]:
             return response
 
         yield arm
+
+
+def put_endpoint(arm: Callable[..., Response], body: object = None) -> None:
+    """Until it is there: an operation on it would be refused while another is in progress."""
+    arm("PUT", "/onlineEndpoints/flux", body or {"properties": {}})
+    while arm("GET", "/onlineEndpoints/flux").json()["properties"]["provisioningState"] == "Creating":
+        time.sleep(0.01)
 
 
 def test_a_patch_of_a_connection_keeps_what_it_does_not_name(arm: Callable[..., Response]) -> None:
@@ -74,9 +82,7 @@ def test_a_patch_of_a_connection_that_cannot_be_says_why(
 
 def test_access_to_secrets_cannot_be_added_to_an_endpoint(arm: Callable[..., Response]) -> None:
     body = {"properties": {"authMode": "Key"}}
-    arm("PUT", "/onlineEndpoints/flux", body)
-    while arm("GET", "/onlineEndpoints/flux").json()["properties"]["provisioningState"] == "Creating":
-        pass
+    put_endpoint(arm, body)
 
     answer = arm(
         "PUT",
@@ -115,7 +121,7 @@ def test_a_connection_with_one_key_takes_no_secrets_by_name(arm: Callable[..., R
 @pytest.mark.parametrize("value", ["short", "with a space", "schlüssel", "two\nlines"])
 def test_a_key_that_fits_into_no_header_is_refused(arm: Callable[..., Response], value: str) -> None:
     own = {"properties": {"keys": {"primaryKey": value}}}
-    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    put_endpoint(arm)
 
     assert arm("PUT", "/onlineEndpoints/other", own).status_code == 400
     refused = arm("POST", "/onlineEndpoints/flux/regenerateKeys", {"keyType": "Primary", "keyValue": value})
@@ -151,7 +157,7 @@ def test_what_is_asked_for_by_a_name_with_a_nul_character_is_refused_too(arm: Ca
 
 
 def test_an_instance_count_of_zero_is_refused(arm: Callable[..., Response]) -> None:
-    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    put_endpoint(arm)
 
     answer = arm(
         "PUT", "/onlineEndpoints/flux/deployments/blue", {"sku": {"capacity": 0}, "properties": {"model": "sprite"}}
@@ -163,7 +169,7 @@ def test_an_instance_count_of_zero_is_refused(arm: Callable[..., Response]) -> N
 
 @pytest.mark.parametrize("duration", ["PT1.2.3S", "PT.S", "90", "PT", "PT٣S"])
 def test_a_duration_that_is_none_is_refused(arm: Callable[..., Response], duration: str) -> None:
-    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    put_endpoint(arm)
     properties = {"model": "sprite", "requestSettings": {"requestTimeout": duration}}
 
     answer = arm("PUT", "/onlineEndpoints/flux/deployments/blue", {"properties": properties})
@@ -174,7 +180,7 @@ def test_a_duration_that_is_none_is_refused(arm: Callable[..., Response], durati
 
 @pytest.mark.parametrize("duration", ["PT0.00001S", "PT0.5S", "PT12345.678S", "PT20S"])
 def test_a_duration_is_shown_as_it_was_sent(arm: Callable[..., Response], duration: str) -> None:
-    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    put_endpoint(arm)
     properties = {"model": "sprite", "requestSettings": {"maxQueueWait": duration}}
 
     answer = arm("PUT", "/onlineEndpoints/flux/deployments/blue", {"properties": properties})
@@ -205,7 +211,7 @@ LONG = f"PT{'9' * 400}S"
 def test_a_value_out_of_all_bounds_is_refused_and_harms_no_listing(
     arm: Callable[..., Response], path: str, body: dict[str, dict[str, object]]
 ) -> None:
-    arm("PUT", "/onlineEndpoints/flux", {"properties": {}})
+    put_endpoint(arm)
     if path:
         body["properties"].setdefault("model", "sprite")
 
