@@ -10,7 +10,7 @@ from diffusers import FluxPipeline
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
-from training.sprite import artwork, autoencoder, distil, export, flow, judge, paths, shards, text, tokens
+from training.sprite import artwork, autoencoder, distil, export, flow, judge, patches, paths, shards, text, tokens
 from training.sprite.checkpoints import load
 
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
@@ -38,7 +38,9 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     text.train(text.Schedule(steps=2, anneal=1, batch=8))
     shards.measure_normalisation(16)
     shards.encode_shards(range(1))
-    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1))
+    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=flow.FIRST_BLOCKS))
+    patches.train(patches.Schedule(steps=2, draws=1, batch=8))
+    flow.train(flow.Schedule(steps=4, anneal=1, batch=4, most_shards=1))
     distil.train(distil.Schedule(steps=2, anneal=1, batch=4, files=1, teacher_steps=2))
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")

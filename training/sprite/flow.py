@@ -35,6 +35,8 @@ from training.sprite.things import things
 from training.sprite.tokens import TEXT_LENGTH
 
 CHECKPOINT = "flow.pt"
+FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows
+LAST_BLOCKS = 6  # single blocks, that remember how it looks
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
 ATTENTION = (
@@ -63,8 +65,9 @@ VIEWS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 2300
-    anneal: int = 2300  # falling from the first step on
+    steps: int = 6000
+    anneal: int = 4000
+    blocks: int = FIRST_BLOCKS + LAST_BLOCKS  # single ones
     warm_up: int = 100
     batch: int = 32
     peak: float = 1.2e-3  # 2e-3 kept the layout loss from falling below 0.4; from 1.2e-3 on it went to 0.24
@@ -73,7 +76,7 @@ class Schedule:
     other_sizes_share: float = 0.1  # of the batches
     first_step_share: float = 0.75  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
-    steps_per_new_shard: int = 300
+    steps_per_new_shard: int = 500
     most_shards: int = 14
     seed: int = 3
 
@@ -97,7 +100,7 @@ class Taught(nn.Module):
     The middle's answer is (rows, tokens, things + 4): scores of no thing and of each thing, then right, down, side.
     """
 
-    MIDDLE = 1  # of the single blocks
+    MIDDLE = FIRST_BLOCKS - 1  # of the single blocks
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__()
@@ -114,15 +117,20 @@ class Taught(nn.Module):
         return answer, self.asked(self._seen.pop())
 
 
-def new_transformer() -> FluxTransformer2DModel:
+def new_transformer(blocks: int = FIRST_BLOCKS + LAST_BLOCKS) -> FluxTransformer2DModel:
+    """Of its single blocks, the last ones do nothing yet: `patches` teaches them."""
     transformer = FluxTransformer2DModel(
-        in_channels=128, num_layers=3, num_single_layers=6, attention_head_dim=64, num_attention_heads=4,
-        joint_attention_dim=T5_WIDTH, pooled_projection_dim=CLIP_WIDTH, guidance_embeds=False,
+        in_channels=128, num_layers=3, num_single_layers=blocks, attention_head_dim=64,
+        num_attention_heads=4, joint_attention_dim=T5_WIDTH, pooled_projection_dim=CLIP_WIDTH, guidance_embeds=False,
         axes_dims_rope=(8, 28, 28),
     )  # fmt: skip
     for name, param in transformer.named_parameters():
         if (".norm" in name and ".linear" in name) or name.startswith(("proj_out", "norm_out.linear")):
             nn.init.zeros_(param)
+    for block in transformer.single_transformer_blocks[FIRST_BLOCKS:]:
+        nn.init.zeros_(block.proj_out.weight)
+        nn.init.zeros_(block.proj_out.bias)
+        block.norm.linear.bias.data[-transformer.inner_dim :] = 1  # the gate is open, or nothing could be learnt
     # The pooled text begins as loud as the time step, or it would go unheard for a long while.
     transformer.time_text_embed.text_embedder.linear_2.weight.data.mul_(4)
     return transformer.to(device())
@@ -130,8 +138,13 @@ def new_transformer() -> FluxTransformer2DModel:
 
 def load_transformer(checkpoint: str = CHECKPOINT) -> FluxTransformer2DModel:
     transformer = new_transformer()
-    transformer.load_state_dict(load(work_folder() / checkpoint)["average"])
+    load_grown(transformer, load(work_folder() / checkpoint)["average"])
     return transformer.eval().requires_grad_(False)
+
+
+def load_grown(transformer: FluxTransformer2DModel, weights: dict[str, Tensor]) -> None:
+    """Weights of a transformer that had fewer single blocks, too: those that it had not do nothing yet."""
+    transformer.load_state_dict(transformer.state_dict() | weights)
 
 
 def velocity(
@@ -164,8 +177,10 @@ def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tens
 
 
 def train(schedule: Schedule) -> None:
+    if steps_done() >= schedule.steps:
+        return
     torch.manual_seed(schedule.seed)
-    transformer = new_transformer()
+    transformer = new_transformer(schedule.blocks)
     taught = Taught(transformer)
     chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
     average = Average.of(transformer, 0.997)
@@ -195,7 +210,7 @@ def _train_step(
 ) -> tuple[float, float, float]:
     """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     noise = torch.randn_like(batch.latents)
-    sigma = _sigmas(len(noise), schedule.first_step_share)
+    sigma = sigmas(len(noise), schedule.first_step_share)
     noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
     with sdpa_kernel(ATTENTION), mixed_precision():
         hidden, pooled = encoded_text(encoders, batch.texts)
@@ -216,7 +231,7 @@ def descend(loss: Tensor, model: nn.Module, chosen: list[torch.optim.Optimizer])
         optimizer.zero_grad()
 
 
-def _sigmas(count: int, first_step_share: float) -> Tensor:
+def sigmas(count: int, first_step_share: float) -> Tensor:
     """Pure noise for some; for the rest a logit-normal leaning to the noisy side, where the text still decides."""
     anywhere = (torch.randn(count, device=device()) + 0.7).sigmoid()
     return torch.where(torch.rand_like(anywhere) < first_step_share, 1.0, anywhere)
@@ -274,15 +289,20 @@ def _rate(schedule: Schedule, step: int) -> float:
     )
 
 
+def steps_done() -> int:
+    path = work_folder() / CHECKPOINT
+    return int(load(path)["step"]) if path.exists() else 0
+
+
 def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average) -> int:
     path = work_folder() / CHECKPOINT
     if not path.exists():
         return 0
     state = load(path)
-    taught.transformer.load_state_dict(state["weights"])
+    load_grown(taught.transformer, state["weights"])
     if "asked" in state:
         taught.asked.load_state_dict(state["asked"])
-    average.weights = state["average"]
+    average.weights |= state["average"]
     resume_optimizers(chosen, state)
     return int(state["step"])
 

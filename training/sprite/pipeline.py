@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from training.sprite import artwork, autoencoder, distil, evaluate, export, flow, judge, shards, text, tokens
+from training.sprite import artwork, autoencoder, distil, evaluate, export, flow, judge, patches, shards, text, tokens
 from training.sprite.checkpoints import log
 from training.sprite.paths import work_folder
 
@@ -21,7 +21,9 @@ STAGES: dict[str, Callable[[], object]] = {
     "autoencoder": lambda: autoencoder.train(autoencoder.Schedule()),
     "text": lambda: text.train(text.Schedule()),
     "shards": encode_first_shards,
-    "flow": lambda: flow.train(flow.Schedule()),
+    "flow": lambda: flow.train(flow.Schedule(steps=2000, anneal=2000, blocks=flow.FIRST_BLOCKS)),
+    "patches": lambda: patches.train(patches.Schedule()),
+    "together": lambda: flow.train(flow.Schedule()),
     "distil": lambda: distil.train(distil.Schedule()),
     "judge": lambda: judge.train(judge.Schedule()),
     "export": export.export,
