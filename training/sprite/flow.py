@@ -35,6 +35,7 @@ from training.sprite.things import things
 from training.sprite.tokens import TEXT_LENGTH
 
 CHECKPOINT = "flow.pt"
+FIRST_STEPS = 2000  # with the first blocks alone
 FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows
 LAST_BLOCKS = 6  # single blocks, that remember how it looks
 WHOLE = (8, 8)  # the patches of a 256x256 picture

@@ -21,7 +21,9 @@ STAGES: dict[str, Callable[[], object]] = {
     "autoencoder": lambda: autoencoder.train(autoencoder.Schedule()),
     "text": lambda: text.train(text.Schedule()),
     "shards": encode_first_shards,
-    "flow": lambda: flow.train(flow.Schedule(steps=2000, anneal=2000, blocks=flow.FIRST_BLOCKS)),
+    "flow": lambda: flow.train(
+        flow.Schedule(steps=flow.FIRST_STEPS, anneal=flow.FIRST_STEPS, blocks=flow.FIRST_BLOCKS)
+    ),
     "patches": lambda: patches.train(patches.Schedule()),
     "together": lambda: flow.train(flow.Schedule()),
     "distil": lambda: distil.train(distil.Schedule()),

@@ -49,7 +49,7 @@ def _restore_text() -> None:
 
 def _restore_flow() -> None:
     shipped = FluxTransformer2DModel.from_pretrained(PACKAGE_FOLDER / "transformer", torch_dtype=torch.float32)
-    _restore_weights(shipped, flow.CHECKPOINT, flow.Schedule().warm_up)
+    _restore_weights(shipped, flow.CHECKPOINT, flow.FIRST_STEPS)
 
 
 def _restore_weights(shipped: nn.Module, checkpoint: str, step: int) -> None:
