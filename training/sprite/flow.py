@@ -28,6 +28,7 @@ from training.sprite.checkpoints import Average, load, log, resume_optimizers, s
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
+from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene
 from training.sprite.shards import Shard, available_shards, encode_shards, open_shard
 from training.sprite.text import CLIP_WIDTH, T5_WIDTH, TextEncoders, load_text_encoders
@@ -70,15 +71,15 @@ class Schedule:
     anneal: int = 4000
     blocks: int = FIRST_BLOCKS + LAST_BLOCKS  # single ones
     warm_up: int = 100
-    batch: int = 32
+    batch: int = 48
     peak: float = 1.2e-3  # 2e-3 kept the layout loss from falling below 0.4; from 1.2e-3 on it went to 0.24
     muon_strength: float = 0.6
     silence_share: float = 0.06
     other_sizes_share: float = 0.1  # of the batches
     first_step_share: float = 0.75  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
-    steps_per_new_shard: int = 500
-    most_shards: int = 14
+    steps_per_new_shard: int = 150  # each picture is seen some seven times, with other words and other noise
+    most_shards: int = 60
     seed: int = 3
 
 
@@ -87,6 +88,7 @@ class Batch:
     latents: Tensor  # (rows, tokens, 128)
     image_ids: Tensor  # (1, tokens, 3)
     layouts: Tensor  # (rows, tokens, 4), as scenes.draw_with_layout has it
+    backgrounds: Tensor  # (rows,), of places.BACKGROUNDS
     texts: list[str]
     text_length: int
 
@@ -98,7 +100,8 @@ class Batch:
 class Taught(nn.Module):
     """The transformer, answering with its velocity and with what its middle makes of each patch.
 
-    The middle's answer is (rows, tokens, things + 4): scores of no thing and of each thing, then right, down, side.
+    The middle's answer is (rows, tokens, things + 4 + backgrounds): scores of no thing and of each thing, then right,
+    down and side, then scores of what is behind.
     """
 
     MIDDLE = FIRST_BLOCKS - 1  # of the single blocks
@@ -106,7 +109,7 @@ class Taught(nn.Module):
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__()
         self.transformer = transformer
-        self.asked = nn.Linear(transformer.inner_dim, len(things()) + 4).to(device())
+        self.asked = _asking(transformer.inner_dim).to(device())
         self._seen: list[Tensor] = []
         transformer.single_transformer_blocks[self.MIDDLE].register_forward_hook(
             lambda _block, _given, answer: self._seen.append(answer[1])
@@ -116,6 +119,14 @@ class Taught(nn.Module):
         self._seen.clear()
         answer: Tensor = self.transformer(**inputs)[0]
         return answer, self.asked(self._seen.pop())
+
+
+def _asking(width: int) -> nn.Sequential:
+    """Begins at zero: it learns to read before what it reads is bent to its answers."""
+    reading = nn.Linear(width, len(things()) + 4 + len(BACKGROUNDS))
+    nn.init.zeros_(reading.weight)
+    nn.init.zeros_(reading.bias)
+    return nn.Sequential(nn.LayerNorm(width, elementwise_affine=False), reading)
 
 
 def new_transformer(blocks: int = FIRST_BLOCKS + LAST_BLOCKS) -> FluxTransformer2DModel:
@@ -185,13 +196,14 @@ def train(schedule: Schedule) -> None:
     taught = Taught(transformer)
     chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
     average = Average.of(transformer, 0.997)
-    step = first = _resume(taught, chosen, average)
+    step, begun = _resume(taught, chosen, average)
+    first = step
     encoders = load_text_encoders()
     started, losses = time.time(), np.zeros((0, 3))
     stop = stop_request()
     while step < schedule.steps and not stop.is_set():
         torch.manual_seed(schedule.seed * 1_000_003 + step)
-        set_learning_rate(chosen, _rate(schedule, step))
+        set_learning_rate(chosen, _rate(schedule, step, begun))
         losses = np.append(losses, [_train_step(taught, encoders, chosen, _batch(schedule, step), schedule)], 0)
         average.update(transformer, step)
         step += 1
@@ -200,10 +212,10 @@ def train(schedule: Schedule) -> None:
             loss, layout, guess = np.nanmean(losses[-50:], 0).round(4).tolist()
             log("flow", step=step, loss=loss, layout=layout, guess=guess, samples_per_s=round(speed, 2))
         if step % 100 == 0 or step == schedule.steps:
-            _save(taught, chosen, average, step)
+            _save(taught, chosen, average, step, begun)
         if step % schedule.steps_per_new_shard == 0:
             _add_shard(schedule.most_shards)
-    _save(taught, chosen, average, step)
+    _save(taught, chosen, average, step, begun)
 
 
 def _train_step(
@@ -239,11 +251,14 @@ def sigmas(count: int, first_step_share: float) -> Tensor:
 
 
 def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
-    """Of rows with a caption: which thing each patch shows, and, where there is one, which part of it."""
+    """Of rows with a caption: which thing each patch shows, where there is one which part of it, and what is behind."""
     seen, layouts = seen[batch.has_text], batch.layouts[batch.has_text]
     shown = layouts[..., 0].long()
-    wrong = cross_entropy(seen[..., :-3].flatten(0, 1), shown.flatten())
-    away = (seen[..., -3:] - layouts[..., 1:]).square().mean(-1)
+    behind = batch.backgrounds[batch.has_text, None].expand_as(shown)
+    thing, part, background = seen.split((len(things()) + 1, 3, len(BACKGROUNDS)), -1)
+    wrong = cross_entropy(thing.flatten(0, 1), shown.flatten())
+    wrong += cross_entropy(background.flatten(0, 1), behind.flatten())
+    away = (part - layouts[..., 1:]).square().mean(-1)
     return wrong + (away * (shown > 0)).sum() / (shown > 0).sum().clamp(min=1)
 
 
@@ -256,21 +271,23 @@ def _batch(schedule: Schedule, step: int) -> Batch:
     view = VIEWS[-1] if grid != WHOLE else random.choices(VIEWS, [view.share for view in VIEWS])[0]
     fitting = [shard for shard in shards if shard.grid == grid]
     rows = [_row(random.choice(fitting), view, random) for _ in range(schedule.batch)]
-    latents, layouts = (torch.from_numpy(np.stack([row[i] for row in rows])).to(device()).float() for i in (0, 1))
-    texts = ["" if random.random() < schedule.silence_share else text for _, _, text in rows]
+    latents = torch.from_numpy(np.stack([shard.latents[index] for shard, index in rows])).to(device()).float()
+    layouts = torch.from_numpy(np.stack([shard.layouts[index] for shard, index in rows])).to(device()).float()
     seen = (
         tokens if view is VIEWS[-1] else _part(tokens, view) for tokens in (latents, image_ids(grid)[None], layouts)
     )
-    return Batch(*seen, texts, view.text_length)
+    scenes = [shard.scenes[index] for shard, index in rows]
+    backgrounds = torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes], device=device())
+    texts = ["" if random.random() < schedule.silence_share else caption(scene, random).text for scene in scenes]
+    return Batch(*seen, backgrounds, texts, view.text_length)
 
 
 def _part(tokens: Tensor, view: View) -> Tensor:
     return tokens.unflatten(1, WHOLE)[:, view.rows, view.columns].flatten(1, 2)
 
 
-def _row(shard: Shard, view: View, random: Random) -> tuple[np.ndarray, np.ndarray, str]:
-    index = random.choice(_fitting(shard, view))
-    return shard.latents[index], shard.layouts[index], caption(shard.scenes[index], random).text
+def _row(shard: Shard, view: View, random: Random) -> tuple[Shard, int]:
+    return shard, random.choice(_fitting(shard, view))
 
 
 @cache
@@ -284,10 +301,10 @@ def _add_shard(most: int) -> None:
         encode_shards(range(have + 1))
 
 
-def _rate(schedule: Schedule, step: int) -> float:
-    return learning_rate(
-        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
-    )
+def _rate(schedule: Schedule, step: int, begun: int) -> float:
+    """Rises from where the optimizers began: restored weights come without their state."""
+    full = learning_rate(step, peak=schedule.peak, warm_up=1, total=schedule.steps, anneal=schedule.anneal)
+    return full * min(1.0, (step - begun + 1) / schedule.warm_up)
 
 
 def steps_done() -> int:
@@ -295,23 +312,24 @@ def steps_done() -> int:
     return int(load(path)["step"]) if path.exists() else 0
 
 
-def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average) -> int:
+def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average) -> tuple[int, int]:
+    """The step to go on from, and the one that the optimizers began at."""
     path = work_folder() / CHECKPOINT
     if not path.exists():
-        return 0
+        return 0, 0
     state = load(path)
     load_grown(taught.transformer, state["weights"])
     if "asked" in state:
         taught.asked.load_state_dict(state["asked"])
     average.weights |= state["average"]
     resume_optimizers(chosen, state)
-    return int(state["step"])
+    return int(state["step"]), int(state.get("begun", state["step"]))
 
 
-def _save(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
+def _save(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average, step: int, begun: int) -> None:
     state = {"weights": taught.transformer.state_dict(), "asked": taught.asked.state_dict(), "average": average.weights}
     optimizers = [optimizer.state_dict() for optimizer in chosen]
-    save(work_folder() / CHECKPOINT, state | {"optimizers": optimizers, "step": step})
+    save(work_folder() / CHECKPOINT, state | {"optimizers": optimizers, "step": step, "begun": begun})
 
 
 if __name__ == "__main__":
