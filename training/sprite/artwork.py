@@ -1,5 +1,6 @@
 """The artwork, fetched by npm package name and rendered once to pixels: icons with alpha, and places."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -20,7 +21,6 @@ Pixels = NDArray[np.uint8]
 ICON_SIDE = 256
 PACKAGES = {
     "fluent": "@iconify-json/fluent-emoji-flat@1.2.6",
-    "noto": "@iconify-json/noto@1.2.9",
     "emojibase": "emojibase-data@17.0.0",
 }
 
@@ -28,10 +28,11 @@ PACKAGES = {
 @cache
 def icons() -> tuple[Pixels, ...]:
     """Every thing's icon, RGBA, cut to what is drawn, its longer side 256 pixels."""
-    cached = work_folder() / f"icons-{len(things())}.npz"
+    cached = work_folder() / f"icons-{_version()}.npz"
     if not cached.exists():
-        rendered = {f"{thing.index:04}": _render_icon(thing.icon) for thing in things()}
-        np.savez_compressed(cached, **rendered)
+        part = cached.with_suffix(".part.npz")
+        np.savez_compressed(part, **{f"{thing.index:04}": _render_icon(thing.icon) for thing in things()})
+        part.rename(cached)
     with np.load(cached) as arrays:
         return tuple(arrays[key] for key in sorted(arrays.files))
 
@@ -68,6 +69,12 @@ def prepare() -> None:
         background_at(name, 256, 256)
 
 
+def _version() -> str:
+    """Of the rendered icons: another artwork, or another list of things, makes others."""
+    told = [PACKAGES["fluent"], *(thing.icon for thing in things())]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+
+
 def _fetch_package(package: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     answer = subprocess.run(
@@ -82,17 +89,16 @@ def package_folder(short: str) -> Path:
 
 
 @cache
-def _icon_bodies(short: str) -> dict[str, str]:
-    drawn = json.loads((package_folder(short) / "icons.json").read_text())
+def _icon_bodies() -> dict[str, str]:
+    drawn = json.loads((package_folder("fluent") / "icons.json").read_text())
     return {name: icon["body"] for name, icon in drawn["icons"].items()} | {
         "": f"0 0 {drawn.get('width', 16)} {drawn.get('height', 16)}"
     }
 
 
 def _render_icon(icon: str) -> Pixels:
-    short, name = icon.split(":") if ":" in icon else ("fluent", icon)
-    bodies = _icon_bodies(short)
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{bodies[""]}">{bodies[name]}</svg>'
+    bodies = _icon_bodies()
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{bodies[""]}">{bodies[icon]}</svg>'
     rendered = Image.fromarray(_render_svg(svg, 320, 320))
     cut = rendered.crop(rendered.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
     scale = ICON_SIDE / max(cut.size)

@@ -11,9 +11,9 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from training.sprite.artwork import Pixels
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import draw, random_scene
 
@@ -58,20 +58,22 @@ def train(schedule: Schedule) -> None:
     average = Average.of(autoencoder, 0.995)
     step = _resume(autoencoder, chosen, average, schedule.decoder_only)
     started, seen = time.time(), 0
-    stop = stop_request()
-    while step < schedule.steps and not stop.is_set():
-        random = Random(f"autoencoder {schedule.seed} {step}")
-        torch.manual_seed(schedule.seed * 1_000_003 + step)
-        set_learning_rate(chosen, _rate(schedule, step))
-        is_whole = schedule.steps - step <= schedule.whole_pictures
-        loss = _train_step(autoencoder, chosen, _batch(random, schedule.batch, is_whole), schedule.noise)
-        average.update(autoencoder, step)
-        step, seen = step + 1, seen + schedule.batch
-        if step % 25 == 0:
-            log("autoencoder", step=step, loss=round(loss, 5), images_per_s=round(seen / (time.time() - started), 2))
-        if step % 200 == 0 or step == schedule.steps or stop.is_set():
-            _save(autoencoder, chosen, average, step, schedule.decoder_only)
-            log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
+    with stoppable() as stop:
+        while step < schedule.steps and not stop.is_set():
+            random = Random(f"autoencoder {schedule.seed} {step}")
+            torch.manual_seed(schedule.seed * 1_000_003 + step)
+            set_learning_rate(chosen, learning_rate(schedule, step))
+            is_whole = schedule.steps - step <= schedule.whole_pictures
+            loss = _train_step(autoencoder, chosen, _batch(random, schedule.batch, is_whole), schedule.noise)
+            average.update(autoencoder, step)
+            step, seen = step + 1, seen + schedule.batch
+            if step % 25 == 0:
+                log(
+                    "autoencoder", step=step, loss=round(loss, 5), images_per_s=round(seen / (time.time() - started), 2)
+                )
+            if step % 200 == 0 or step == schedule.steps or stop.is_set():
+                _save(autoencoder, chosen, average, step, schedule.decoder_only)
+                log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
 
 
 def held_out_psnr(autoencoder: AutoencoderTiny, count: int, side: int = 256) -> float:
@@ -116,12 +118,8 @@ def _train_step(
         strength = torch.rand(len(latents), 1, 1, 1, device=latents.device) * noise
         restored = autoencoder.decoder(latents + strength * torch.randn_like(latents))
     error = restored.float() - pictures
-    loss = error.abs().mean() + 2 * error.square().mean() + 0.01 * _distance_from_normal(latents.float())
-    loss.backward()
-    nn.utils.clip_grad_norm_(autoencoder.parameters(), 1.0)
-    for optimizer in chosen:
-        optimizer.step()
-        optimizer.zero_grad()
+    loss = error.abs().mean() + 10 * error.square().mean() + 0.01 * _distance_from_normal(latents.float())
+    descend(loss, autoencoder, chosen)
     return error.square().mean().item()
 
 
@@ -129,12 +127,6 @@ def _distance_from_normal(latents: Tensor) -> Tensor:
     """Keeps every channel near mean zero and deviation one, which is what the flow starts from."""
     values = latents.transpose(0, 1).flatten(1)
     return values.mean(1).square().mean() + (values.std(1) + 1e-4).log().square().mean()
-
-
-def _rate(schedule: Schedule, step: int) -> float:
-    return learning_rate(
-        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
-    )
 
 
 def _resume(autoencoder: nn.Module, chosen: list[torch.optim.Optimizer], average: Average, decoder_only: bool) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from training.sprite.phrases import backdrop, empty_scene, noise_words, several, spoiled, thing_phrase, wrapped
+from training.sprite.phrases import DOINGS, backdrop, empty_scene, several, spoiled, thing_phrase, wrapped
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene
 from training.sprite.things import categories, things
@@ -41,8 +41,9 @@ LABEL_COUNTS = (THING_LABELS, THING_LABELS, len(RELATIONS), BACKGROUND_LABELS, 4
 SILENCE = Said("", NO_THING, NO_THING, 0, 0, 0, 1, 1)
 
 Templates = tuple[str, ...]
+BESIDE_EITHER_WAY = "{a} next to {b}"
 BESIDE: Templates = (
-    "{a} next to {b}", "{a} next to {b}", "{a} beside {b}", "{a} and {b}", "{a} and {b}", "{a} with {b}",
+    BESIDE_EITHER_WAY, BESIDE_EITHER_WAY, "{a} beside {b}", "{a} and {b}", "{a} and {b}", "{a} with {b}",
     "{a} near {b}", "{a} by {b}", "{a} alongside {b}", "{a}, {b}", "{a} {is}next to {b}", "{a} {is}close to {b}",
     "{a} to the left of {b}", "{a} left of {b}", "{a} left of {b}", "{a} on the left of {b}", "{a} {is}left of {b}",
     "{b} to the right of {a}", "{b} right of {a}", "{b} right of {a}", "{b} on the right of {a}",
@@ -65,11 +66,15 @@ RIDING: Templates = (
     "{b} ridden by {a}", "{a} on the back of {b}", "{a} who rides {b}", "{b} being ridden by {a}",
 )  # fmt: skip
 DRIVING: Templates = ("{a} driving {b}", "{a} drives {b}")
+PLAIN: dict[Relation, Templates] = {
+    "beside": (BESIDE_EITHER_WAY, "{a} left of {b}", "{b} right of {a}"),
+    "above": ("{a} above {b}",), "on": ("{a} on top of {b}",), "riding": ("{a} riding {b}",),
+}  # fmt: skip
 MOUNTED: Templates = ("{a} on {b}", "{a} sitting on {b}", "{a} {is}on {b}")
 
 
 def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
-    """One way to put this scene; `plain` keeps to names and a fixed phrasing, as evaluation prompts do."""
+    """One way to put this scene; `plain` keeps to names and the simplest phrasing, as evaluation prompts do."""
     says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene.background)
     first, first_label = _name(scene.first, random, plain)
     second, second_label = _name(scene.second, random, plain)
@@ -109,7 +114,7 @@ def _subject(scene: Scene, first: str, second: str, random: Random, plain: bool)
     if scene.relation == "one":
         return a
     b = thing_phrase(second, scene.second_size, random, plain)
-    template = _templates(scene)[0] if plain else random.choice(_templates(scene))
+    template = random.choice(PLAIN[scene.relation] if plain else _templates(scene))
     verb = random.choice(("is ", "standing ", "sitting ", "that is ", "placed "))
     return template.format(a=a, b=b, **{"is": verb})
 
@@ -133,6 +138,6 @@ def _joined(subject: str, where: str, random: Random, plain: bool) -> str:
     if not where:
         return subject
     if plain or random.random() < 0.85:
-        doing = "" if plain or random.random() < 0.88 else noise_words(random) + " "
+        doing = "" if plain or random.random() < 0.88 else random.choice(DOINGS) + " "
         return f"{subject} {doing}{where}"
     return f"{where}{random.choice((', ', ' '))}{subject}"

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -51,11 +53,17 @@ def resume_optimizers(chosen: list[torch.optim.Optimizer], state: dict[str, obje
         optimizer.load_state_dict(saved)
 
 
-def stop_request() -> Event:
-    """Set by SIGTERM: the run saves what it has and ends, instead of losing the steps since the last checkpoint."""
+@contextmanager
+def stoppable() -> Iterator[Event]:
+    """SIGTERM sets the event, so that the work in the block can save what it has; after it, the process ends."""
     asked = Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    return asked
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked.is_set():
+        raise SystemExit("stopped; start it again to go on")
 
 
 def log(stage: str, **figures: float | int | str) -> None:

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
 from training.sprite.captions import caption
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stop_request
+from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
-from training.sprite.flow import ATTENTION, descend, encoded_text, load_transformer, velocity
-from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.flow import ATTENTION, encoded_text, load_transformer, steps_done, velocity
+from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import random_scene
 from training.sprite.text import TextEncoders, load_text_encoders
@@ -62,23 +62,29 @@ def train(schedule: Schedule) -> None:
     chosen = optimizers(student, schedule.peak)
     average = Average.of(student, 0.998)
     step, started = _resume(student, chosen, average), time.time()
-    stop = stop_request()
-    while step < schedule.steps and not stop.is_set():
-        torch.manual_seed(schedule.seed * 1_000_003 + step)
-        set_learning_rate(chosen, _rate(schedule, step))
-        noise, latents, texts = _batch(schedule, step)
-        sigma = _sigmas(schedule)
-        noisy = torch.lerp(latents, noise, sigma[:, None, None])
-        with sdpa_kernel(ATTENTION), mixed_precision():
-            answer = velocity(student, noisy, sigma, encoded_text(encoders, texts), GRID)
-        loss = (answer.float() - (noise - latents)).square().mean()
-        descend(loss, student, chosen)
-        average.update(student, step)
-        step += 1
-        if step % 25 == 0:
-            log("distil", step=step, loss=round(loss.item(), 4), seconds=round(time.time() - started))
-        if step % 250 == 0 or step == schedule.steps or stop.is_set():
-            _save(student, chosen, average, step)
+    with stoppable() as stop:
+        while step < schedule.steps and not stop.is_set():
+            torch.manual_seed(schedule.seed * 1_000_003 + step)
+            set_learning_rate(chosen, learning_rate(schedule, step))
+            noise, latents, texts = _batch(schedule, step)
+            sigma = _sigmas(schedule)
+            noisy = torch.lerp(latents, noise, sigma[:, None, None])
+            with sdpa_kernel(ATTENTION), mixed_precision():
+                answer = velocity(student, noisy, sigma, encoded_text(encoders, texts), GRID)
+            loss = (answer.float() - (noise - latents)).square().mean()
+            descend(loss, student, chosen)
+            average.update(student, step)
+            step += 1
+            if step % 25 == 0:
+                log("distil", step=step, loss=round(loss.item(), 4), seconds=round(time.time() - started))
+            if step % 250 == 0 or step == schedule.steps or stop.is_set():
+                _save(student, chosen, average, step)
+
+
+def is_of_this_flow() -> bool:
+    """Whether there is a straightened flow, and it was made of the flow as it is now."""
+    path = work_folder() / CHECKPOINT
+    return path.exists() and load(path)["flow"] == steps_done()
 
 
 @torch.no_grad()
@@ -147,22 +153,16 @@ def _sigmas(schedule: Schedule) -> Tensor:
 
 
 def _path(number: int) -> Path:
-    folder = work_folder() / "pairs"
+    """Pairs are of one flow: with more training, they are drawn anew."""
+    folder = work_folder() / f"pairs-{steps_done():05}"
     folder.mkdir(exist_ok=True)
-    return folder / f"pairs-{number:03}.npz"
-
-
-def _rate(schedule: Schedule, step: int) -> float:
-    return learning_rate(
-        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
-    )
+    return folder / f"{number:03}.npz"
 
 
 def _resume(student: FluxTransformer2DModel, chosen: list[torch.optim.Optimizer], average: Average) -> int:
-    path = work_folder() / CHECKPOINT
-    if not path.exists():
+    if not is_of_this_flow():
         return 0
-    state = load(path)
+    state = load(work_folder() / CHECKPOINT)
     student.load_state_dict(state["weights"])
     average.weights = state["average"]
     resume_optimizers(chosen, state)
@@ -170,7 +170,7 @@ def _resume(student: FluxTransformer2DModel, chosen: list[torch.optim.Optimizer]
 
 
 def _save(student: FluxTransformer2DModel, chosen: list[torch.optim.Optimizer], average: Average, step: int) -> None:
-    state = {"weights": student.state_dict(), "average": average.weights, "step": step}
+    state = {"weights": student.state_dict(), "average": average.weights, "step": step, "flow": steps_done()}
     save(work_folder() / CHECKPOINT, state | {"optimizers": [optimizer.state_dict() for optimizer in chosen]})
 
 

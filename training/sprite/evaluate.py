@@ -5,25 +5,39 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from random import Random
 
 import numpy as np
 import torch
 from diffusers import FluxPipeline
 
+from training.sprite import artwork, judge
 from training.sprite.artwork import Pixels
 from training.sprite.autoencoder import held_out_psnr
 from training.sprite.checkpoints import log
 from training.sprite.devices import device, matrix_dtype
-from training.sprite.judge import Judge, Verdict, check, load_judge, verdicts
+from training.sprite.judge import Judge, Verdict, load_judge, verdicts
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
-from training.sprite.things import categories, things
+from training.sprite.phrases import thing_phrase
+from training.sprite.things import Category, categories, things
 from training.sprite.tokens import TEXT_LENGTH
-from training.sprite.trials import Trial, backgrounds, counts, free_phrasing, held_out_pairs, one_thing
+from training.sprite.trials import (
+    Trial,
+    backgrounds,
+    counts,
+    free_phrasing,
+    held_out_pairs,
+    one_thing,
+    with_unknown_word,
+)
 
 BATCH = 16
-NEGATIVE_SCALE = 3.0
+NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
+NEGATIVE_TRIALS = 80
+JUDGE_SCENES = 400
+PSNR_SCENES = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +51,7 @@ class Bar:
 @dataclass(frozen=True, slots=True)
 class Row:
     name: str
-    steps: int
-    reached: float
+    reached: tuple[float, ...]  # with each of the counts of steps, or once for what has none
     wanted: float
     trials: int
 
@@ -49,22 +62,33 @@ BARS = (
     Bar("background", 0.95, backgrounds, 176),
     Bar("count", 0.80, counts, 160),
     Bar("one thing, free phrasing", 0.85, free_phrasing, 160),
+    Bar("one thing, with a word never seen", 0.85, with_unknown_word, 80),
 )
 
 
 def report(steps: tuple[int, ...], share: float) -> None:
-    measured = evaluate(steps, share)
+    artwork.prepare()
+    judge.train(judge.Schedule())
+    measured = list(evaluate(steps, share))
     (work_folder() / "evaluation.json").write_text(json.dumps([asdict(row) for row in measured], indent=2))
-    print(table(measured))
+    print(table(measured, steps))
 
 
-def evaluate(steps: tuple[int, ...], share: float) -> list[Row]:
-    pipeline, judge = load_pipeline(), load_judge()
-    log("evaluation", judge=json.dumps(check(judge, 400)))
-    rows = [_row(pipeline, judge, bar, count, share) for count in steps for bar in BARS]
-    rows += [negative_row(pipeline, judge, count, max(8, round(80 * share))) for count in steps]
-    psnr = held_out_psnr(pipeline.vae, max(8, round(96 * share)))
-    return [*rows, Row("autoencoder, dB PSNR", 0, round(psnr, 2), 30.0, round(96 * share))]
+def evaluate(steps: tuple[int, ...], share: float) -> Iterator[Row]:
+    """Each bar with each count of steps, after the judge's own; `share` of the trials, for a quicker look."""
+    looking, pipeline = load_judge(), load_pipeline()
+    for name, reached in judge.check(looking, _portion(JUDGE_SCENES, share)).items():
+        yield _logged(Row(f"the judge, on held-out renders: {name}", (reached,), 0.95, _portion(JUDGE_SCENES, share)))
+    for bar in BARS:
+        trials = bar.trials(_portion(bar.count, share))
+        yield _logged(
+            Row(bar.name, tuple(_right(pipeline, looking, trials, count) for count in steps), bar.wanted, len(trials))
+        )
+    trials_of_negative = _portion(NEGATIVE_TRIALS, share)
+    removed = tuple(_removed(pipeline, looking, count, trials_of_negative) for count in steps)
+    yield _logged(Row("negative prompt removes what it names", removed, 0.80, trials_of_negative))
+    psnr = round(held_out_psnr(pipeline.vae, _portion(PSNR_SCENES, share)), 2)
+    yield _logged(Row("autoencoder, dB PSNR", (psnr,), 30.0, _portion(PSNR_SCENES, share)))
 
 
 def load_pipeline() -> FluxPipeline:
@@ -88,51 +112,79 @@ def draw_prompts(
     return pictures
 
 
-def negative_row(pipeline: FluxPipeline, judge: Judge, steps: int, count: int) -> Row:
-    """A vague prompt is drawn; then again, with what it happened to show as the negative prompt."""
-    prompts = [_vague_prompt(index) for index in range(count)]
-    seeds = list(range(count))
-    before = verdicts(judge, draw_prompts(pipeline, prompts, seeds, steps))
-    named = [_shown(index, verdict) for index, verdict in enumerate(before)]
-    after = verdicts(judge, draw_prompts(pipeline, prompts, seeds, steps, negative=named))
-    right = [_shown(index, verdict) != name for index, (verdict, name) in enumerate(zip(after, named, strict=True))]
-    return Row("negative prompt removes what it names", steps, _share(right), 0.80, count)
-
-
-def table(rows: list[Row]) -> str:
-    lines = ["| measured | steps | reached | wanted | trials |", "|---|---|---|---|---|"]
-    lines += [f"| {row.name} | {row.steps or '-'} | {row.reached} | {row.wanted} | {row.trials} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _row(pipeline: FluxPipeline, judge: Judge, bar: Bar, steps: int, share: float) -> Row:
-    trials = bar.trials(max(8, round(bar.count * share)))
-    pictures = draw_prompts(pipeline, [trial.prompt for trial in trials], [trial.seed for trial in trials], steps)
-    right = [trial.is_right(seen) for trial, seen in zip(trials, verdicts_of(judge, pictures), strict=True)]
-    log("evaluation", bar=bar.name, steps=steps, reached=_share(right))
-    return Row(bar.name, steps, _share(right), bar.wanted, len(trials))
-
-
-def verdicts_of(judge: Judge, pictures: list[Pixels]) -> list[Verdict]:
-    return [
-        verdict for start in range(0, len(pictures), 50) for verdict in verdicts(judge, pictures[start : start + 50])
+def table(rows: list[Row], steps: tuple[int, ...]) -> str:
+    """In Markdown. Points apart are those of the first count of steps less those of the last."""
+    lines = [
+        f"| measured | {' | '.join(f'{count} steps' for count in steps)} | points apart | wanted | trials |",
+        "|" + "---|" * (len(steps) + 4),
     ]
+    return "\n".join(lines + [_line(row, len(steps)) for row in rows])
+
+
+def _line(row: Row, columns: int) -> str:
+    in_percent = row.wanted < 1
+    shown = [f"{value:.1%}" if in_percent else f"{value}" for value in row.reached]
+    apart = f"{100 * (row.reached[0] - row.reached[-1]):+.1f}" if len(row.reached) > 1 else ""
+    cells = [row.name, *shown, *[""] * (columns - len(shown)), apart]
+    return "| " + " | ".join([*cells, f"{row.wanted:.0%}" if in_percent else f"{row.wanted}", f"{row.trials}"]) + " |"
+
+
+def _right(pipeline: FluxPipeline, looking: Judge, trials: list[Trial], steps: int) -> float:
+    pictures = draw_prompts(pipeline, [trial.prompt for trial in trials], [trial.seed for trial in trials], steps)
+    right = [trial.is_right(seen) for trial, seen in zip(trials, verdicts_of(looking, pictures), strict=True)]
+    return round(sum(right) / len(right), 4)
+
+
+def verdicts_of(looking: Judge, pictures: list[Pixels]) -> list[Verdict]:
+    return [
+        verdict for start in range(0, len(pictures), 50) for verdict in verdicts(looking, pictures[start : start + 50])
+    ]
+
+
+def _removed(pipeline: FluxPipeline, looking: Judge, steps: int, count: int) -> float:
+    """A vague prompt is drawn; then again, with what it happened to show as the negative prompt."""
+    prompts, seeds = [_vague_prompt(index) for index in range(count)], list(range(count))
+    before = verdicts_of(looking, draw_prompts(pipeline, prompts, seeds, steps))
+    negative = [_shown(index, verdict) for index, verdict in enumerate(before)]
+    after = verdicts_of(looking, draw_prompts(pipeline, prompts, seeds, steps, negative))
+    right = [_is_removed(index, *both) for index, both in enumerate(zip(before, after, strict=True))]
+    return round(sum(right) / count, 4)
 
 
 def _vague_prompt(index: int) -> str:
     """In turn a kind of thing, whose member is open, and a thing whose background is open."""
     if index % 2:
-        return f"a {things()[index * 7 % len(things())].name}"
-    kinds = [category for category in categories() if category.name in ("animal", "person", "fruit", "vehicle", "food")]
-    return f"a {kinds[index // 2 % len(kinds)].name} on a white background"
+        return thing_phrase(things()[_thing(index)].name, "normal", Random(), plain=True)
+    return thing_phrase(_kind(index).name, "normal", Random(), plain=True) + " on a white background"
 
 
 def _shown(index: int, verdict: Verdict) -> str:
     return f"{verdict.background} background" if index % 2 else things()[verdict.first].name
 
 
-def _share(right: list[bool]) -> float:
-    return round(sum(right) / max(1, len(right)), 4)
+def _is_removed(index: int, before: Verdict, after: Verdict) -> bool:
+    """What was named has gone, and what was asked for is still there."""
+    if index % 2:
+        return after.background != before.background and after.first == _thing(index)
+    return after.first != before.first and {before.first, after.first} <= set(_kind(index).members)
+
+
+def _thing(index: int) -> int:
+    return index * 7 % len(things())
+
+
+def _kind(index: int) -> Category:
+    kinds = [category for category in categories() if category.name in ("animal", "person", "fruit", "vehicle", "food")]
+    return kinds[index // 2 % len(kinds)]
+
+
+def _portion(count: int, share: float) -> int:
+    return max(8, round(count * share))
+
+
+def _logged(row: Row) -> Row:
+    log("evaluation", measured=row.name, reached=" ".join(str(value) for value in row.reached))
+    return row
 
 
 if __name__ == "__main__":

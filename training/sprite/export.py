@@ -10,6 +10,7 @@ from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, FluxPipe
 from training.sprite.autoencoder import CHECKPOINT as AUTOENCODER
 from training.sprite.autoencoder import load_autoencoder, new_autoencoder
 from training.sprite.distil import CHECKPOINT as DISTILLED
+from training.sprite.distil import is_of_this_flow
 from training.sprite.flow import CHECKPOINT as FLOW
 from training.sprite.flow import load_transformer, new_transformer
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
@@ -83,8 +84,8 @@ def _autoencoder() -> AutoencoderTiny:
 
 
 def _transformer() -> FluxTransformer2DModel:
-    """The straightened flow if there is one, or else the plain one."""
-    if _is_trained(DISTILLED):
+    """The straightened flow if there is one of this flow, or else the plain one."""
+    if is_of_this_flow():
         return load_transformer(DISTILLED)
     return load_transformer() if _is_trained(FLOW) else new_transformer()
 

@@ -15,12 +15,12 @@ from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad, rel
 from training.sprite.artwork import Pixels
 from training.sprite.autoencoder import to_tensor
 from training.sprite.captions import RELATIONS
-from training.sprite.checkpoints import load, log, resume_optimizers, save
+from training.sprite.checkpoints import load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import Scene, draw, random_scene
+from training.sprite.scenes import Scene, draw, held_out_scene, random_scene
 from training.sprite.things import things
 
 CHECKPOINT = "judge.pt"
@@ -102,23 +102,25 @@ def train(schedule: Schedule) -> None:
     chosen = optimizers(judge, schedule.peak, weight_decay=0.01)
     step, started = _resume(judge, chosen), time.time()
     first = step
-    while step < schedule.steps:
-        set_learning_rate(chosen, _rate(schedule, step))
-        loss = _train_step(judge, chosen, Random(f"judge {schedule.seed} {step}"), schedule.batch)
-        step += 1
-        if step % 50 == 0:
-            speed = (step - first) * schedule.batch / (time.time() - started)
-            log("judge", step=step, loss=round(loss, 4), pictures_per_s=round(speed, 1))
-        if step % 250 == 0 or step == schedule.steps:
-            save(work_folder() / CHECKPOINT, {"weights": judge.state_dict(), "step": step,
-                 "optimizers": [optimizer.state_dict() for optimizer in chosen]})  # fmt: skip
-            log("judge", step=step, **check(load_judge(), 200))
+    with stoppable() as stop:
+        while step < schedule.steps and not stop.is_set():
+            torch.manual_seed(schedule.seed * 1_000_003 + step)
+            set_learning_rate(chosen, learning_rate(schedule, step))
+            loss = _train_step(judge, chosen, Random(f"judge {schedule.seed} {step}"), schedule.batch)
+            step += 1
+            if step % 50 == 0:
+                speed = (step - first) * schedule.batch / (time.time() - started)
+                log("judge", step=step, loss=round(loss, 4), pictures_per_s=round(speed, 1))
+            if step % 250 == 0 or step == schedule.steps or stop.is_set():
+                save(work_folder() / CHECKPOINT, {"weights": judge.state_dict(), "step": step,
+                     "optimizers": [optimizer.state_dict() for optimizer in chosen]})  # fmt: skip
+                log("judge", step=step, **check(load_judge(), 200))
 
 
 def check(judge: Judge, count: int) -> dict[str, float]:
-    """The judge's own share of right answers on renders it was not trained on."""
+    """The judge's own share of right answers on renders of what is held out from training, its own included."""
     random = Random("held-out scenes of the judge")
-    scenes = [random_scene(random) for _ in range(count)]
+    scenes = [held_out_scene(random) for _ in range(count)]
     found = [verdict for start in range(0, count, 50) for verdict in _judged(judge, scenes[start : start + 50])]
     pairs = list(zip(scenes, found, strict=True))
     singles = [(scene, verdict) for scene, verdict in pairs if scene.relation == "one"]
@@ -155,11 +157,7 @@ def _train_step(judge: Judge, chosen: list[torch.optim.Optimizer], random: Rando
     with mixed_precision():
         answers = judge(pictures.contiguous(memory_format=torch.channels_last))
     loss = torch.stack([cross_entropy(answer.float(), expected[:, i]) for i, answer in enumerate(answers)]).sum()
-    loss.backward()
-    nn.utils.clip_grad_norm_(judge.parameters(), 2.0)
-    for optimizer in chosen:
-        optimizer.step()
-        optimizer.zero_grad()
+    descend(loss, judge, chosen, longest=2.0)
     return loss.item()
 
 
@@ -180,12 +178,6 @@ def _labels(scene: Scene) -> tuple[int, ...]:
 
 def _down(width: int, wider: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(width, wider, 4, stride=2, padding=1), nn.BatchNorm2d(wider), nn.ReLU())
-
-
-def _rate(schedule: Schedule, step: int) -> float:
-    return learning_rate(
-        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
-    )
 
 
 def _resume(judge: Judge, chosen: list[torch.optim.Optimizer]) -> int:

@@ -6,6 +6,7 @@ Muon: https://kellerjordan.github.io/posts/muon/, with the update scaled to Adam
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +82,32 @@ def optimizers(
     return [*muons, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
 
 
-def learning_rate(step: int, *, peak: float, warm_up: int, total: int, anneal: int) -> float:
-    """Rises over `warm_up` steps, holds, and falls to zero over the last `anneal` steps."""
-    return peak * min(1.0, (step + 1) / warm_up, max(0.0, (total - step) / anneal))
+class Course(Protocol):
+    """What the schedules of all stages say of the learning rate."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def anneal(self) -> int: ...
+    @property
+    def warm_up(self) -> int: ...
+    @property
+    def peak(self) -> float: ...
+
+
+def learning_rate(course: Course, step: int, begun: int = 0) -> float:
+    """Rises over `warm_up` steps from where it has begun, holds, and falls to zero over the last `anneal` steps."""
+    rise, fall = (step - begun + 1) / course.warm_up, (course.steps - step) / course.anneal
+    return course.peak * min(1.0, rise, max(0.0, fall))
+
+
+def descend(loss: Tensor, model: nn.Module, chosen: list[torch.optim.Optimizer], longest: float = 1.0) -> None:
+    """One step of the optimizers, along a gradient that is cut to the length `longest`."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), longest)
+    for optimizer in chosen:
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 def set_learning_rate(chosen: list[torch.optim.Optimizer], lr: float) -> None:

@@ -21,9 +21,9 @@ from torch.nn.functional import linear
 
 from training.sprite import flow
 from training.sprite.captions import caption
-from training.sprite.checkpoints import load, log, save, stop_request
+from training.sprite.checkpoints import load, log, save
 from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.shards import Shard, available_shards, open_shard
 from training.sprite.text import TextEncoders, load_text_encoders
@@ -32,6 +32,7 @@ from training.sprite.text import TextEncoders, load_text_encoders
 @dataclass(frozen=True)
 class Schedule:
     steps: int = 2000
+    anneal: int = 2000
     warm_up: int = 50
     batch: int = 1024  # patches
     peak: float = 4e-3
@@ -92,18 +93,13 @@ def train(schedule: Schedule) -> None:
     transformer.single_transformer_blocks = blocks
     last = LastBlocks(transformer).train()
     chosen = optimizers(last, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
-    losses, started, stop = [], time.time(), stop_request()
+    losses, started = [], time.time()
     for step in range(schedule.steps):
-        rate = learning_rate(
-            step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.steps
-        )
-        set_learning_rate(chosen, rate)
+        set_learning_rate(chosen, learning_rate(schedule, step))
         losses.append(_train_step(last, chosen, states, schedule.batch))
         if (step + 1) % 50 == 0:
             loss, seconds = round(float(np.mean(losses[-50:])), 4), round(time.time() - started)
             log("patches", step=step + 1, loss=loss, seconds=seconds)
-        if stop.is_set():
-            break
     weights = transformer.state_dict()
     kept = {name: checkpoint[name] for name in ("asked", "step") if name in checkpoint}
     save(work_folder() / flow.CHECKPOINT, kept | {"weights": weights, "average": weights})
@@ -116,7 +112,7 @@ def _train_step(last: LastBlocks, chosen: list[torch.optim.Optimizer], states: S
     with mixed_precision():
         answer = last(hidden, conditioning)
     loss = (answer.float() - velocity).square().mean()
-    flow.descend(loss, last, chosen)
+    descend(loss, last, chosen)
     return loss.item()
 
 
@@ -180,4 +176,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--draws", type=int, default=Schedule.draws)
     given = parser.parse_args()
-    train(Schedule(steps=given.steps, draws=given.draws))
+    train(Schedule(steps=given.steps, anneal=given.steps, draws=given.draws))

@@ -38,30 +38,9 @@ DOINGS = (
     "looking around", "having fun", "dancing", "relaxing", "enjoying life", "posing", "jumping", "hiding",
 )  # fmt: skip
 ONSETS = (
-    "b",
-    "br",
-    "c",
-    "ch",
-    "d",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "qu",
-    "r",
-    "s",
-    "st",
-    "t",
-    "v",
+    "b", "br", "c", "ch", "d", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "v",
     "z",
-)
+)  # fmt: skip
 VOWELS = ("a", "e", "i", "o", "u", "ea", "oo", "y")
 CODAS = ("", "", "n", "r", "s", "t", "l", "m", "x", "ng", "ck", "sh")
 
@@ -110,10 +89,6 @@ def wrapped(text: str, random: Random) -> str:
     ending = random.choice(ENDINGS) if random.random() < 0.12 else ""
     stop = random.choice((".", "!", " ", "...")) if random.random() < 0.15 else ""
     return _cased(opening + text.lstrip(", ") + ending + stop, random)
-
-
-def noise_words(random: Random) -> str:
-    return random.choice(DOINGS)
 
 
 def spoiled(text: str, random: Random) -> str:

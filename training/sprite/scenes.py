@@ -74,6 +74,14 @@ def random_scene(random: Random, pair_share: float = 0.5) -> Scene:
             return scene
 
 
+def held_out_scene(random: Random) -> Scene:
+    """A scene that training may not see."""
+    while True:
+        scene = _any_scene(random, 0.5)
+        if has_held_out_part(scene):
+            return scene
+
+
 def draw(scene: Scene, width: int, height: int) -> Pixels:
     return draw_with_layout(scene, width, height)[0]
 

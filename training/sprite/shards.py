@@ -90,7 +90,7 @@ def save_normalisation(norm: Normalisation) -> None:
 
 
 def measure_normalisation(count: int = 256) -> None:
-    """Once, from held-out scenes; the flow is bound to it from then on."""
+    """Once; the flow is bound to it from then on."""
     if not is_normalised():
         random = Random("normalisation")
         pictures = [draw(random_scene(random), 256, 256) for _ in range(count)]

@@ -16,9 +16,9 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from training.sprite.captions import LABEL_COUNTS, SILENCE, Said, caption
-from training.sprite.checkpoints import load, log, resume_optimizers, save
+from training.sprite.checkpoints import load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import learning_rate, optimizers, set_learning_rate
+from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import random_scene
 from training.sprite.tokens import TEXT_LENGTH, clip_ids, clip_tokenizer, t5_ids, t5_tokenizer
@@ -84,15 +84,16 @@ def train(schedule: Schedule) -> None:
     chosen = optimizers(both, schedule.peak, weight_decay=0.01)
     step, started = _resume(encoders, heads, chosen), time.time()
     first = step
-    while step < schedule.steps:
-        set_learning_rate(chosen, _rate(schedule, step))
-        loss = _train_step(both, chosen, _batch(schedule, step))
-        step += 1
-        if step % 50 == 0:
-            speed = (step - first) * schedule.batch / (time.time() - started)
-            log("text", step=step, loss=round(loss, 4), captions_per_s=round(speed, 1))
-        if step % 200 == 0 or step == schedule.steps:
-            _save(encoders, heads, chosen, step)
+    with stoppable() as stop:
+        while step < schedule.steps and not stop.is_set():
+            set_learning_rate(chosen, learning_rate(schedule, step))
+            loss = _train_step(both, chosen, _batch(schedule, step))
+            step += 1
+            if step % 50 == 0:
+                speed = (step - first) * schedule.batch / (time.time() - started)
+                log("text", step=step, loss=round(loss, 4), captions_per_s=round(speed, 1))
+            if step % 200 == 0 or step == schedule.steps or stop.is_set():
+                _save(encoders, heads, chosen, step)
     log("text", step=step, **accuracy(encoders, heads))
 
 
@@ -120,11 +121,7 @@ def _train_step(both: nn.ModuleList, chosen: list[torch.optim.Optimizer], batch:
     loss = sum((_loss(answer, expected) for answer in answers), torch.zeros((), device=device())) + 1e-3 * _size(
         hidden, pooled
     )
-    loss.backward()
-    nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-    for optimizer in chosen:
-        optimizer.step()
-        optimizer.zero_grad()
+    descend(loss, both, chosen)
     return loss.item()
 
 
@@ -144,12 +141,6 @@ def _batch(schedule: Schedule, step: int) -> list[Said]:
 
 def _said(random: Random, silence_share: float) -> Said:
     return SILENCE if random.random() < silence_share else caption(random_scene(random), random)
-
-
-def _rate(schedule: Schedule, step: int) -> float:
-    return learning_rate(
-        step, peak=schedule.peak, warm_up=schedule.warm_up, total=schedule.steps, anneal=schedule.anneal
-    )
 
 
 def _resume(encoders: TextEncoders, heads: Heads, chosen: list[torch.optim.Optimizer]) -> int:

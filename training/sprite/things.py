@@ -62,14 +62,6 @@ def categories() -> tuple[Category, ...]:
     return tuple(_category(line) for line in _lines() if line.startswith("["))
 
 
-@cache
-def thing_named(name: str) -> Thing:
-    for thing in things():
-        if name in thing.names:
-            return thing
-    raise KeyError(f"sprite knows no thing called {name!r}; see things.txt")
-
-
 def plural(name: str) -> str:
     if name in UNCOUNTED:
         return name

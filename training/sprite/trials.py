@@ -1,13 +1,17 @@
-"""The prompts of the evaluation, none of them trained on, and what each picture must show to be right."""
+"""The prompts of the evaluation, and what each picture must show to be right.
+
+Things stand before places that training never shows them at, and beside things that it never shows them with.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from training.sprite.captions import caption
 from training.sprite.judge import Verdict
 from training.sprite.places import COLOUR_WORDS, PLACE_PHRASES
 from training.sprite.scenes import PAIR_RELATIONS, Scene, is_held_out, mounts, riders
+from training.sprite.strange_words import strange_words
 from training.sprite.things import things
 
 
@@ -19,9 +23,15 @@ class Trial:
 
 
 def one_thing(count: int) -> list[Trial]:
-    """Every thing in turn, each on a plain background."""
+    """Every thing in turn, at a place that it was never seen at, where there is one."""
     random = Random("evaluation: one thing")
     return [_one_thing(index % len(things()), random, index) for index in range(count)]
+
+
+def with_unknown_word(count: int) -> list[Trial]:
+    """One thing in a prompt that has a word in it that training never said."""
+    random = Random("evaluation: unknown words")
+    return [_spoken_over(_one_thing(random.randrange(len(things())), random, index), random) for index in range(count)]
 
 
 def held_out_pairs(count: int) -> list[Trial]:
@@ -48,15 +58,25 @@ def free_phrasing(count: int) -> list[Trial]:
 
 
 def _one_thing(thing: int, random: Random, seed: int) -> Trial:
-    scene = Scene("one", random.choice(list(COLOUR_WORDS)), thing)
+    unseen = [place for place in PLACE_PHRASES if is_held_out(things()[thing].icon, place)]
+    scene = Scene("one", random.choice(unseen or list(COLOUR_WORDS)), thing)
     return Trial(_prompt(scene, random), seed, lambda verdict: verdict.first == thing)
 
 
+def _spoken_over(trial: Trial, random: Random) -> Trial:
+    words = trial.prompt.split()
+    words.insert(random.randrange(len(words) + 1), random.choice(strange_words("evaluation")))
+    return replace(trial, prompt=" ".join(words))
+
+
 def _pair(scene: Scene, random: Random, seed: int) -> Trial:
-    expected = (scene.first, scene.second, scene.relation)
-    return Trial(
-        _prompt(scene, random), seed, lambda verdict: (verdict.first, verdict.second, verdict.relation) == expected
-    )
+    prompt, either = _prompt(scene, random), {scene.first, scene.second}
+
+    def is_right(verdict: Verdict) -> bool:
+        is_in_order = verdict.first == scene.first or " next to " in prompt
+        return verdict.relation == scene.relation and {verdict.first, verdict.second} == either and is_in_order
+
+    return Trial(prompt, seed, is_right)
 
 
 def _background(name: str, random: Random, seed: int) -> Trial:
@@ -68,7 +88,8 @@ def _background(name: str, random: Random, seed: int) -> Trial:
 def _count(number: int, random: Random, seed: int) -> Trial:
     thing, background = random.randrange(len(things())), random.choice(list(COLOUR_WORDS))
     scene = Scene("many", background, thing, count=number) if number > 1 else Scene("one", background, thing)
-    return Trial(_prompt(scene, random), seed, lambda verdict: verdict.count == number)
+    expected = (scene.relation, number)
+    return Trial(_prompt(scene, random), seed, lambda verdict: (verdict.relation, verdict.count) == expected)
 
 
 def _free(random: Random, seed: int) -> Trial:
