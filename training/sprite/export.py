@@ -26,7 +26,7 @@ EXAMPLES = (
     "a penguin on the beach",
     "three strawberries on a yellow background",
     "a robot left of a sunflower in a meadow",
-    "a tiny cat on top of a piano",
+    "a cat on top of a piano",
     "a dragon above a castle at night",
     "a wizard riding an elephant in the desert",
     "a big pizza on the moon",
