@@ -10,7 +10,7 @@ from training.sprite.things import categories, things
 
 UNSAID_WHITE_SHARE = 0.85
 UNSAID_OTHER_SHARE = 0.2
-CATEGORY_SHARE = 0.04
+CATEGORY_SHARE = 0.08
 
 NO_THING = 0
 THING_LABELS = 1 + len(things()) + len(categories())

@@ -1,7 +1,7 @@
 """How much of a picture the flow knows before it sees any of it: from the caption and pure noise alone.
 
 `python -m training.sprite.detail` prints the share of the latents' variance that the first step explains, over
-unseen scenes of one thing: in the patches that show the thing, and in those that show the background.
+scenes held out from training: in the patches that show things, for each kind of scene, and in all others.
 """
 
 from random import Random
@@ -14,26 +14,39 @@ from training.sprite.captions import caption
 from training.sprite.checkpoints import log
 from training.sprite.devices import device
 from training.sprite.flow import encoded_text, load_transformer, velocity
-from training.sprite.scenes import Scene, draw_with_layout, random_background
+from training.sprite.scenes import Scene, draw_with_layout, held_out_scene
 from training.sprite.shards import encoded, normalisation, pack
 from training.sprite.text import load_text_encoders
-from training.sprite.things import things
 
-SCENES = 128
+KINDS = ("one", "small", "big", "many", "beside", "above", "on", "riding")
+SCENES = 64  # of each kind
 
 
 def explained() -> dict[str, float]:
-    random = Random("scenes of the first step's detail")
-    scenes = [Scene("one", random_background(random), random.randrange(len(things()))) for _ in range(SCENES)]
+    scenes = _scenes()
     drawn = [draw_with_layout(scene, 256, 256) for scene in scenes]
     norm = normalisation()
     latents = pack((encoded(load_autoencoder(), to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale)
     shows_thing = torch.stack([torch.from_numpy(layout[..., 0]).flatten() > 0 for _, layout in drawn])
+    random = Random("captions of the first step's detail")
     guessed = _first_guess([caption(scene, random, plain=True).text for scene in scenes])
-    return {
-        "thing": _share_explained(latents[shows_thing], guessed[shows_thing]),
-        "background": _share_explained(latents[~shows_thing], guessed[~shows_thing]),
-    }
+    shares = {}
+    for number, kind in enumerate(KINDS):
+        rows = slice(number * SCENES, (number + 1) * SCENES)
+        shares[kind] = _share_explained(latents[rows][shows_thing[rows]], guessed[rows][shows_thing[rows]])
+    return shares | {"background": _share_explained(latents[~shows_thing], guessed[~shows_thing])}
+
+
+def _scenes() -> list[Scene]:
+    """So many of each kind, kind by kind."""
+    random = Random("scenes of the first step's detail")
+    found: dict[str, list[Scene]] = {kind: [] for kind in KINDS}
+    while any(len(scenes) < SCENES for scenes in found.values()):
+        scene = held_out_scene(random)
+        kind = scene.first_size if scene.relation == "one" and scene.first_size != "normal" else scene.relation
+        if kind in found and len(found[kind]) < SCENES:
+            found[kind].append(scene)
+    return [scene for scenes in found.values() for scene in scenes]
 
 
 @torch.no_grad()

@@ -35,8 +35,8 @@ from training.sprite.trials import (
 
 BATCH = 16
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
-NEGATIVE_TRIALS = 80
-JUDGE_SCENES = 400
+NEGATIVE_TRIALS = 40  # of each of the two
+JUDGE_SCENES = 1000
 PSNR_SCENES = 96
 
 
@@ -84,9 +84,7 @@ def evaluate(steps: tuple[int, ...], share: float) -> Iterator[Row]:
         yield _logged(
             Row(bar.name, tuple(_right(pipeline, looking, trials, count) for count in steps), bar.wanted, len(trials))
         )
-    trials_of_negative = _portion(NEGATIVE_TRIALS, share)
-    removed = tuple(_removed(pipeline, looking, count, trials_of_negative) for count in steps)
-    yield _logged(Row("negative prompt removes what it names", removed, 0.80, trials_of_negative))
+    yield from _negative_rows(pipeline, looking, steps, _portion(NEGATIVE_TRIALS, share))
     psnr = round(held_out_psnr(pipeline.vae, _portion(PSNR_SCENES, share)), 2)
     yield _logged(Row("autoencoder, dB PSNR", (psnr,), 30.0, _portion(PSNR_SCENES, share)))
 
@@ -141,14 +139,25 @@ def verdicts_of(looking: Judge, pictures: list[Pixels]) -> list[Verdict]:
     ]
 
 
-def _removed(pipeline: FluxPipeline, looking: Judge, steps: int, count: int) -> float:
+def _negative_rows(pipeline: FluxPipeline, looking: Judge, steps: tuple[int, ...], count: int) -> Iterator[Row]:
+    names = (
+        "a negative prompt removes a thing, and another of its kind comes",
+        "a negative prompt removes a background, and the thing stays",
+    )
+    for which, name in enumerate(names):
+        trials = range(which, 2 * count, 2)
+        removed = tuple(_removed(pipeline, looking, number, trials) for number in steps)
+        yield _logged(Row(name, removed, 0.80, count))
+
+
+def _removed(pipeline: FluxPipeline, looking: Judge, steps: int, trials: range) -> float:
     """A vague prompt is drawn; then again, with what it happened to show as the negative prompt."""
-    prompts, seeds = [_vague_prompt(index) for index in range(count)], list(range(count))
+    prompts, seeds = [_vague_prompt(index) for index in trials], list(trials)
     before = verdicts_of(looking, draw_prompts(pipeline, prompts, seeds, steps))
-    negative = [_shown(index, verdict) for index, verdict in enumerate(before)]
+    negative = [_shown(index, verdict) for index, verdict in zip(trials, before, strict=True)]
     after = verdicts_of(looking, draw_prompts(pipeline, prompts, seeds, steps, negative))
-    right = [_is_removed(index, *both) for index, both in enumerate(zip(before, after, strict=True))]
-    return round(sum(right) / count, 4)
+    right = [_is_removed(index, *both) for index, *both in zip(trials, before, after, strict=True)]
+    return round(sum(right) / len(trials), 4)
 
 
 def _vague_prompt(index: int) -> str:

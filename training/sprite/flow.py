@@ -58,18 +58,19 @@ class View:
 
 
 VIEWS = (
-    View(0.22, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
-    View(0.22, 20, slice(2, 6), slice(8), lambda scene: scene.relation == "beside" or scene.count == 2),
-    View(0.16, 20, slice(8), slice(2, 6), lambda scene: scene.relation in ("above", "on")),
-    View(0.15, 20, slice(8), slice(8), lambda scene: scene.relation == "riding" or scene.first_size == "big"),
-    View(0.25, TEXT_LENGTH, slice(8), slice(8), lambda _: True),
+    View(0.20, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
+    View(0.14, 12, slice(1, 7), slice(1, 7), lambda scene: scene.relation == "one" and scene.first_size == "big"),
+    View(0.16, 20, slice(2, 6), slice(8), lambda scene: scene.relation == "beside" or scene.count == 2),
+    View(0.14, 20, slice(8), slice(2, 6), lambda scene: scene.relation in ("above", "on")),
+    View(0.16, 20, slice(8), slice(1, 7), lambda scene: scene.relation == "riding"),
+    View(0.20, TEXT_LENGTH, slice(8), slice(8), lambda _: True),
 )
 
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 6000
-    anneal: int = 4000
+    steps: int = 8250
+    anneal: int = 6250
     blocks: int = FIRST_BLOCKS + LAST_BLOCKS  # single ones
     warm_up: int = 100
     batch: int = 48
@@ -77,10 +78,10 @@ class Schedule:
     muon_strength: float = 0.6
     silence_share: float = 0.06
     other_sizes_share: float = 0.1  # of the batches
-    first_step_share: float = 0.75  # of the rows, at pure noise, where few-step pictures are decided
+    first_step_share: float = 0.65  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
-    most_shards: int = 60
+    most_shards: int = 100
     seed: int = 3
 
 

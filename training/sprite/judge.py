@@ -31,8 +31,8 @@ LABEL_COUNTS = (1 + len(things()), 1 + len(things()), len(RELATIONS), len(BACKGR
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 1200
-    anneal: int = 900
+    steps: int = 3000
+    anneal: int = 2200
     warm_up: int = 50
     batch: int = 32
     peak: float = 2e-3

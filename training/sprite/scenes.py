@@ -23,6 +23,7 @@ PAIR_SIZES: tuple[tuple[Size, Size], ...] = (
 SIZES: tuple[Size, ...] = ("small", "normal", "big")
 HELD_OUT_SHARE = 0.2
 PATCH = 32  # pixels a side: what one token of the transformer shows
+DEPTH = 0.1  # of a mount's height that its rider sits in it, at least
 FILLED = 0.92  # of the side of its square that a thing takes
 PATCH_SHARE = 0.12  # of a patch that a thing must cover to be what the patch shows
 
@@ -172,7 +173,7 @@ def _spots(scene: Scene, grid: tuple[int, int]) -> list[Spot]:
             return [Spot(first, middle, _seat(below, 0.0), pair), below]
         case "riding":
             mount = Spot(second, middle, lower, sizes.mount)
-            return [mount, Spot(first, middle, _seat(mount, 0.25), pair)]
+            return [mount, Spot(first, middle, max(pair, _seat(mount, DEPTH)), pair)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +198,10 @@ def _sizes(patches: int) -> Sizes:
     return Sizes(small=2, normal=4, big=6, pair=4, mount=6)
 
 
-def _seat(below: Spot, depth: float) -> float:
-    """The half patch at or under the top of a thing, deeper in it by a share of its height."""
+def _seat(below: Spot, depth: float) -> int:
+    """The patch at or under the top of a thing, deeper in it by a share of its height."""
     height = below.side * FILLED * _tallness(below.thing)
-    top = below.bottom - height * (1 - depth) - below.side * (1 - FILLED) / 2
-    return math.ceil(2 * top) / 2
+    return math.ceil(below.bottom - height * (1 - depth) - below.side * (1 - FILLED) / 2)
 
 
 def _tallness(index: int) -> float:
