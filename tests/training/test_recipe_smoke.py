@@ -60,6 +60,7 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     patches.train(patches.Schedule(steps=2, draws=1, batch=8))
     flow.train(flow.Schedule(steps=4, anneal=1, batch=4, most_shards=1))
     distil.train(distil.Schedule(steps=2, anneal=1, batch=4, files=1, teacher_steps=2))
+    assert distil.is_of_this_flow()
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")
     monkeypatch.setattr(evaluate, "PACKAGE_FOLDER", work / "sprite")
@@ -74,6 +75,8 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     }
     assert all(0 <= share <= 1 for row in measured if row.wanted < 1 for share in row.reached)
     assert len(evaluate.table(measured, (1, 2)).splitlines()) == len(measured) + 2
+    flow.train(flow.Schedule(steps=5, anneal=1, batch=4, most_shards=1))
+    assert not distil.is_of_this_flow()
 
 
 def test_a_stopped_stage_goes_on_from_its_checkpoint(work: Path) -> None:

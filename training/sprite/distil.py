@@ -84,7 +84,7 @@ def train(schedule: Schedule) -> None:
 def is_of_this_flow() -> bool:
     """Whether there is a straightened flow, and it was made of the flow as it is now."""
     path = work_folder() / CHECKPOINT
-    return path.exists() and load(path)["flow"] == steps_done()
+    return path.exists() and load(path).get("flow") == steps_done()
 
 
 @torch.no_grad()
