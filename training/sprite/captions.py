@@ -10,7 +10,7 @@ from training.sprite.things import categories, things
 
 UNSAID_WHITE_SHARE = 0.85
 UNSAID_OTHER_SHARE = 0.2
-CATEGORY_SHARE = 0.08
+CATEGORY_SHARE = 0.12
 
 NO_THING = 0
 THING_LABELS = 1 + len(things()) + len(categories())
@@ -31,6 +31,11 @@ class Said:
     count: int
     first_size: int
     second_size: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether many pictures fit: it names a kind of thing, or nothing at all."""
+        return not self.text or max(self.first, self.second) > len(things())
 
     @property
     def labels(self) -> tuple[int, ...]:

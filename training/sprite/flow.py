@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from training.sprite.captions import caption
+from training.sprite.captions import SILENCE, caption
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
@@ -39,6 +39,9 @@ CHECKPOINT = "flow.pt"
 FIRST_STEPS = 2000  # with the first blocks alone
 FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows
 LAST_BLOCKS = 6  # single blocks, that remember how it looks
+LONGEST = (
+    0.3  # gradient that is let through: the usual one is 0.1 to 0.3, and a rare one of 2 would throw Muon off course
+)
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
 ATTENTION = (
@@ -82,6 +85,7 @@ class Schedule:
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
     most_shards: int = 100
+    compiles: bool = False  # three minutes at the start, then a third less per step; wants a C++ compiler
     seed: int = 3
 
 
@@ -92,6 +96,7 @@ class Batch:
     layouts: Tensor  # (rows, tokens, 4), as scenes.draw_with_layout has it
     backgrounds: Tensor  # (rows,), of places.BACKGROUNDS
     texts: list[str]
+    is_open: Tensor  # (rows,), whether the caption names a kind of thing, or nothing
     text_length: int
 
     @property
@@ -150,6 +155,12 @@ def new_transformer(blocks: int = FIRST_BLOCKS + LAST_BLOCKS) -> FluxTransformer
     return transformer.to(device())
 
 
+def compile_blocks(transformer: FluxTransformer2DModel) -> None:
+    """One kernel for all sizes of a block, where there would be many small ones."""
+    for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
+        block.compile(dynamic=True)
+
+
 def load_transformer(checkpoint: str = CHECKPOINT) -> FluxTransformer2DModel:
     transformer = new_transformer()
     load_grown(transformer, load(work_folder() / checkpoint)["average"])
@@ -196,12 +207,14 @@ def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     transformer = new_transformer(schedule.blocks)
     taught = Taught(transformer)
+    if schedule.compiles:
+        compile_blocks(transformer)
     chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
     average = Average.of(transformer, 0.997)
     step, begun = _resume(taught, chosen, average)
     first = step
     encoders = load_text_encoders()
-    started, losses = time.time(), np.zeros((0, 3))
+    started, losses, lowest = time.time(), np.zeros((0, 3)), float("inf")
     with stoppable() as stop:
         while step < schedule.steps and not stop.is_set():
             torch.manual_seed(schedule.seed * 1_000_003 + step)
@@ -213,6 +226,9 @@ def train(schedule: Schedule) -> None:
                 speed = (step - first) * schedule.batch / (time.time() - started)
                 loss, layout, guess = np.nanmean(losses[-50:], 0).round(4).tolist()
                 log("flow", step=step, loss=loss, layout=layout, guess=guess, samples_per_s=round(speed, 2))
+                lowest = min(lowest, loss)
+                if not loss < 2 * lowest:
+                    raise FloatingPointError(f"flow: loss {loss} at step {step}; go on from {CHECKPOINT}, lower --peak")
             if step % 100 == 0 or step == schedule.steps:
                 _save(taught, chosen, average, step, begun)
             if step % schedule.steps_per_new_shard == 0:
@@ -225,7 +241,7 @@ def _train_step(
 ) -> tuple[float, float, float]:
     """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     noise = torch.randn_like(batch.latents)
-    sigma = sigmas(len(noise), schedule.first_step_share)
+    sigma = sigmas(batch.is_open, schedule.first_step_share)
     noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
     with sdpa_kernel(ATTENTION), mixed_precision():
         hidden, pooled = encoded_text(encoders, batch.texts)
@@ -233,15 +249,19 @@ def _train_step(
         answer, seen = taught(**inputs(noisy, sigma, text, batch.image_ids[0]))
     error = (answer.float() - (noise - batch.latents)).square().mean(-1)
     loss, layout = error.mean(), _layout_loss(seen.float(), batch)
-    descend(loss + schedule.layout_weight * layout, taught, chosen)
+    descend(loss + schedule.layout_weight * layout, taught, chosen, LONGEST)
     is_guess = (sigma == 1)[:, None] & (batch.layouts[..., 0] > 0) & batch.has_text[:, None]
     return loss.item(), layout.item(), error[is_guess].mean().item()
 
 
-def sigmas(count: int, first_step_share: float) -> Tensor:
-    """Pure noise for some; for the rest a logit-normal leaning to the noisy side, where the text still decides."""
-    anywhere = (torch.randn(count, device=device()) + 0.7).sigmoid()
-    return torch.where(torch.rand_like(anywhere) < first_step_share, 1.0, anywhere)
+def sigmas(is_open: Tensor, first_step_share: float) -> Tensor:
+    """Pure noise for some; for the rest a logit-normal leaning to the noisy side, where the text still decides.
+
+    Half as many of the open ones are pure noise: there they are a mean of what they could be, and soon learnt.
+    """
+    anywhere = (torch.randn(len(is_open), device=device()) + 0.7).sigmoid()
+    share = first_step_share * torch.where(is_open, 0.5, 1.0)
+    return torch.where(torch.rand_like(anywhere) < share, 1.0, anywhere)
 
 
 def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
@@ -272,8 +292,9 @@ def _batch(schedule: Schedule, step: int) -> Batch:
     )
     scenes = [shard.scenes[index] for shard, index in rows]
     backgrounds = torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes], device=device())
-    texts = ["" if random.random() < schedule.silence_share else caption(scene, random).text for scene in scenes]
-    return Batch(*seen, backgrounds, texts, view.text_length)
+    said = [SILENCE if random.random() < schedule.silence_share else caption(scene, random) for scene in scenes]
+    is_open = torch.tensor([words.is_open for words in said], device=device())
+    return Batch(*seen, backgrounds, [words.text for words in said], is_open, view.text_length)
 
 
 def _part(tokens: Tensor, view: View) -> Tensor:
@@ -325,5 +346,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--anneal", type=int, default=Schedule.anneal)
     parser.add_argument("--peak", type=float, default=Schedule.peak, help="of the learning rate")
+    parser.add_argument("--compile", action="store_true", help="the blocks; pays for runs of more than ten minutes")
     given = parser.parse_args()
-    train(Schedule(steps=given.steps, anneal=given.anneal, peak=given.peak))
+    train(Schedule(steps=given.steps, anneal=given.anneal, peak=given.peak, compiles=given.compile))

@@ -20,7 +20,7 @@ from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import linear
 
 from training.sprite import flow
-from training.sprite.captions import caption
+from training.sprite.captions import SILENCE, caption
 from training.sprite.checkpoints import load, log, save
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
@@ -147,11 +147,13 @@ def _states(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     latents = torch.from_numpy(shard.latents[rows].astype(np.float32)).to(device())
     noise = torch.randn_like(latents)
-    sigma = flow.sigmas(len(noise), schedule.first_step_share)
-    noisy = torch.lerp(latents, noise, sigma[:, None, None])
-    texts = [
-        "" if random.random() < schedule.silence_share else caption(scene, random).text for scene in shard.scenes[rows]
+    said = [
+        SILENCE if random.random() < schedule.silence_share else caption(scene, random) for scene in shard.scenes[rows]
     ]
+    is_open = torch.tensor([words.is_open for words in said], device=device())
+    sigma = flow.sigmas(is_open, schedule.first_step_share)
+    noisy = torch.lerp(latents, noise, sigma[:, None, None])
+    texts = [words.text for words in said]
     kept: list[Tensor] = []
     block = transformer.single_transformer_blocks[flow.FIRST_BLOCKS - 1]
     hooks = [
