@@ -72,8 +72,8 @@ VIEWS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 8250
-    anneal: int = 6250
+    steps: int = 12500
+    anneal: int = 10500
     blocks: int = FIRST_BLOCKS + LAST_BLOCKS  # single ones
     warm_up: int = 100
     batch: int = 48
@@ -228,7 +228,7 @@ def train(schedule: Schedule) -> None:
                 log("flow", step=step, loss=loss, layout=layout, guess=guess, samples_per_s=round(speed, 2))
                 lowest = min(lowest, loss)
                 if not loss < 2 * lowest:
-                    raise FloatingPointError(f"flow: loss {loss} at step {step}; go on from {CHECKPOINT}, lower --peak")
+                    raise SystemExit(f"loss {loss} at step {step}: not saved; start again with a lower --peak to go on")
             if step % 100 == 0 or step == schedule.steps:
                 _save(taught, chosen, average, step, begun)
             if step % schedule.steps_per_new_shard == 0:
