@@ -22,8 +22,8 @@ CHECKPOINT = "autoencoder.pt"
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 3800
-    anneal: int = 1200
+    steps: int = 9200
+    anneal: int = 4000
     whole_pictures: int = 200  # the last steps see whole 256 px pictures instead of crops
     warm_up: int = 100
     batch: int = 16

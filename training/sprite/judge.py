@@ -31,8 +31,8 @@ LABEL_COUNTS = (1 + len(things()), 1 + len(things()), len(RELATIONS), len(BACKGR
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 3000
-    anneal: int = 2200
+    steps: int = 4000
+    anneal: int = 2500
     warm_up: int = 50
     batch: int = 32
     peak: float = 2e-3
