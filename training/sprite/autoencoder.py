@@ -22,7 +22,7 @@ CHECKPOINT = "autoencoder.pt"
 
 @dataclass(frozen=True)
 class Schedule:
-    steps: int = 9200
+    steps: int = 9800
     anneal: int = 4000
     whole_pictures: int = 200  # the last steps see whole 256 px pictures instead of crops
     warm_up: int = 100
