@@ -23,7 +23,7 @@ class RowStableLinear(nn.Linear):
         rows = input.reshape(-1, input.shape[-1])
         if len(rows) >= MIN_ROWS:
             if _is_split_by_rows(input) and len(input) > 1:
-                return torch.cat([nn.functional.linear(image, self.weight, self.bias) for image in input.split(1)])
+                return torch.stack([nn.functional.linear(image, self.weight, self.bias) for image in input.unbind()])
             return super().forward(input)
         padded = nn.functional.pad(rows, (0, 0, 0, MIN_ROWS - len(rows)))
         return super().forward(padded)[: len(rows)].reshape(*input.shape[:-1], self.out_features)
