@@ -39,9 +39,7 @@ CHECKPOINT = "flow.pt"
 FIRST_STEPS = 2000  # with the first blocks alone
 FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows
 LAST_BLOCKS = 6  # single blocks, that remember how it looks
-LONGEST = (
-    0.3  # gradient that is let through: the usual one is 0.1 to 0.3, and a rare one of 2 would throw Muon off course
-)
+LONGEST = 0.3  # of gradients: most are that long, and a rare one of 2 would throw Muon off its course
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
 ATTENTION = (
@@ -85,7 +83,7 @@ class Schedule:
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
     most_shards: int = 100
-    compiles: bool = False  # three minutes at the start, then a third less per step; wants a C++ compiler
+    compiles: bool = False  # minutes at the start, then less for each step; wants a C++ compiler
     seed: int = 3
 
 

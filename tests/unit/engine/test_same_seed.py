@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from safelight.engine.autoencoder import Pixels
+from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.engine import Engine, load_engine
 from tests.unit.engine.drive import denoise, finish, make_generation, paint, start
 
@@ -115,6 +116,22 @@ def test_latents_are_equal_bit_for_bit_whatever_the_batch(any_engine: Engine, si
 
         latents = any_engine._denoising[generation].latents
         assert torch.equal(latents, any_engine._denoising[alone].latents)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [12, 64])
+@torch.no_grad()
+def test_a_long_sum_is_the_same_for_an_image_alone(dtype: torch.dtype, tokens: int) -> None:
+    """The tests' tiny FLUX has none; on CPUs with AMX they differ where nothing is done about it."""
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Linear(1280, 256)).to(dtype)
+    layers[0].weight.copy_(torch.randn(256, 1280, generator=generator))
+    make_batch_invariant(layers)
+    images = torch.randn(4, tokens, 1280, generator=generator).to(dtype)
+
+    together = layers(images)
+
+    assert all(torch.equal(together[i : i + 1], layers(images[i : i + 1])) for i in range(4))
 
 
 def test_a_seed_means_the_same_noise_in_every_dtype(engine: Engine, bf16_engine: Engine) -> None:
