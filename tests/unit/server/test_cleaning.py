@@ -20,13 +20,20 @@ def files_in(folder: Path) -> int:
 
 
 def test_what_has_ended_goes_again_and_again(tmp_path: Path) -> None:
+    images, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
+
+    def put_what_has_ended() -> None:
+        """At once: the cleaning would remove what has ended while it is still being written."""
+        name = ImageStore(str(elsewhere), tmp_path / "key", clock=lambda: PAST).keep(b"picture", "png").split("?")[0]
+        (elsewhere / name).rename(images / name)
+
     async def run() -> None:
-        past = ImageStore(str(tmp_path / "images"), tmp_path / "key", clock=lambda: PAST)
-        past.keep(b"picture", "png")
-        async with kept_clean(ImageStore(str(tmp_path / "images"), tmp_path / "key"), interval_s=0.001):
-            await until(lambda: files_in(tmp_path / "images") == 0)
-            past.keep(b"picture", "png")
-            await until(lambda: files_in(tmp_path / "images") == 0)
+        images.mkdir()
+        put_what_has_ended()
+        async with kept_clean(ImageStore(str(images), tmp_path / "key"), interval_s=0.001):
+            await until(lambda: files_in(images) == 0)
+            put_what_has_ended()
+            await until(lambda: files_in(images) == 0)
 
     asyncio.run(run())
 
