@@ -1,16 +1,17 @@
 """Captions for scenes in the many ways people put them, and what each caption really says of its scene."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from training.sprite.phrases import DOINGS, backdrop, empty_scene, several, spoiled, thing_phrase, wrapped
 from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene
+from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene, has_held_out_part, random_background
 from training.sprite.things import categories, things
 
 UNSAID_WHITE_SHARE = 0.85
 UNSAID_OTHER_SHARE = 0.2
-CATEGORY_SHARE = 0.12
+CATEGORY_SHARE = 0.12  # of the names
+CATEGORY_SHARE_ALONE = 0.6  # where a thing is alone: which of its kind it is must be seen in the noise
 
 NO_THING = 0
 THING_LABELS = 1 + len(things()) + len(categories())
@@ -81,8 +82,9 @@ MOUNTED: Templates = ("{a} on {b}", "{a} sitting on {b}", "{a} {is}on {b}")
 def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
     """One way to put this scene; `plain` keeps to names and the simplest phrasing, as evaluation prompts do."""
     says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene.background)
-    first, first_label = _name(scene.first, random, plain)
-    second, second_label = _name(scene.second, random, plain)
+    kinds = 0.0 if plain else CATEGORY_SHARE_ALONE if scene.relation == "one" else CATEGORY_SHARE
+    first, first_label = _name(scene.first, random, kinds, plain=plain)
+    second, second_label = _name(scene.second, random, kinds, plain=plain)
     where = backdrop(scene.background, random, plain) if says_background else ""
     if scene.relation == "empty":
         text = empty_scene(scene.background, random)
@@ -97,15 +99,25 @@ def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
     )  # fmt: skip
 
 
+def mistaken(scene: Scene, random: Random) -> Scene:
+    """A scene like this one, but for its first thing, which is another of its kind, or for its background."""
+    if scene.relation == "empty" or random.random() < 0.3:
+        changed = replace(scene, background=random_background(random))
+    else:
+        kind = next(kind for kind in categories() if kind.name == things()[scene.first].category)
+        changed = replace(scene, first=random.choice(kind.members))
+    return scene if has_held_out_part(changed) else changed
+
+
 def _unsaid_share(background: str) -> float:
     return UNSAID_WHITE_SHARE if background == "white" else UNSAID_OTHER_SHARE
 
 
-def _name(index: int, random: Random, plain: bool) -> tuple[str, int]:
+def _name(index: int, random: Random, kinds: float, *, plain: bool) -> tuple[str, int]:
     if index < 0:
         return "", NO_THING
     thing = things()[index]
-    if plain or random.random() > CATEGORY_SHARE:
+    if random.random() >= kinds:
         name = thing.name if plain or random.random() < 0.5 else random.choice(thing.names)
         return name, 1 + index
     number, category = next((n, c) for n, c in enumerate(categories()) if c.name == thing.category)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from training.sprite.captions import SILENCE, caption
+from training.sprite.captions import SILENCE, caption, mistaken
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
@@ -39,6 +39,9 @@ CHECKPOINT = "flow.pt"
 FIRST_STEPS = 2000  # with the first blocks alone
 FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows
 LAST_BLOCKS = 6  # single blocks, that remember how it looks
+# Up to this sigma a caption may be wrong, and the picture is right. So where a negative prompt has led away from what
+# it names, both prompts come to point to the same picture, and guidance does not drive it on and on.
+MISTAKEN_UP_TO = 0.8
 LONGEST = 0.3  # of gradients: most are that long, and a rare one of 2 would throw Muon off its course
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 # On a CPU, at this size, the plain attention's backward pass is several times faster than the fused one.
@@ -78,7 +81,8 @@ class Schedule:
     peak: float = 1.2e-3  # 2e-3 kept the layout loss from falling below 0.4; from 1.2e-3 on it went to 0.24
     muon_strength: float = 0.6
     silence_share: float = 0.06
-    other_sizes_share: float = 0.1  # of the batches
+    mistaken_share: float = 0.08  # of the rows, whose caption is of another picture
+    other_sizes_share: float = 0.3  # of the batches; with a tenth, riding was a blur in them
     first_step_share: float = 0.65  # of the rows, at pure noise, where few-step pictures are decided
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
@@ -95,6 +99,7 @@ class Batch:
     backgrounds: Tensor  # (rows,), of places.BACKGROUNDS
     texts: list[str]
     is_open: Tensor  # (rows,), whether the caption names a kind of thing, or nothing
+    is_mistaken: Tensor  # (rows,), whether the caption is of another picture
     text_length: int
 
     @property
@@ -240,6 +245,7 @@ def _train_step(
     """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     noise = torch.randn_like(batch.latents)
     sigma = sigmas(batch.is_open, schedule.first_step_share)
+    sigma = torch.where(batch.is_mistaken, MISTAKEN_UP_TO * torch.rand_like(sigma), sigma)
     noisy = torch.lerp(batch.latents, noise, sigma[:, None, None])
     with sdpa_kernel(ATTENTION), mixed_precision():
         hidden, pooled = encoded_text(encoders, batch.texts)
@@ -255,10 +261,10 @@ def _train_step(
 def sigmas(is_open: Tensor, first_step_share: float) -> Tensor:
     """Pure noise for some; for the rest a logit-normal leaning to the noisy side, where the text still decides.
 
-    Half as many of the open ones are pure noise: there they are a mean of what they could be, and soon learnt.
+    Few of the open ones are pure noise: there they are a mean of what they could be, and soon learnt.
     """
     anywhere = (torch.randn(len(is_open), device=device()) + 0.7).sigmoid()
-    share = first_step_share * torch.where(is_open, 0.5, 1.0)
+    share = first_step_share * torch.where(is_open, 0.25, 1.0)
     return torch.where(torch.rand_like(anywhere) < share, 1.0, anywhere)
 
 
@@ -275,24 +281,31 @@ def _layout_loss(seen: Tensor, batch: Batch) -> Tensor:
 
 
 def _batch(schedule: Schedule, step: int) -> Batch:
-    """Rows of shards of one size, and of those of 256x256 the patches of one view."""
+    """Rows of shards of one size: all their patches, or those of one view of 256x256."""
     random = Random(f"flow {schedule.seed} {step}")
     shards = [open_shard(number) for number in available_shards()]
     others = sorted({shard.grid for shard in shards} - {WHOLE})
     grid = random.choice(others) if others and random.random() < schedule.other_sizes_share else WHOLE
-    view = VIEWS[-1] if grid != WHOLE else random.choices(VIEWS, [view.share for view in VIEWS])[0]
     fitting = [shard for shard in shards if shard.grid == grid]
-    rows = [_row(random.choice(fitting), view, random) for _ in range(schedule.batch)]
+    view = _random_view(random)
+    is_whole = grid != WHOLE or view is VIEWS[-1]
+    views = [view if grid == WHOLE else _random_view(random) for _ in range(schedule.batch)]
+    rows = [_row(random.choice(fitting), view, random) for view in views]
     latents = torch.from_numpy(np.stack([shard.latents[index] for shard, index in rows])).to(device()).float()
     layouts = torch.from_numpy(np.stack([shard.layouts[index] for shard, index in rows])).to(device()).float()
-    seen = (
-        tokens if view is VIEWS[-1] else _part(tokens, view) for tokens in (latents, image_ids(grid)[None], layouts)
-    )
+    seen = (tokens if is_whole else _part(tokens, view) for tokens in (latents, image_ids(grid)[None], layouts))
     scenes = [shard.scenes[index] for shard, index in rows]
     backgrounds = torch.tensor([BACKGROUNDS.index(scene.background) for scene in scenes], device=device())
-    said = [SILENCE if random.random() < schedule.silence_share else caption(scene, random) for scene in scenes]
+    described = [mistaken(scene, random) if random.random() < schedule.mistaken_share else scene for scene in scenes]
+    said = [SILENCE if random.random() < schedule.silence_share else caption(scene, random) for scene in described]
     is_open = torch.tensor([words.is_open for words in said], device=device())
-    return Batch(*seen, backgrounds, [words.text for words in said], is_open, view.text_length)
+    is_mistaken = torch.tensor([told != scene for told, scene in zip(described, scenes, strict=True)], device=device())
+    text_length = TEXT_LENGTH if is_whole else view.text_length
+    return Batch(*seen, backgrounds, [words.text for words in said], is_open, is_mistaken, text_length)
+
+
+def _random_view(random: Random) -> View:
+    return random.choices(VIEWS, [view.share for view in VIEWS])[0]
 
 
 def _part(tokens: Tensor, view: View) -> Tensor:

@@ -20,7 +20,7 @@ from training.sprite.paths import work_folder
 from training.sprite.scenes import Scene, draw, draw_with_layout, random_scene
 
 SHARD_SCENES = 1024
-# Most shards are 256x256. Every seventh has one of the other sizes, so that they are drawn sensibly too.
+# Most shards are 256x256. Every third has one of the other sizes, so that they are drawn sensibly too.
 OTHER_SIZES = ((192, 192), (320, 320), (384, 256), (256, 384), (128, 128), (320, 192), (192, 320), (384, 384))
 
 
@@ -46,9 +46,9 @@ class Normalisation:
 
 
 def shard_size(number: int) -> tuple[int, int]:
-    if number % 7 != 6:
+    if number % 3 != 2:
         return 256, 256
-    return OTHER_SIZES[number // 7 % len(OTHER_SIZES)]
+    return OTHER_SIZES[number // 3 % len(OTHER_SIZES)]
 
 
 def shard_scenes(number: int, count: int = SHARD_SCENES) -> tuple[Scene, ...]:
