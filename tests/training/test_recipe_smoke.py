@@ -1,7 +1,6 @@
 """The recipe of sprite, from artwork to a loaded pipeline, on a few pictures and a few steps a stage."""
 
 import os
-import shutil
 import signal
 from pathlib import Path
 from random import Random
@@ -14,13 +13,12 @@ pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requireme
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
 from training.sprite import (
-    artwork,
     autoencoder,
-    distil,
     evaluate,
     export,
     flow,
     judge,
+    network,
     patches,
     paths,
     restore,
@@ -35,32 +33,16 @@ from training.sprite.checkpoints import load, stoppable
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty work folder; artwork fetched before is taken from the usual one."""
-    fetched = paths.work_folder() / "art"
-    monkeypatch.setenv("SPRITE_WORK", str(tmp_path))
-    if all((fetched / short / "package").exists() for short in artwork.PACKAGES):
-        (tmp_path / "art").symlink_to(fetched)
-    elif shutil.which("npm") is None:
-        pytest.skip("the recipe fetches its artwork with npm")
-    artwork.fetch_artwork()
-    return tmp_path
-
-
 def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_SCENES", 32)
-    monkeypatch.setattr(distil, "PAIRS_PER_FILE", 8)
     tokens.train_tokenizers(lines=3000)
     autoencoder.train(autoencoder.Schedule(steps=2, anneal=1, whole_pictures=1, batch=4))
     text.train(text.Schedule(steps=2, anneal=1, batch=8))
     shards.measure_normalisation(16)
-    shards.encode_shards(range(1))
-    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=flow.FIRST_BLOCKS))
+    shards.encode_shards(range(3))
+    flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=network.FIRST_BLOCKS))
     patches.train(patches.Schedule(steps=2, draws=1, batch=8))
     flow.train(flow.Schedule(steps=4, anneal=1, batch=4, most_shards=1))
-    distil.train(distil.Schedule(steps=2, anneal=1, batch=4, files=1, teacher_steps=2))
-    assert distil.is_of_this_flow()
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")
     monkeypatch.setattr(evaluate, "PACKAGE_FOLDER", work / "sprite")
@@ -75,28 +57,41 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     }
     assert all(0 <= share <= 1 for row in measured if row.wanted < 1 for share in row.reached)
     assert len(evaluate.table(measured, (1, 2)).splitlines()) == len(measured) + 2
-    flow.train(flow.Schedule(steps=5, anneal=1, batch=4, most_shards=1))
-    assert not distil.is_of_this_flow()
 
 
-def test_a_stopped_stage_goes_on_from_its_checkpoint(work: Path) -> None:
-    judge.train(judge.Schedule(steps=1, anneal=1, batch=4))
-    judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
+def test_a_stopped_stage_goes_on_from_its_checkpoint(
+    work: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge.train(judge.Schedule(steps=1, anneal=1, batch=4, warm_up=1))
+    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "art").symlink_to(work / "art")
+    monkeypatch.setenv("SPRITE_WORK", str(elsewhere))
+    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1))
 
-    assert load(work / judge.CHECKPOINT)["step"] == 2
+    stopped, straight = load(work / judge.CHECKPOINT)["weights"], load(elsewhere / judge.CHECKPOINT)["weights"]
+    assert all(torch.equal(stopped[name], value) for name, value in straight.items())
 
 
 def test_training_goes_on_from_the_shipped_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_SCENES", 32)
     restore.restore()
-    shipped = load(work / flow.CHECKPOINT)["average"]
+    shipped = load(work / network.CHECKPOINT)["average"]
     shards.encode_shards(range(1))
 
     flow.train(flow.Schedule(steps=flow.FIRST_STEPS + 1, anneal=1, batch=4, most_shards=1))
 
-    after = load(work / flow.CHECKPOINT)
+    after = load(work / network.CHECKPOINT)
     assert after["step"] == flow.FIRST_STEPS + 1
-    assert not all(torch.equal(after["weights"][name], value) for name, value in shipped.items())
+    away = [(after["weights"][name] - value).abs().max() for name, value in shipped.items()]
+    assert 0 < max(away) < 1e-3
+
+
+def test_what_an_encoder_has_been_used_for_keeps_it_from_training(work: Path) -> None:
+    (work / network.CHECKPOINT).touch()
+
+    with pytest.raises(SystemExit, match="--decoder-only"):
+        autoencoder.train(autoencoder.Schedule(steps=2))
 
 
 def test_sigterm_lets_a_stage_save_and_then_ends_the_recipe() -> None:

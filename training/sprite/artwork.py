@@ -7,6 +7,7 @@ import subprocess
 import tarfile
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import resvg_py
@@ -76,12 +77,20 @@ def _version() -> str:
 
 
 def _fetch_package(package: str, folder: Path) -> None:
+    """Whole or not at all. Ends with npm's own words if it cannot be fetched."""
     folder.mkdir(parents=True, exist_ok=True)
-    answer = subprocess.run(
-        ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
-    )
-    with tarfile.open(folder / answer.stdout.split()[-1]) as archive:
-        archive.extractall(folder, filter="data")
+    try:
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", package], cwd=folder, check=False, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        raise SystemExit(f"{package} is fetched with npm, which is not installed: install Node.js") from None
+    if packed.returncode:
+        raise SystemExit(f"npm cannot fetch {package}: {(packed.stderr or packed.stdout).strip()}")
+    with TemporaryDirectory(dir=folder) as part:
+        with tarfile.open(folder / packed.stdout.split()[-1]) as archive:
+            archive.extractall(part, filter="data")
+        (Path(part) / "package").rename(folder / "package")
 
 
 def package_folder(short: str) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.sprite.artwork import Pixels
 from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
 from training.sprite.devices import device, mixed_precision
+from training.sprite.network import CHECKPOINT as FLOW
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.scenes import draw, random_scene
@@ -52,6 +53,11 @@ def load_autoencoder() -> AutoencoderTiny:
 
 
 def train(schedule: Schedule) -> None:
+    if not schedule.decoder_only and (work_folder() / FLOW).exists():
+        raise SystemExit(
+            "the flow that has begun is bound to its encoder: add --decoder-only, or begin in another folder"
+        )
+    torch.manual_seed(schedule.seed)
     autoencoder = new_autoencoder()
     autoencoder.encoder.requires_grad_(not schedule.decoder_only)
     chosen = optimizers(autoencoder, schedule.peak, weight_decay=0.01)

@@ -13,7 +13,7 @@ from training.sprite.autoencoder import load_autoencoder, to_tensor
 from training.sprite.captions import caption
 from training.sprite.checkpoints import log
 from training.sprite.devices import device
-from training.sprite.flow import encoded_text, load_transformer, velocity
+from training.sprite.network import encoded_text, load_transformer, velocity
 from training.sprite.scenes import Scene, draw_with_layout, held_out_scene
 from training.sprite.shards import encoded, normalisation, pack
 from training.sprite.text import load_text_encoders

@@ -21,6 +21,7 @@ from training.sprite.devices import device, matrix_dtype
 from training.sprite.judge import Judge, Verdict, load_judge, verdicts
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
 from training.sprite.phrases import thing_phrase
+from training.sprite.settling import NEGATIVE_SCALE
 from training.sprite.things import Category, categories, things
 from training.sprite.tokens import TEXT_LENGTH
 from training.sprite.trials import (
@@ -34,8 +35,7 @@ from training.sprite.trials import (
 )
 
 BATCH = 16
-NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
-NEGATIVE_TRIALS = 40  # of each of the two
+NEGATIVE_TRIALS = 80  # of each of the two
 JUDGE_SCENES = 1000
 PSNR_SCENES = 96
 

@@ -9,10 +9,8 @@ from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, FluxPipe
 
 from training.sprite.autoencoder import CHECKPOINT as AUTOENCODER
 from training.sprite.autoencoder import load_autoencoder, new_autoencoder
-from training.sprite.distil import CHECKPOINT as DISTILLED
-from training.sprite.distil import is_of_this_flow
-from training.sprite.flow import CHECKPOINT as FLOW
-from training.sprite.flow import load_transformer, new_transformer
+from training.sprite.network import CHECKPOINT as FLOW
+from training.sprite.network import load_transformer, new_transformer
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
 from training.sprite.shards import Normalisation, is_normalised, normalisation
 from training.sprite.text import CHECKPOINT as TEXT
@@ -84,9 +82,6 @@ def _autoencoder() -> AutoencoderTiny:
 
 
 def _transformer() -> FluxTransformer2DModel:
-    """The straightened flow if there is one of this flow, or else the plain one."""
-    if is_of_this_flow():
-        return load_transformer(DISTILLED)
     return load_transformer() if _is_trained(FLOW) else new_transformer()
 
 

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import linear
 
-from training.sprite import flow
+from training.sprite import network
+from training.sprite.batches import WHOLE
 from training.sprite.captions import SILENCE, caption
 from training.sprite.checkpoints import load, log, save
 from training.sprite.devices import device, mixed_precision
+from training.sprite.flow import sigmas
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
 from training.sprite.shards import Shard, available_shards, open_shard
@@ -60,7 +62,7 @@ class LastBlocks(nn.Module):
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__()
-        self.blocks = transformer.single_transformer_blocks[flow.FIRST_BLOCKS :]
+        self.blocks = transformer.single_transformer_blocks[network.FIRST_BLOCKS :]
         self.norm_out, self.proj_out = transformer.norm_out, transformer.proj_out
 
     def forward(self, hidden: Tensor, conditioning: Tensor) -> Tensor:
@@ -80,15 +82,15 @@ def _without_attention(block: FluxSingleTransformerBlock, hidden: Tensor, condit
 
 def train(schedule: Schedule) -> None:
     """Adds the last blocks to the flow's checkpoint, once: when they have attention, a patch needs the others."""
-    checkpoint = load(work_folder() / flow.CHECKPOINT)
-    if f"single_transformer_blocks.{flow.FIRST_BLOCKS}.proj_out.weight" in checkpoint["average"]:
+    checkpoint = load(work_folder() / network.CHECKPOINT)
+    if f"single_transformer_blocks.{network.FIRST_BLOCKS}.proj_out.weight" in checkpoint["average"]:
         log("patches", stage_is="kept")
         return
     torch.manual_seed(schedule.seed)
-    transformer = flow.new_transformer()
-    flow.load_grown(transformer, checkpoint["average"])
+    transformer = network.new_transformer()
+    network.load_grown(transformer, checkpoint["average"])
     blocks = transformer.single_transformer_blocks
-    transformer.single_transformer_blocks = blocks[: flow.FIRST_BLOCKS]
+    transformer.single_transformer_blocks = blocks[: network.FIRST_BLOCKS]
     states = gathered(transformer, schedule)
     transformer.single_transformer_blocks = blocks
     last = LastBlocks(transformer).train()
@@ -102,7 +104,7 @@ def train(schedule: Schedule) -> None:
             log("patches", step=step + 1, loss=loss, seconds=seconds)
     weights = transformer.state_dict()
     kept = {name: checkpoint[name] for name in ("asked", "step") if name in checkpoint}
-    save(work_folder() / flow.CHECKPOINT, kept | {"weights": weights, "average": weights})
+    save(work_folder() / network.CHECKPOINT, kept | {"weights": weights, "average": weights})
 
 
 def _train_step(last: LastBlocks, chosen: list[torch.optim.Optimizer], states: States, batch: int) -> float:
@@ -136,7 +138,7 @@ def gathered(transformer: FluxTransformer2DModel, schedule: Schedule) -> States:
 def _portions(schedule: Schedule) -> Iterator[tuple[Shard, slice]]:
     for number in available_shards() * schedule.draws:
         shard = open_shard(number)
-        if shard.grid == flow.WHOLE:
+        if shard.grid == WHOLE:
             for start in range(0, len(shard.latents), schedule.rows):
                 yield shard, slice(start, min(start + schedule.rows, len(shard.latents)))
 
@@ -151,17 +153,17 @@ def _states(
         SILENCE if random.random() < schedule.silence_share else caption(scene, random) for scene in shard.scenes[rows]
     ]
     is_open = torch.tensor([words.is_open for words in said], device=device())
-    sigma = flow.sigmas(is_open, schedule.first_step_share)
+    sigma = sigmas(is_open, schedule.first_step_share)
     noisy = torch.lerp(latents, noise, sigma[:, None, None])
     texts = [words.text for words in said]
     kept: list[Tensor] = []
-    block = transformer.single_transformer_blocks[flow.FIRST_BLOCKS - 1]
+    block = transformer.single_transformer_blocks[network.FIRST_BLOCKS - 1]
     hooks = [
         block.register_forward_hook(lambda _block, _given, answer: kept.append(answer[1])),
         transformer.time_text_embed.register_forward_hook(lambda _embed, _given, answer: kept.append(answer)),
     ]
-    with sdpa_kernel(flow.ATTENTION), mixed_precision():
-        flow.velocity(transformer, noisy, sigma, flow.encoded_text(encoders, texts), shard.grid)
+    with sdpa_kernel(network.ATTENTION), mixed_precision():
+        network.velocity(transformer, noisy, sigma, network.encoded_text(encoders, texts), shard.grid)
     for hook in hooks:
         hook.remove()
     conditioning, hidden = kept

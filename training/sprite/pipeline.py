@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from training.sprite import artwork, autoencoder, distil, evaluate, export, flow, judge, patches, shards, text, tokens
+from training.sprite import artwork, autoencoder, evaluate, export, flow, judge, network, patches, shards, text, tokens
 from training.sprite.checkpoints import log
 from training.sprite.paths import work_folder
 
@@ -22,11 +22,10 @@ STAGES: dict[str, Callable[[], object]] = {
     "text": lambda: text.train(text.Schedule()),
     "shards": encode_first_shards,
     "flow": lambda: flow.train(
-        flow.Schedule(steps=flow.FIRST_STEPS, anneal=flow.FIRST_STEPS, blocks=flow.FIRST_BLOCKS)
+        flow.Schedule(steps=flow.FIRST_STEPS, anneal=flow.FIRST_STEPS, blocks=network.FIRST_BLOCKS)
     ),
     "patches": lambda: patches.train(patches.Schedule()),
     "together": lambda: flow.train(flow.Schedule()),
-    "distil": lambda: distil.train(distil.Schedule()),
     "judge": lambda: judge.train(judge.Schedule()),
     "export": export.export,
     "evaluate": lambda: evaluate.report((4, 32), 1.0),
@@ -36,7 +35,7 @@ BEFORE_THE_FLOW = ("tokens", "autoencoder", "text")
 
 def run(stage: str) -> None:
     """A flow that has begun is bound to its latents and its text, so the stages before it are left as they are."""
-    is_kept = stage in BEFORE_THE_FLOW and (work_folder() / flow.CHECKPOINT).exists()
+    is_kept = stage in BEFORE_THE_FLOW and (work_folder() / network.CHECKPOINT).exists()
     log("pipeline", stage_is="kept" if is_kept else "begun", name=stage)
     if not is_kept:
         STAGES[stage]()

@@ -10,7 +10,7 @@ from diffusers import AutoencoderTiny, FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from training.sprite import autoencoder, flow, text
+from training.sprite import autoencoder, flow, network, text
 from training.sprite.checkpoints import save
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
 from training.sprite.shards import Normalisation, is_normalised, save_normalisation
@@ -49,7 +49,7 @@ def _restore_text() -> None:
 
 def _restore_flow() -> None:
     shipped = FluxTransformer2DModel.from_pretrained(PACKAGE_FOLDER / "transformer", torch_dtype=torch.float32)
-    _restore_weights(shipped, flow.CHECKPOINT, flow.FIRST_STEPS)
+    _restore_weights(shipped, network.CHECKPOINT, flow.FIRST_STEPS)
 
 
 def _restore_weights(shipped: nn.Module, checkpoint: str, step: int) -> None:

@@ -3,6 +3,7 @@
 A shard is drawn from its number alone, so its scenes need not be stored: they are drawn up again for captions.
 """
 
+import argparse
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,13 +57,19 @@ def shard_scenes(number: int, count: int = SHARD_SCENES) -> tuple[Scene, ...]:
     return tuple(random_scene(random) for _ in range(count))
 
 
+def encoded_scenes(scenes: list[Scene], width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as of a shard: latents (scenes, tokens, 128) and layouts (scenes, tokens, 4)."""
+    pixels, layouts = zip(*(draw_with_layout(scene, width, height) for scene in scenes), strict=True)
+    norm = normalisation()
+    latents = (encoded(_autoencoder(work_folder()), to_tensor(list(pixels))) - norm.shift) * norm.scale
+    return pack(latents).to(torch.float16).numpy(), np.stack([layout.reshape(-1, 4) for layout in layouts])
+
+
 def encode_shards(numbers: range) -> None:
     """Draws and encodes those of the numbered shards that are not there yet."""
-    missing = [number for number in numbers if not _shard_path(number).exists()]
-    if missing:
-        autoencoder = load_autoencoder()
-        for number in missing:
-            _encode_shard(autoencoder, number)
+    for number in numbers:
+        if not _shard_path(number).exists():
+            _encode_shard(number)
 
 
 def available_shards() -> list[int]:
@@ -105,18 +112,19 @@ def pack(latents: Tensor) -> Tensor:
     return patches.reshape(batch, height * width // 4, channels * 4)
 
 
-def _encode_shard(autoencoder: AutoencoderTiny, number: int) -> None:
+def _encode_shard(number: int) -> None:
     width, height = shard_size(number)
-    found, layouts, scenes = [], [], shard_scenes(number)
-    norm = normalisation()
-    for start in range(0, SHARD_SCENES, 16):
-        drawn = [draw_with_layout(scene, width, height) for scene in scenes[start : start + 16]]
-        latents = (encoded(autoencoder, to_tensor([pixels for pixels, _ in drawn])) - norm.shift) * norm.scale
-        found.append(pack(latents).to(torch.float16).numpy())
-        layouts += [layout.reshape(-1, 4) for _, layout in drawn]
-    np.save(_layout_path(number), np.stack(layouts))
-    _save(number, np.concatenate(found))
+    scenes = list(shard_scenes(number, SHARD_SCENES))
+    portions = [encoded_scenes(scenes[start : start + 16], width, height) for start in range(0, len(scenes), 16)]
+    latents, layouts = zip(*portions, strict=True)
+    np.save(_layout_path(number), np.concatenate(layouts))
+    _save(number, np.concatenate(latents))
     log("shards", number=number, width=width, height=height)
+
+
+@cache
+def _autoencoder(_folder: Path) -> AutoencoderTiny:
+    return load_autoencoder()
 
 
 @torch.no_grad()
@@ -148,3 +156,10 @@ def _folder() -> Path:
     folder = work_folder() / "shards"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int, help="of the shards to have")
+    measure_normalisation()
+    encode_shards(range(parser.parse_args().count))

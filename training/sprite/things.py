@@ -62,6 +62,11 @@ def categories() -> tuple[Category, ...]:
     return tuple(_category(line) for line in _lines() if line.startswith("["))
 
 
+@cache
+def kind_of(thing: int) -> Category:
+    return next(category for category in categories() if thing in category.members)
+
+
 def plural(name: str) -> str:
     if name in UNCOUNTED:
         return name

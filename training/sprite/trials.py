@@ -58,9 +58,14 @@ def free_phrasing(count: int) -> list[Trial]:
 
 
 def _one_thing(thing: int, random: Random, seed: int) -> Trial:
-    unseen = [place for place in PLACE_PHRASES if is_held_out(things()[thing].icon, place)]
-    scene = Scene("one", random.choice(unseen or list(COLOUR_WORDS)), thing)
+    scene = Scene("one", _unseen_behind(thing, random), thing)
     return Trial(_prompt(scene, random), seed, lambda verdict: verdict.first == thing)
+
+
+def _unseen_behind(thing: int, random: Random) -> str:
+    """A place that it was never seen at, or a colour where there is none."""
+    unseen = [place for place in PLACE_PHRASES if is_held_out(things()[thing].icon, place)]
+    return random.choice(unseen or list(COLOUR_WORDS))
 
 
 def _spoken_over(trial: Trial, random: Random) -> Trial:
@@ -86,7 +91,8 @@ def _background(name: str, random: Random, seed: int) -> Trial:
 
 
 def _count(number: int, random: Random, seed: int) -> Trial:
-    thing, background = random.randrange(len(things())), random.choice(list(COLOUR_WORDS))
+    thing = random.randrange(len(things()))
+    background = _unseen_behind(thing, random)
     scene = Scene("many", background, thing, count=number) if number > 1 else Scene("one", background, thing)
     expected = (scene.relation, number)
     return Trial(_prompt(scene, random), seed, lambda verdict: (verdict.relation, verdict.count) == expected)

@@ -1,0 +1,83 @@
+"""What the flow is shown: parts of pictures, pictures of other sizes, and where captions of kinds lead it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
+pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
+
+from training.sprite import restore, shards
+from training.sprite.batches import WHOLE, Batch, Shares, batch
+from training.sprite.network import Taught, load_transformer
+from training.sprite.scenes import has_held_out_part
+from training.sprite.settling import settle
+from training.sprite.text import load_text_encoders
+from training.sprite.things import kind_of, things
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def encoded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_SCENES", 64)
+    restore.restore()
+    shards.encode_shards(range(3))
+
+
+def batches(shares: Shares) -> Iterator[Batch]:
+    return (batch(8, shares, Random(seed)) for seed in range(100))
+
+
+def test_a_view_of_a_picture_has_all_its_things_and_tokens_for_each_of_its_patches(encoded: None) -> None:
+    for rows in list(batches(Shares(other_sizes=0)))[:20]:
+        assert rows.grid == WHOLE
+        assert rows.latents.shape[:2] == rows.layouts.shape[:2] == (8, len(rows.image_ids))
+        shown = [set(layout[:, 0].int().tolist()) - {0} for layout in rows.layouts]
+        in_scene = [{1 + thing for thing in (scene.first, scene.second) if thing >= 0} for scene in rows.scenes]
+        assert shown == in_scene
+
+
+def test_pictures_of_other_sizes_come_as_often_as_they_should(encoded: None) -> None:
+    grids = [rows.grid for rows in batches(Shares(other_sizes=0.3))]
+
+    assert set(grids) == {WHOLE, (6, 6)}
+    assert 15 < grids.count((6, 6)) < 45
+
+
+def test_some_captions_are_mistaken_and_never_without_saying_so(encoded: None) -> None:
+    truthful, mistaken = next(batches(Shares(mistaken=0))), list(batches(Shares(mistaken=1)))
+
+    assert not truthful.is_mistaken.any()
+    assert 0.4 < torch.stack([rows.is_mistaken for rows in mistaken]).float().mean() < 0.8
+
+
+def test_what_names_a_kind_settles_on_one_of_it(encoded: None) -> None:
+    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    noise, sigma = torch.randn_like(rows.latents), torch.ones(8)
+
+    settled, led, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
+
+    is_led = _of_a_kind(rows)
+    assert torch.equal(reached == 1, ~is_led)
+    assert torch.equal(led[~is_led], noise[~is_led])
+    assert torch.equal(settled.latents[~is_led], rows.latents[~is_led])
+    assert torch.allclose(settled.weights, torch.where(is_led, reached**2, 1.0))
+    for row in is_led.nonzero().flatten().tolist():
+        scene, words = settled.scenes[row], settled.said[row]
+        assert scene.first in kind_of(rows.scenes[row].first).members
+        assert not has_held_out_part(scene)
+        assert words == rows.said[row] or (words.first <= len(things()) and words.contradicts(scene))
+        assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == {1 + scene.first}
+
+
+def _of_a_kind(rows: Batch) -> torch.Tensor:
+    return torch.tensor(
+        [
+            words.first > len(things()) and scene.relation == "one"
+            for words, scene in zip(rows.said, rows.scenes, strict=True)
+        ]
+    )

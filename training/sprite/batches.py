@@ -1,0 +1,142 @@
+"""What the flow is trained on at each step: pictures of one size, or parts of them, with captions drawn anew."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.sprite.captions import SILENCE, Said, caption, mistaken
+from training.sprite.devices import device
+from training.sprite.network import image_ids
+from training.sprite.places import BACKGROUNDS
+from training.sprite.scenes import PATCH, Scene
+from training.sprite.shards import Shard, available_shards, encoded_scenes, open_shard
+from training.sprite.tokens import TEXT_LENGTH
+
+WHOLE = (8, 8)  # the patches of a 256x256 picture
+ALL = slice(None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """Scenes that are trained on together, in those rows and columns of 256x256 that have all their things."""
+
+    share: float  # of the batches of 256x256, and of the rows of other sizes; what is rare among scenes has its own
+    text_length: int  # tokens of T5; what is cut off is still in CLIP's vector
+    rows: slice
+    columns: slice
+    has_all_of: Callable[[Scene], bool]
+
+    def part(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Of (rows, tokens, any)."""
+        return tokens.unflatten(1, grid)[:, self.rows, self.columns].flatten(1, 2)
+
+
+EVERYTHING = View(0.20, TEXT_LENGTH, ALL, ALL, lambda _: True)
+VIEWS = (
+    View(0.20, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
+    View(0.14, 12, slice(1, 7), slice(1, 7), lambda scene: scene.relation == "one" and scene.first_size == "big"),
+    View(0.16, 20, slice(2, 6), ALL, lambda scene: scene.relation == "beside" or scene.count == 2),
+    View(0.14, 20, ALL, slice(2, 6), lambda scene: scene.relation in ("above", "on")),
+    View(0.16, 20, ALL, slice(1, 7), lambda scene: scene.relation == "riding"),
+    EVERYTHING,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    other_sizes: float = 0.3  # of the batches; with a tenth, riding was a blur in them
+    silence: float = 0.06  # of the rows
+    mistaken: float = 0.1  # of the rows, whose caption may be of another picture; of six in ten of them it is
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    scenes: list[Scene]
+    said: list[Said]
+    latents: Tensor  # (rows, tokens, 128)
+    layouts: Tensor  # (rows, tokens, 4), as scenes.draw_with_layout has it
+    weights: Tensor  # (rows,), of their errors
+    grid: tuple[int, int]  # of the pictures, of which tokens are the part that is in view
+    view: View
+
+    @property
+    def texts(self) -> list[str]:
+        return [words.text for words in self.said]
+
+    @property
+    def image_ids(self) -> Tensor:
+        return self.view.part(image_ids(self.grid)[None], self.grid)[0]
+
+    @property
+    def backgrounds(self) -> Tensor:
+        """(rows,), of places.BACKGROUNDS."""
+        return torch.tensor([BACKGROUNDS.index(scene.background) for scene in self.scenes], device=device())
+
+    @property
+    def has_text(self) -> Tensor:
+        return torch.tensor([text != "" for text in self.texts], device=device())
+
+    @property
+    def is_open(self) -> Tensor:
+        """(rows,), whether the caption names a kind of thing, or nothing."""
+        return torch.tensor([words.is_open for words in self.said], device=device())
+
+    @property
+    def is_mistaken(self) -> Tensor:
+        """(rows,), whether the caption is of another picture."""
+        told = zip(self.said, self.scenes, strict=True)
+        return torch.tensor([words.contradicts(scene) for words, scene in told], device=device())
+
+
+def batch(size: int, shares: Shares, random: Random) -> Batch:
+    """Rows of shards of one size: all their patches, or those of one view of 256x256."""
+    shards = [open_shard(number) for number in available_shards()]
+    others = sorted({shard.grid for shard in shards} - {WHOLE})
+    grid = random.choice(others) if others and random.random() < shares.other_sizes else WHOLE
+    fitting = [shard for shard in shards if shard.grid == grid]
+    if grid == WHOLE:
+        view = _random_view(random)
+        rows = [_row(random.choice(fitting), view, random) for _ in range(size)]
+    else:
+        view = EVERYTHING
+        rows = [_row(random.choice(fitting), _random_view(random), random) for _ in range(size)]
+    scenes = [shard.scenes[index] for shard, index in rows]
+    latents = view.part(_tensor(np.stack([shard.latents[index] for shard, index in rows])), grid)
+    layouts = view.part(_tensor(np.stack([shard.layouts[index] for shard, index in rows])), grid)
+    said = [_said(scene, shares, random) for scene in scenes]
+    return Batch(scenes, said, latents, layouts, torch.ones(size, device=device()), grid, view)
+
+
+def pictures(scenes: list[Scene], like: Batch) -> tuple[Tensor, Tensor]:
+    """Latents and layouts of these scenes, of the size and view of that batch."""
+    height, width = (PATCH * patches for patches in like.grid)
+    latents, layouts = encoded_scenes(scenes, width, height)
+    return like.view.part(_tensor(latents), like.grid), like.view.part(_tensor(layouts), like.grid)
+
+
+def _said(scene: Scene, shares: Shares, random: Random) -> Said:
+    if random.random() < shares.silence:
+        return SILENCE
+    return caption(mistaken(scene, random) if random.random() < shares.mistaken else scene, random)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).to(device()).float()
+
+
+def _random_view(random: Random) -> View:
+    return random.choices(VIEWS, [view.share for view in VIEWS])[0]
+
+
+def _row(shard: Shard, view: View, random: Random) -> tuple[Shard, int]:
+    return shard, random.choice(_fitting(shard, view))
+
+
+@cache
+def _fitting(shard: Shard, view: View) -> tuple[int, ...]:
+    return tuple(index for index, scene in enumerate(shard.scenes) if view.has_all_of(scene))
