@@ -13,8 +13,8 @@ pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requ
 from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
 from training.sprite.network import Taught, load_transformer
-from training.sprite.scenes import has_held_out_part
-from training.sprite.settling import settle
+from training.sprite.scenes import Scene, has_held_out_part
+from training.sprite.settling import bought, settle
 from training.sprite.text import load_text_encoders
 from training.sprite.things import kind_of, things
 
@@ -49,20 +49,20 @@ def test_pictures_of_other_sizes_come_as_often_as_they_should(encoded: None) -> 
 
 
 def test_some_captions_are_mistaken_and_never_without_saying_so(encoded: None) -> None:
-    truthful, mistaken = next(batches(Shares(mistaken=0))), list(batches(Shares(mistaken=1)))
+    truthful, mistaken = list(batches(Shares(mistaken=0))), list(batches(Shares(mistaken=1)))
 
-    assert not truthful.is_mistaken.any()
+    assert not any(rows.is_mistaken.any() for rows in truthful)
     assert 0.4 < torch.stack([rows.is_mistaken for rows in mistaken]).float().mean() < 0.8
 
 
-def test_what_names_a_kind_settles_on_one_of_it(encoded: None) -> None:
+def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> None:
     rows = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
-    noise, sigma = torch.randn_like(rows.latents), torch.ones(8)
+    noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
 
     settled, led, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
     is_led = _of_a_kind(rows)
-    assert torch.equal(reached == 1, ~is_led)
+    assert torch.equal(reached != sigma, is_led)
     assert torch.equal(led[~is_led], noise[~is_led])
     assert torch.equal(settled.latents[~is_led], rows.latents[~is_led])
     assert torch.allclose(settled.weights, torch.where(is_led, reached**2, 1.0))
@@ -74,10 +74,52 @@ def test_what_names_a_kind_settles_on_one_of_it(encoded: None) -> None:
         assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == {1 + scene.first}
 
 
+def test_pure_noise_and_other_sizes_are_not_led_on(encoded: None) -> None:
+    taught, encoders = Taught(load_transformer()), load_text_encoders()
+    whole = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    other = next(rows for rows in batches(Shares(1, 0, 0)) if _of_a_kind(rows).sum() > 1)
+
+    for rows, sigma in ((whole, torch.ones(8)), (other, torch.full((8,), 0.2))):
+        noise = torch.randn_like(rows.latents)
+        assert settle(taught, encoders, rows, noise, sigma.to(noise.device), 1.0, Random(0))[0] is rows
+
+
+class Standing(Taught):
+    """Answers so that every first guess is the same picture, whatever the caption."""
+
+    def __init__(self, guess: torch.Tensor) -> None:
+        super().__init__(load_transformer())
+        self.guess = guess
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = torch.zeros(*inputs["hidden_states"].shape[:2], len(things()) + 100)
+        return inputs["hidden_states"] - self.guess, seen.to(self.guess)
+
+
+def test_a_row_that_is_led_on_lies_between_the_first_guess_and_its_noise(encoded: None) -> None:
+    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+    guess = torch.randn_like(rows.latents[0])
+
+    settled, led, reached = settle(Standing(guess), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
+
+    for row in _of_a_kind(rows).nonzero().flatten().tolist():
+        between = torch.lerp(guess, noise[row], reached[row])
+        assert torch.allclose(torch.lerp(settled.latents[row], led[row], reached[row]), between, atol=1e-4)
+
+
+def test_what_is_likeliest_comes_and_prices_let_all_of_a_kind_come() -> None:
+    prices, likely = torch.zeros(len(things())), torch.linspace(-1, 0, len(things()))
+    scene = Scene("one", "red", next(thing.index for thing in things() if thing.name == "fox"))
+    members = kind_of(scene.first).members
+
+    assert bought(likely, prices.clone(), scene, None) == max(members)
+    assert bought(likely, prices.clone(), scene, max(members)) == sorted(members)[-2]
+    assert {bought(likely, prices, scene, None) for _ in range(20 * len(members))} == set(members)
+    assert abs(prices.sum()) < 1e-3
+
+
 def _of_a_kind(rows: Batch) -> torch.Tensor:
-    return torch.tensor(
-        [
-            words.first > len(things()) and scene.relation == "one"
-            for words, scene in zip(rows.said, rows.scenes, strict=True)
-        ]
-    )
+    told = zip(rows.said, rows.scenes, strict=True)
+    named = [words.first > len(things()) and scene.relation == "one" for words, scene in told]
+    return torch.tensor(named, device=rows.latents.device)

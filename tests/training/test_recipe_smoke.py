@@ -27,10 +27,14 @@ from training.sprite import (
     text,
     tokens,
 )
+from training.sprite.batches import Shares
 from training.sprite.checkpoints import load, stoppable
 
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+
+
+ALL_WHOLE = Shares(other_sizes=0)
 
 
 def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +46,12 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     shards.encode_shards(range(3))
     flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=network.FIRST_BLOCKS))
     patches.train(patches.Schedule(steps=2, draws=1, batch=8))
-    flow.train(flow.Schedule(steps=4, anneal=1, batch=4, most_shards=1))
+    flow.train(
+        flow.Schedule(steps=4, anneal=1, batch=24, most_shards=1, shares=ALL_WHOLE, settled_share=1, settled_after=0)
+    )
+    settled = load(work / network.CHECKPOINT)["prices"]
+    assert settled.any()
+    assert torch.allclose(settled.sum(1), torch.zeros(2), atol=1e-4)
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")
     monkeypatch.setattr(evaluate, "PACKAGE_FOLDER", work / "sprite")

@@ -107,7 +107,7 @@ def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
 
 
 def negative(thing: int, random: Random) -> Said:
-    """What people say who do not want this thing: its name and no more."""
+    """What people say who do not want this thing."""
     name = random.choice(things()[thing].names)
     text = thing_phrase(name, "normal", random, plain=False) if random.random() < 0.5 else name
     return Said(text, 1 + thing, NO_THING, RELATIONS.index("one"), 0, 0, 1, 1)

@@ -42,8 +42,9 @@ from training.sprite.text import TextEncoders, load_text_encoders
 from training.sprite.things import things
 
 FIRST_STEPS = 2000  # with the first blocks alone
-# Up to this sigma a caption may be wrong, and the picture is right. So where a negative prompt has led away from what
-# it names, both prompts come to point to the same picture, and guidance does not drive it on and on.
+# Up to this sigma a caption may be wrong, and the picture is right (where it settles, further up). So where a negative
+# prompt has led away from what it names, both prompts come to point to the same picture, and guidance does not drive it
+# on and on.
 MISTAKEN_UP_TO = 0.8
 LONGEST = 0.3  # of gradients: most are that long, and a rare one of 2 would throw Muon off its course
 
@@ -59,7 +60,8 @@ class Schedule:
     muon_strength: float = 0.6
     shares: Shares = field(default_factory=Shares)
     first_step_share: float = 0.65  # of the rows, at pure noise, where few-step pictures are decided
-    settled_share: float = 0.8  # of the rows that name the kind of a thing alone, once all blocks are there
+    settled_share: float = 0.8  # of the rows on their way that name the kind of a thing alone
+    settled_after: int = 500  # steps with all blocks: until then the middle cannot say what it sees
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
     most_shards: int = 100
@@ -85,7 +87,9 @@ def train(schedule: Schedule) -> None:
         while step < schedule.steps and not stop.is_set():
             torch.manual_seed(schedule.seed * 1_000_003 + step)
             set_learning_rate(chosen, learning_rate(schedule, step, begun))
-            losses = np.append(losses, [_train_step(taught, encoders, chosen, schedule, step)], 0)
+            settles = schedule.blocks > FIRST_BLOCKS and step - begun >= schedule.settled_after
+            done = _train_step(taught, encoders, chosen, schedule, step, settles=settles)
+            losses = np.append(losses, [done], 0)
             average.update(transformer, step)
             step += 1
             if step % 50 == 0:
@@ -103,7 +107,13 @@ def train(schedule: Schedule) -> None:
 
 
 def _train_step(
-    taught: Taught, encoders: TextEncoders, chosen: list[torch.optim.Optimizer], schedule: Schedule, step: int
+    taught: Taught,
+    encoders: TextEncoders,
+    chosen: list[torch.optim.Optimizer],
+    schedule: Schedule,
+    step: int,
+    *,
+    settles: bool,
 ) -> tuple[float, float, float]:
     """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     random = Random(f"flow {schedule.seed} {step}")
@@ -112,7 +122,7 @@ def _train_step(
     sigma = sigmas(rows.is_open, schedule.first_step_share)
     sigma = torch.where(rows.is_mistaken, MISTAKEN_UP_TO * torch.rand_like(sigma), sigma)
     with sdpa_kernel(ATTENTION), mixed_precision():
-        if schedule.blocks > FIRST_BLOCKS:
+        if settles:
             rows, noise, sigma = settle(taught, encoders, rows, noise, sigma, schedule.settled_share, random)
         noisy = torch.lerp(rows.latents, noise, sigma[:, None, None])
         hidden, pooled = encoded_text(encoders, rows.texts)
@@ -166,6 +176,7 @@ def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Averag
     load_grown(taught.transformer, state["weights"])
     if "asked" in state:
         taught.asked.load_state_dict(state["asked"])
+    taught.prices += state.get("prices", 0)
     average.weights |= state["average"]
     resume_optimizers(chosen, state)
     return int(state["step"]), int(state.get("begun", state["step"]))
@@ -173,6 +184,7 @@ def _resume(taught: Taught, chosen: list[torch.optim.Optimizer], average: Averag
 
 def _save(taught: Taught, chosen: list[torch.optim.Optimizer], average: Average, step: int, begun: int) -> None:
     state = {"weights": taught.transformer.state_dict(), "asked": taught.asked.state_dict(), "average": average.weights}
+    state |= {"prices": taught.prices}
     optimizers = [optimizer.state_dict() for optimizer in chosen]
     save(work_folder() / CHECKPOINT, state | {"optimizers": optimizers, "step": step, "begun": begun})
 

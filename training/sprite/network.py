@@ -39,6 +39,7 @@ class Taught(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.asked = _asking(transformer.inner_dim).to(device())
+        self.prices = torch.zeros(2, len(things()), device=device())  # of settling; without and with guidance
         self._seen: list[Tensor] = []
         transformer.single_transformer_blocks[self.MIDDLE].register_forward_hook(
             lambda _block, _given, answer: self._seen.append(answer[1])

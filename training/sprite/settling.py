@@ -2,8 +2,9 @@
 
 From pure noise "an animal" points to a mean of animals. A step towards it ends where no picture with noise ever is, and
 a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, a part of them away
-from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598); what the middle of the transformer
-sees most of there is the picture that they are then pointed at. Which one it is, is left to the noise.
+from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598), and are pointed at one of the kind from
+there: the one that the transformer's middle sees most of, less a price that rises each time it is chosen. (Without a
+price every animal was soon an elephant, which is most like the mean; and where the noise chose, the flow hesitated.)
 """
 
 from dataclasses import replace
@@ -12,7 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from training.sprite.batches import Batch, pictures
+from training.sprite.batches import WHOLE, Batch, pictures
 from training.sprite.captions import negative
 from training.sprite.devices import device
 from training.sprite.network import Taught, encoded_text, inputs
@@ -22,6 +23,7 @@ from training.sprite.things import kind_of, things
 
 SIGMAS = (0.4, 0.95)
 GUIDED_SHARE = 0.35  # of the rows that are led on
+RISE = 0.1  # of a price
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
 
 
@@ -29,13 +31,14 @@ NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes witho
 def settle(
     taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, sigma: Tensor, share: float, random: Random
 ) -> tuple[Batch, Tensor, Tensor]:
-    """Of the rows whose caption names the kind of a thing alone, that share is led on; gives all rows, noise and sigma.
+    """Of the rows of 256x256 on their way whose caption names the kind of a thing alone, that share is led on.
 
-    A row's noise is then what leads from its new picture to where it is, however far that is: its error is weighed as
-    that of the picture.
+    Gives all rows, their noise and their sigma. A row's noise is then what leads from its new picture to where it is,
+    however far that is: its error is weighed as that of the picture.
     """
-    rows = [row for row in range(len(batch.said)) if _names_a_kind(batch, row) and random.random() < share]
-    if len(rows) < 2:  # a batch of one would be compiled anew
+    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _names_a_kind(batch, row)]
+    rows = [row for row in rows if random.random() < share]
+    if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
     is_guided = [random.random() < GUIDED_SHARE for _ in rows]
     unwanted = [random.choice(kind_of(batch.scenes[row].first).members) for row in rows]
@@ -47,13 +50,14 @@ def settle(
     reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS)
     noisy = torch.lerp(away + scale * (toward - away), noise[rows], reached[:, None, None])
     _, seen = taught(**inputs(noisy, reached, text, batch.image_ids))
-    may_come = [
-        _may_come(batch.scenes[row], thing if guided else None)
-        for row, thing, guided in zip(rows, unwanted, is_guided, strict=True)
+    chosen = [
+        bought(likely, taught.prices[int(guided)], batch.scenes[row], thing if guided else None)
+        for likely, row, thing, guided in zip(
+            _likely(seen.float(), batch.layouts[rows]), rows, unwanted, is_guided, strict=True
+        )
     ]
-    things_seen = (_likely(seen.float(), batch.layouts[rows]) + torch.stack(may_come)).argmax(-1).tolist()
     scenes, said = list(batch.scenes), list(batch.said)
-    for row, thing, words, guided in zip(rows, things_seen, against, is_guided, strict=True):
+    for row, thing, words, guided in zip(rows, chosen, against, is_guided, strict=True):
         scenes[row] = replace(scenes[row], first=thing)
         if guided and random.random() < 0.5:
             said[row] = words
@@ -81,15 +85,18 @@ def _first_guess(taught: Taught, batch: Batch, noise: Tensor, text: tuple[Tensor
 
 
 def _likely(seen: Tensor, layouts: Tensor) -> Tensor:
-    """(rows, things): how likely each thing is, by the patches where one is to be."""
-    of_patches = seen[..., : len(things()) + 1].log_softmax(-1) * (layouts[..., :1] > 0)
-    return of_patches.sum(1)[:, 1:]
+    """(rows, things): the mean logarithm of how likely each thing is, in the patches where one is to be."""
+    is_thing = layouts[..., :1] > 0
+    of_patches = seen[..., : len(things()) + 1].log_softmax(-1) * is_thing
+    return of_patches.sum(1)[:, 1:] / is_thing.sum(1)
 
 
-def _may_come(scene: Scene, unwanted: int | None) -> Tensor:
-    """(things,): 0 for those of its thing's kind, but for the unwanted and what is held out; no way for others."""
-    barred = torch.full((len(things()),), -torch.inf, device=device())
-    for thing in kind_of(scene.first).members:
-        if thing != unwanted and not has_held_out_part(replace(scene, first=thing)):
-            barred[thing] = 0
-    return barred
+def bought(likely: Tensor, prices: Tensor, scene: Scene, unwanted: int | None) -> int:
+    """The likeliest for its price of the scene's kind, but for the unwanted and what is held out; prices change."""
+    members = list(kind_of(scene.first).members)
+    values = (likely - prices)[members].tolist()
+    may_come = [m != unwanted and not has_held_out_part(replace(scene, first=m)) for m in members]
+    chosen = max((value, thing) for value, thing, may in zip(values, members, may_come, strict=True) if may)[1]
+    prices[members] -= RISE / len(members)
+    prices[chosen] += RISE
+    return chosen

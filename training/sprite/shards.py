@@ -76,8 +76,12 @@ def available_shards() -> list[int]:
     return sorted(int(path.stem.split("-")[1]) for path in _folder().glob("shard-*.npy"))
 
 
-@cache
 def open_shard(number: int) -> Shard:
+    return _open_shard(work_folder(), number)
+
+
+@cache
+def _open_shard(_folder: Path, number: int) -> Shard:
     latents = np.load(_shard_path(number), mmap_mode="r")
     scenes = shard_scenes(number)[: len(latents)]
     return Shard(*shard_size(number), scenes, latents, np.load(_layout_path(number)))
