@@ -12,9 +12,11 @@ pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requ
 
 from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
+from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.network import Taught, load_transformer
+from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
-from training.sprite.settling import bought, settle
+from training.sprite.settling import bought, open_to, settle
 from training.sprite.text import load_text_encoders
 from training.sprite.things import kind_of, things
 
@@ -56,12 +58,12 @@ def test_some_captions_are_mistaken_and_never_without_saying_so(encoded: None) -
 
 
 def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> None:
-    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 1)
     noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
 
     settled, led, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    is_led = _of_a_kind(rows)
+    is_led = _leaves_open(rows)
     assert torch.equal(reached != sigma, is_led)
     assert torch.equal(led[~is_led], noise[~is_led])
     assert torch.equal(settled.latents[~is_led], rows.latents[~is_led])
@@ -70,14 +72,14 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
         scene, words = settled.scenes[row], settled.said[row]
         assert scene.first in kind_of(rows.scenes[row].first).members
         assert not has_held_out_part(scene)
-        assert words == rows.said[row] or (words.first <= len(things()) and words.contradicts(scene))
+        assert words == rows.said[row] or words.contradicts(scene)
         assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == {1 + scene.first}
 
 
 def test_pure_noise_and_other_sizes_are_not_led_on(encoded: None) -> None:
     taught, encoders = Taught(load_transformer()), load_text_encoders()
-    whole = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
-    other = next(rows for rows in batches(Shares(1, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    whole = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 1)
+    other = next(rows for rows in batches(Shares(1, 0, 0)) if _leaves_open(rows).sum() > 1)
 
     for rows, sigma in ((whole, torch.ones(8)), (other, torch.full((8,), 0.2))):
         noise = torch.randn_like(rows.latents)
@@ -92,34 +94,50 @@ class Standing(Taught):
         self.guess = guess
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen = torch.zeros(*inputs["hidden_states"].shape[:2], len(things()) + 100)
+        seen = torch.zeros(*inputs["hidden_states"].shape[:2], len(things()) + 4 + len(BACKGROUNDS))
         return inputs["hidden_states"] - self.guess, seen.to(self.guess)
 
 
 def test_a_row_that_is_led_on_lies_between_the_first_guess_and_its_noise(encoded: None) -> None:
-    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _of_a_kind(rows).sum() > 1)
+    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 1)
     noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
     guess = torch.randn_like(rows.latents[0])
 
     settled, led, reached = settle(Standing(guess), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    for row in _of_a_kind(rows).nonzero().flatten().tolist():
+    for row in _leaves_open(rows).nonzero().flatten().tolist():
         between = torch.lerp(guess, noise[row], reached[row])
         assert torch.allclose(torch.lerp(settled.latents[row], led[row], reached[row]), between, atol=1e-4)
 
 
 def test_what_is_likeliest_comes_and_prices_let_all_of_a_kind_come() -> None:
-    prices, likely = torch.zeros(len(things())), torch.linspace(-1, 0, len(things()))
-    scene = Scene("one", "red", next(thing.index for thing in things() if thing.name == "fox"))
-    members = kind_of(scene.first).members
+    fox = next(thing.index for thing in things() if thing.name == "fox")
+    members = sorted(kind_of(fox).members)
+    kind = Said("an animal on red", 1 + len(things()), 0, 1, 1 + BACKGROUNDS.index("red"), 0, 1, 1)
+    scene, scores = Scene("one", "red", fox), (torch.linspace(-1, 0, len(things())), torch.zeros(len(BACKGROUNDS)))
+    prices = torch.zeros(len(things()))
+    unwanted = negative_thing(members[-1], Random(0))
 
-    assert bought(likely, prices.clone(), scene, None) == max(members)
-    assert bought(likely, prices.clone(), scene, max(members)) == sorted(members)[-2]
-    assert {bought(likely, prices, scene, None) for _ in range(20 * len(members))} == set(members)
+    assert bought(open_to(kind, scene, SILENCE), scores, prices.clone()).first == members[-1]
+    assert bought(open_to(kind, scene, unwanted), scores, prices.clone()).first == members[-2]
+    some = {bought(open_to(kind, scene, SILENCE), scores, prices).first for _ in range(100 * len(members))}
+    assert some == set(members)
     assert abs(prices.sum()) < 1e-3
 
 
-def _of_a_kind(rows: Batch) -> torch.Tensor:
+def test_an_unsaid_background_is_open_but_for_what_is_unwanted_or_held_out() -> None:
+    fox = next(thing.index for thing in things() if thing.name == "fox")
+    said, scene = Said("a fox", 1 + fox, 0, 1, 0, 0, 1, 1), Scene("one", "white", fox)
+
+    scenes = open_to(said, scene, negative_background("white", Random(0)))
+
+    assert {scene.first for scene in scenes} == {fox}
+    assert {scene.background for scene in scenes} == {
+        name for name in BACKGROUNDS if name != "white" and not has_held_out_part(Scene("one", name, fox))
+    }
+
+
+def _leaves_open(rows: Batch) -> torch.Tensor:
     told = zip(rows.said, rows.scenes, strict=True)
-    named = [words.first > len(things()) and scene.relation == "one" for words, scene in told]
+    named = [scene.relation == "one" and (words.first > len(things()) or not words.background) for words, scene in told]
     return torch.tensor(named, device=rows.latents.device)

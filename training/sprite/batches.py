@@ -51,7 +51,7 @@ VIEWS = (
 class Shares:
     other_sizes: float = 0.3  # of the batches; with a tenth, riding was a blur in them
     silence: float = 0.06  # of the rows
-    mistaken: float = 0.1  # of the rows, whose caption may be of another picture; of more than half of them it is
+    mistaken: float = 0.06  # of the rows, whose caption may be of another picture; of more than half of them it is
 
 
 @dataclass(frozen=True, slots=True)

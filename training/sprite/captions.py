@@ -106,11 +106,24 @@ def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
     )  # fmt: skip
 
 
-def negative(thing: int, random: Random) -> Said:
+def negative_thing(thing: int, random: Random) -> Said:
     """What people say who do not want this thing."""
     name = random.choice(things()[thing].names)
     text = thing_phrase(name, "normal", random, plain=False) if random.random() < 0.5 else name
     return Said(text, 1 + thing, NO_THING, RELATIONS.index("one"), 0, 0, 1, 1)
+
+
+def negative_background(background: str, random: Random) -> Said:
+    return Said(
+        empty_scene(background, random),
+        NO_THING,
+        NO_THING,
+        RELATIONS.index("empty"),
+        1 + BACKGROUNDS.index(background),
+        0,
+        1,
+        1,
+    )
 
 
 def mistaken(scene: Scene, random: Random) -> Scene:

@@ -45,7 +45,7 @@ FIRST_STEPS = 2000  # with the first blocks alone
 # Up to this sigma a caption may be wrong, and the picture is right (where it settles, further up). So where a negative
 # prompt has led away from what it names, both prompts come to point to the same picture, and guidance does not drive it
 # on and on.
-MISTAKEN_UP_TO = 0.8
+MISTAKEN_UP_TO = 0.5
 LONGEST = 0.3  # of gradients: most are that long, and a rare one of 2 would throw Muon off its course
 
 

@@ -1,4 +1,4 @@
-"""Captions of kinds, taught from where the flow's own first step leads.
+"""Captions that leave something open, taught from where the flow's own first step leads.
 
 From pure noise "an animal" points to a mean of animals. A step towards it ends where no picture with noise ever is, and
 a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, a part of them away
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from training.sprite.batches import WHOLE, Batch, pictures
-from training.sprite.captions import negative
+from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.devices import device
 from training.sprite.network import Taught, encoded_text, inputs
-from training.sprite.scenes import Scene, has_held_out_part
+from training.sprite.places import BACKGROUNDS
+from training.sprite.scenes import Scene, has_held_out_part, random_background
 from training.sprite.text import TextEncoders
 from training.sprite.things import kind_of, things
 
 SIGMAS = (0.4, 0.95)
 GUIDED_SHARE = 0.35  # of the rows that are led on
-RISE = 0.1  # of a price
+RISE = 0.02  # of a price; at 0.1 the same noise was asked for another thing each time
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
 
 
@@ -31,18 +32,17 @@ NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes witho
 def settle(
     taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, sigma: Tensor, share: float, random: Random
 ) -> tuple[Batch, Tensor, Tensor]:
-    """Of the rows of 256x256 on their way whose caption names the kind of a thing alone, that share is led on.
+    """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind it.
 
-    Gives all rows, their noise and their sigma. A row's noise is then what leads from its new picture to where it is,
-    however far that is: its error is weighed as that of the picture.
+    Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
+    is, however far that is: its error is weighed as that of the picture.
     """
-    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _names_a_kind(batch, row)]
+    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _is_open(batch.said[row], batch.scenes[row])]
     rows = [row for row in rows if random.random() < share]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
     is_guided = [random.random() < GUIDED_SHARE for _ in rows]
-    unwanted = [random.choice(kind_of(batch.scenes[row].first).members) for row in rows]
-    against = [negative(thing, random) for thing in unwanted]
+    against = [_unwanted(batch.said[row], batch.scenes[row], random) for row in rows]
     text = _text(encoders, batch, [batch.said[row].text for row in rows])
     toward = _first_guess(taught, batch, noise[rows], text)
     away = _first_guess(taught, batch, noise[rows], _text(encoders, batch, [words.text for words in against]))
@@ -50,15 +50,15 @@ def settle(
     reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS)
     noisy = torch.lerp(away + scale * (toward - away), noise[rows], reached[:, None, None])
     _, seen = taught(**inputs(noisy, reached, text, batch.image_ids))
-    chosen = [
-        bought(likely, taught.prices[int(guided)], batch.scenes[row], thing if guided else None)
-        for likely, row, thing, guided in zip(
-            _likely(seen.float(), batch.layouts[rows]), rows, unwanted, is_guided, strict=True
-        )
-    ]
+    thing_scores, background_scores = likely(seen.float(), batch.layouts[rows])
+    chosen = []
+    for number, (row, words, guided) in enumerate(zip(rows, against, is_guided, strict=True)):
+        left_open = open_to(batch.said[row], batch.scenes[row], words if guided else SILENCE)
+        scores = thing_scores[number], background_scores[number]
+        chosen.append(bought(left_open, scores, taught.prices[int(guided)]))
     scenes, said = list(batch.scenes), list(batch.said)
-    for row, thing, words, guided in zip(rows, chosen, against, is_guided, strict=True):
-        scenes[row] = replace(scenes[row], first=thing)
+    for row, scene, words, guided in zip(rows, chosen, against, is_guided, strict=True):
+        scenes[row] = scene
         if guided and random.random() < 0.5:
             said[row] = words
     latents, layouts = batch.latents.clone(), batch.layouts.clone()
@@ -69,9 +69,16 @@ def settle(
     return replace(batch, scenes=scenes, said=said, latents=latents, layouts=layouts, weights=weights), noise, sigma
 
 
-def _names_a_kind(batch: Batch, row: int) -> bool:
-    said, scene = batch.said[row], batch.scenes[row]
-    return scene.relation == "one" and said.first > len(things()) and not said.contradicts(scene)
+def _is_open(said: Said, scene: Scene) -> bool:
+    is_true = bool(said.text) and not said.contradicts(scene)
+    return is_true and scene.relation == "one" and (said.first > len(things()) or not said.background)
+
+
+def _unwanted(said: Said, scene: Scene, random: Random) -> Said:
+    """One of what the caption leaves open: a thing of the kind that it names, or a background."""
+    if said.first > len(things()) and (said.background or random.random() < 0.5):
+        return negative_thing(random.choice(kind_of(scene.first).members), random)
+    return negative_background(random_background(random), random)
 
 
 def _text(encoders: TextEncoders, batch: Batch, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -84,19 +91,39 @@ def _first_guess(taught: Taught, batch: Batch, noise: Tensor, text: tuple[Tensor
     return noise - answer.float()
 
 
-def _likely(seen: Tensor, layouts: Tensor) -> Tensor:
-    """(rows, things): the mean logarithm of how likely each thing is, in the patches where one is to be."""
-    is_thing = layouts[..., :1] > 0
-    of_patches = seen[..., : len(things()) + 1].log_softmax(-1) * is_thing
-    return of_patches.sum(1)[:, 1:] / is_thing.sum(1)
+def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, things) and (rows, backgrounds): the mean logarithm of how likely each is.
+
+    Things in the patches where one is to be, backgrounds in the others.
+    """
+    is_thing = (layouts[..., :1] > 0).float()
+    of_things, _, of_backgrounds = seen.split((len(things()) + 1, 3, len(BACKGROUNDS)), -1)
+    shown = (of_things.log_softmax(-1) * is_thing).sum(1)[:, 1:] / is_thing.sum(1)
+    behind = (of_backgrounds.log_softmax(-1) * (1 - is_thing)).sum(1) / (1 - is_thing).sum(1).clamp(min=1)
+    return shown, behind
 
 
-def bought(likely: Tensor, prices: Tensor, scene: Scene, unwanted: int | None) -> int:
-    """The likeliest for its price of the scene's kind, but for the unwanted and what is held out; prices change."""
-    members = list(kind_of(scene.first).members)
-    values = (likely - prices)[members].tolist()
-    may_come = [m != unwanted and not has_held_out_part(replace(scene, first=m)) for m in members]
-    chosen = max((value, thing) for value, thing, may in zip(values, members, may_come, strict=True) if may)[1]
+def open_to(said: Said, scene: Scene, unwanted: Said) -> list[Scene]:
+    """What a caption leaves open, but for the unwanted and what is held out: other things, or other backgrounds."""
+    members = kind_of(scene.first).members if said.first > len(things()) else (scene.first,)
+    behind = (scene.background,) if said.background else BACKGROUNDS
+    scenes = [replace(scene, first=thing, background=name) for thing in members for name in behind]
+    return [
+        other
+        for other in scenes
+        if 1 + other.first != unwanted.first
+        and 1 + BACKGROUNDS.index(other.background) != unwanted.background
+        and not has_held_out_part(other)
+    ]
+
+
+def bought(scenes: list[Scene], scores: tuple[Tensor, Tensor], prices: Tensor) -> Scene:
+    """The likeliest scene for the price of its thing. The prices change: its own rises, those of the others fall."""
+    things_worth, backgrounds_worth = (scores[0] - prices).tolist(), scores[1].tolist()
+    chosen = max(
+        scenes, key=lambda scene: things_worth[scene.first] + backgrounds_worth[BACKGROUNDS.index(scene.background)]
+    )
+    members = list({scene.first for scene in scenes})
     prices[members] -= RISE / len(members)
-    prices[chosen] += RISE
+    prices[chosen.first] += RISE
     return chosen
