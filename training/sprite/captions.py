@@ -114,16 +114,9 @@ def negative_thing(thing: int, random: Random) -> Said:
 
 
 def negative_background(background: str, random: Random) -> Said:
-    return Said(
-        empty_scene(background, random),
-        NO_THING,
-        NO_THING,
-        RELATIONS.index("empty"),
-        1 + BACKGROUNDS.index(background),
-        0,
-        1,
-        1,
-    )
+    """The same of this background."""
+    text, label = empty_scene(background, random), 1 + BACKGROUNDS.index(background)
+    return Said(text, NO_THING, NO_THING, RELATIONS.index("empty"), label, 0, 1, 1)
 
 
 def mistaken(scene: Scene, random: Random) -> Scene:

@@ -32,14 +32,13 @@ from training.sprite.network import (
     inputs,
     load_grown,
     new_transformer,
+    told_apart,
 )
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
-from training.sprite.places import BACKGROUNDS
 from training.sprite.settling import settle
 from training.sprite.shards import available_shards, encode_shards
 from training.sprite.text import TextEncoders, load_text_encoders
-from training.sprite.things import things
 
 FIRST_STEPS = 2000  # with the first blocks alone
 # Up to this sigma a caption may be wrong, and the picture is right (where it settles, further up). So where a negative
@@ -60,7 +59,7 @@ class Schedule:
     muon_strength: float = 0.6
     shares: Shares = field(default_factory=Shares)
     first_step_share: float = 0.65  # of the rows, at pure noise, where few-step pictures are decided
-    settled_share: float = 0.8  # of the rows on their way that name the kind of a thing alone
+    settled_share: float = 0.8  # of the rows on their way that leave open what a thing alone is, or what is behind it
     settled_after: int = 500  # steps with all blocks: until then the middle cannot say what it sees
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
@@ -125,8 +124,8 @@ def _train_step(
         if settles:
             rows, noise, sigma = settle(taught, encoders, rows, noise, sigma, schedule.settled_share, random)
         noisy = torch.lerp(rows.latents, noise, sigma[:, None, None])
-        hidden, pooled = encoded_text(encoders, rows.texts)
-        answer, seen = taught(**inputs(noisy, sigma, (hidden[:, : rows.view.text_length], pooled), rows.image_ids))
+        text = encoded_text(encoders, rows.texts, rows.view.text_length)
+        answer, seen = taught(**inputs(noisy, sigma, text, rows.image_ids))
     error = (answer.float() - (noise - rows.latents)).square().mean(-1)
     loss, layout = (error.mean(-1) * rows.weights).mean(), _layout_loss(seen.float(), rows)
     descend(loss + schedule.layout_weight * layout, taught, chosen, LONGEST)
@@ -149,7 +148,7 @@ def _layout_loss(seen: Tensor, rows: Batch) -> Tensor:
     seen, layouts = seen[rows.has_text], rows.layouts[rows.has_text]
     shown = layouts[..., 0].long()
     behind = rows.backgrounds[rows.has_text, None].expand_as(shown)
-    thing, part, background = seen.split((len(things()) + 1, 3, len(BACKGROUNDS)), -1)
+    thing, part, background = told_apart(seen)
     wrong = cross_entropy(thing.flatten(0, 1), shown.flatten())
     wrong += cross_entropy(background.flatten(0, 1), behind.flatten())
     away = (part - layouts[..., 1:]).square().mean(-1)

@@ -119,7 +119,14 @@ def image_ids(grid: tuple[int, int]) -> Tensor:
     return torch.stack([torch.zeros(height, width), rows, columns], -1).view(-1, 3).to(device())
 
 
-def encoded_text(encoders: TextEncoders, texts: list[str]) -> tuple[Tensor, Tensor]:
+def encoded_text(encoders: TextEncoders, texts: list[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+    """T5's states of the first `length` tokens, or of all, and CLIP's vector."""
     with torch.no_grad():
         hidden, pooled = encoders(texts)
-    return hidden.float(), pooled.float()
+    return hidden[:, :length].float(), pooled.float()
+
+
+def told_apart(seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the middle makes of each patch: scores of no thing and of each thing, which part, scores of backgrounds."""
+    thing, part, background = seen.split((len(things()) + 1, 3, len(BACKGROUNDS)), -1)
+    return thing, part, background

@@ -16,7 +16,7 @@ from torch import Tensor
 from training.sprite.batches import WHOLE, Batch, pictures
 from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.devices import device
-from training.sprite.network import Taught, encoded_text, inputs
+from training.sprite.network import Taught, encoded_text, inputs, told_apart
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part, random_background
 from training.sprite.text import TextEncoders
@@ -24,7 +24,7 @@ from training.sprite.things import kind_of, things
 
 SIGMAS = (0.4, 0.95)
 GUIDED_SHARE = 0.35  # of the rows that are led on
-RISE = 0.02  # of a price; at 0.1 the same noise was asked for another thing each time
+RISE = 0.02  # of a price: little, so that the same noise is seldom asked for another thing the next time
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
 
 
@@ -37,15 +37,16 @@ def settle(
     Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
     is, however far that is: its error is weighed as that of the picture.
     """
-    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _is_open(batch.said[row], batch.scenes[row])]
+    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _leaves_open(batch.said[row], batch.scenes[row])]
     rows = [row for row in rows if random.random() < share]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
     is_guided = [random.random() < GUIDED_SHARE for _ in rows]
     against = [_unwanted(batch.said[row], batch.scenes[row], random) for row in rows]
-    text = _text(encoders, batch, [batch.said[row].text for row in rows])
+    text = encoded_text(encoders, [batch.said[row].text for row in rows], batch.view.text_length)
+    against_text = encoded_text(encoders, [words.text for words in against], batch.view.text_length)
     toward = _first_guess(taught, batch, noise[rows], text)
-    away = _first_guess(taught, batch, noise[rows], _text(encoders, batch, [words.text for words in against]))
+    away = _first_guess(taught, batch, noise[rows], against_text)
     scale = torch.tensor([NEGATIVE_SCALE if guided else 1.0 for guided in is_guided], device=device())[:, None, None]
     reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS)
     noisy = torch.lerp(away + scale * (toward - away), noise[rows], reached[:, None, None])
@@ -69,7 +70,7 @@ def settle(
     return replace(batch, scenes=scenes, said=said, latents=latents, layouts=layouts, weights=weights), noise, sigma
 
 
-def _is_open(said: Said, scene: Scene) -> bool:
+def _leaves_open(said: Said, scene: Scene) -> bool:
     is_true = bool(said.text) and not said.contradicts(scene)
     return is_true and scene.relation == "one" and (said.first > len(things()) or not said.background)
 
@@ -79,11 +80,6 @@ def _unwanted(said: Said, scene: Scene, random: Random) -> Said:
     if said.first > len(things()) and (said.background or random.random() < 0.5):
         return negative_thing(random.choice(kind_of(scene.first).members), random)
     return negative_background(random_background(random), random)
-
-
-def _text(encoders: TextEncoders, batch: Batch, texts: list[str]) -> tuple[Tensor, Tensor]:
-    hidden, pooled = encoded_text(encoders, texts)
-    return hidden[:, : batch.view.text_length], pooled
 
 
 def _first_guess(taught: Taught, batch: Batch, noise: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
@@ -97,7 +93,7 @@ def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
     Things in the patches where one is to be, backgrounds in the others.
     """
     is_thing = (layouts[..., :1] > 0).float()
-    of_things, _, of_backgrounds = seen.split((len(things()) + 1, 3, len(BACKGROUNDS)), -1)
+    of_things, _, of_backgrounds = told_apart(seen)
     shown = (of_things.log_softmax(-1) * is_thing).sum(1)[:, 1:] / is_thing.sum(1)
     behind = (of_backgrounds.log_softmax(-1) * (1 - is_thing)).sum(1) / (1 - is_thing).sum(1).clamp(min=1)
     return shown, behind
