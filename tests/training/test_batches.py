@@ -76,6 +76,15 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
         assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == {1 + scene.first}
 
 
+def test_a_mistaken_caption_leads_nowhere(encoded: None) -> None:
+    rows = next(rows for rows in batches(Shares(0, 0, 1)) if (_leaves_open(rows) & rows.is_mistaken).sum() > 1)
+    noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+
+    _, led, _ = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
+
+    assert torch.equal(led[rows.is_mistaken], noise[rows.is_mistaken])
+
+
 def test_pure_noise_and_other_sizes_are_not_led_on(encoded: None) -> None:
     taught, encoders = Taught(load_transformer()), load_text_encoders()
     whole = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 1)
