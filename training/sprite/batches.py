@@ -96,7 +96,7 @@ class Batch:
 def batch(size: int, shares: Shares, random: Random) -> Batch:
     """Rows of shards of one size: all their patches, or those of one view of 256x256."""
     shards = [open_shard(number) for number in available_shards()]
-    others = sorted({shard.grid for shard in shards} - {WHOLE})
+    others = [shard.grid for shard in shards if shard.grid != WHOLE]  # each as often as it has shards
     grid = random.choice(others) if others and random.random() < shares.other_sizes else WHOLE
     fitting = [shard for shard in shards if shard.grid == grid]
     if grid == WHOLE:

@@ -13,7 +13,7 @@ UNSAID_OTHER_SHARE = 0.2
 # How often a thing's kind is named for it. The shipped text encoders were taught with 0.12 throughout; where a thing is
 # alone, the flow learns to see in the noise which of its kind it is.
 CATEGORY_SHARE = 0.12
-CATEGORY_SHARE_ALONE = 0.6
+CATEGORY_SHARE_ALONE = 0.4
 
 NO_THING = 0
 THING_LABELS = 1 + len(things()) + len(categories())

@@ -59,8 +59,9 @@ class Schedule:
     muon_strength: float = 0.6
     shares: Shares = field(default_factory=Shares)
     first_step_share: float = 0.65  # of the rows, at pure noise, where few-step pictures are decided
-    settled_share: float = 0.8  # of the rows on their way that leave open what a thing alone is, or what is behind it
-    settled_after: int = 500  # steps with all blocks: until then the middle cannot say what it sees
+    # Of the rows that leave open what a thing alone is, or what is behind it; not of kinds at pure noise.
+    settled_share: float = 0.8
+    asking_steps: int = 300  # of the layer that asks the middle, alone, where weights were restored without it
     layout_weight: float = 0.1
     steps_per_new_shard: int = 120  # each picture is seen some six times, with other words and other noise
     most_shards: int = 100
@@ -74,19 +75,21 @@ def train(schedule: Schedule) -> None:
     torch.manual_seed(schedule.seed)
     transformer = new_transformer(schedule.blocks)
     taught = Taught(transformer)
-    if schedule.compiles:
-        compile_blocks(transformer)
     chosen = optimizers(taught, schedule.peak, weight_decay=0.01, strength=schedule.muon_strength)
     average = Average.of(transformer, 0.997)
     step, begun = _resume(taught, chosen, average)
     first = step
     encoders = load_text_encoders()
+    if step and not taught.has_learnt_to_ask:
+        _teach_to_ask(taught, encoders, schedule)
+    if schedule.compiles:
+        compile_blocks(transformer)
     started, losses, lowest = time.time(), np.zeros((0, 3)), float("inf")
     with stoppable() as stop:
         while step < schedule.steps and not stop.is_set():
             torch.manual_seed(schedule.seed * 1_000_003 + step)
             set_learning_rate(chosen, learning_rate(schedule, step, begun))
-            settles = schedule.blocks > FIRST_BLOCKS and step - begun >= schedule.settled_after
+            settles = schedule.blocks > FIRST_BLOCKS and taught.has_learnt_to_ask
             done = _train_step(taught, encoders, chosen, schedule, step, settles=settles)
             losses = np.append(losses, [done], 0)
             average.update(transformer, step)
@@ -103,6 +106,18 @@ def train(schedule: Schedule) -> None:
             if step % schedule.steps_per_new_shard == 0:
                 _add_shard(schedule.most_shards)
         _save(taught, chosen, average, step, begun)
+
+
+def _teach_to_ask(taught: Taught, encoders: TextEncoders, schedule: Schedule) -> None:
+    """The layer that asks the middle learns to read what is there, before anything is settled by its answers."""
+    taught.transformer.requires_grad_(False)
+    optimizer = torch.optim.AdamW(taught.asked.parameters(), lr=3e-3)
+    for step in range(-schedule.asking_steps, 0):
+        torch.manual_seed(schedule.seed * 1_000_003 + step)
+        _, layout, _ = _train_step(taught, encoders, [optimizer], schedule, step, settles=False)
+        if step % 50 == 49:
+            log("asking", step=schedule.asking_steps + step + 1, layout=round(layout, 4))
+    taught.transformer.requires_grad_(True)
 
 
 def _train_step(

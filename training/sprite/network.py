@@ -45,6 +45,10 @@ class Taught(nn.Module):
             lambda _block, _given, answer: self._seen.append(answer[1])
         )
 
+    @property
+    def has_learnt_to_ask(self) -> bool:
+        return any(param.any() for param in self.asked.parameters())
+
     def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         self._seen.clear()
         answer: Tensor = self.transformer(**inputs)[0]

@@ -3,8 +3,8 @@
 From pure noise "an animal" points to a mean of animals. A step towards it ends where no picture with noise ever is, and
 a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, a part of them away
 from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598), and are pointed at one of the kind from
-there: the one that the transformer's middle sees most of, less a price that rises each time it is chosen. (Without a
-price every animal was soon an elephant, which is most like the mean; and where the noise chose, the flow hesitated.)
+there: the one that the transformer's middle sees most of, less a price that rises each time it is chosen. (Where the
+noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew haze.)
 """
 
 from dataclasses import replace
@@ -23,8 +23,11 @@ from training.sprite.text import TextEncoders
 from training.sprite.things import kind_of, things
 
 SIGMAS = (0.4, 0.95)
-GUIDED_SHARE = 0.35  # of the rows that are led on
+GUIDED_SHARE = 0.5  # of the rows that are led on
+WEIGHT = 2.0  # of an error of theirs in the picture: they are one row in eight, and learn what no other row shows
+SEEN_SHARE = 0.5  # of the negative prompts name what comes most without them
 RISE = 0.02  # of a price: little, so that the same noise is seldom asked for another thing the next time
+DEAREST = 0.3  # price: a few of a kind come often and others never, or the flow would hesitate between all
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
 
 
@@ -35,14 +38,15 @@ def settle(
     """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind it.
 
     Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
-    is, however far that is: its error is weighed as that of the picture.
+    is, however far that is: its error is weighed as that of the picture, times WEIGHT.
     """
-    rows = [row for row in (sigma < 1).nonzero().flatten().tolist() if _leaves_open(batch.said[row], batch.scenes[row])]
-    rows = [row for row in rows if random.random() < share]
+    # Rows that name their thing are led from pure noise too: without those, most that are led would name a kind.
+    rows = [row for row, said in enumerate(batch.said) if sigma[row] < 1 or not said.is_open]
+    rows = [row for row in rows if _leaves_open(batch.said[row], batch.scenes[row]) and random.random() < share]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
     is_guided = [random.random() < GUIDED_SHARE for _ in rows]
-    against = [_unwanted(batch.said[row], batch.scenes[row], random) for row in rows]
+    against = [negative_words(batch.said[row], batch.scenes[row], taught.prices[0], random) for row in rows]
     text = encoded_text(encoders, [batch.said[row].text for row in rows], batch.view.text_length)
     against_text = encoded_text(encoders, [words.text for words in against], batch.view.text_length)
     toward = _first_guess(taught, batch, noise[rows], text)
@@ -65,7 +69,7 @@ def settle(
     latents, layouts = batch.latents.clone(), batch.layouts.clone()
     latents[rows], layouts[rows] = pictures([scenes[row] for row in rows], batch)
     noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
-    sigma[rows], weights[rows] = reached, reached.square()
+    sigma[rows], weights[rows] = reached, WEIGHT * reached.square()
     noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
     return replace(batch, scenes=scenes, said=said, latents=latents, layouts=layouts, weights=weights), noise, sigma
 
@@ -75,11 +79,18 @@ def _leaves_open(said: Said, scene: Scene) -> bool:
     return is_true and scene.relation == "one" and (said.first > len(things()) or not said.background)
 
 
-def _unwanted(said: Said, scene: Scene, random: Random) -> Said:
-    """One of what the caption leaves open: a thing of the kind that it names, or a background."""
+def negative_words(said: Said, scene: Scene, prices: Tensor, random: Random) -> Said:
+    """A thing of the kind that the caption names, or a background: often what comes most, as people name who saw it.
+
+    Of things that is the dearest, or one of those; of backgrounds white, which is what mostly goes unsaid.
+    """
+    is_seen = random.random() < SEEN_SHARE
     if said.first > len(things()) and (said.background or random.random() < 0.5):
-        return negative_thing(random.choice(kind_of(scene.first).members), random)
-    return negative_background(random_background(random), random)
+        members = list(kind_of(scene.first).members)
+        worth = prices[members].tolist() if is_seen else [0.0] * len(members)
+        dearest = [thing for thing, price in zip(members, worth, strict=True) if price == max(worth)]
+        return negative_thing(random.choice(dearest), random)
+    return negative_background("white" if is_seen else random_background(random), random)
 
 
 def _first_guess(taught: Taught, batch: Batch, noise: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
@@ -114,7 +125,7 @@ def open_to(said: Said, scene: Scene, unwanted: Said) -> list[Scene]:
 
 
 def bought(scenes: list[Scene], scores: tuple[Tensor, Tensor], prices: Tensor) -> Scene:
-    """The likeliest scene for the price of its thing. The prices change: its own rises, those of the others fall."""
+    """The likeliest scene for the price of its thing. Prices change, from 0 to DEAREST: its own rises, others fall."""
     things_worth, backgrounds_worth = (scores[0] - prices).tolist(), scores[1].tolist()
     chosen = max(
         scenes, key=lambda scene: things_worth[scene.first] + backgrounds_worth[BACKGROUNDS.index(scene.background)]
@@ -122,4 +133,5 @@ def bought(scenes: list[Scene], scores: tuple[Tensor, Tensor], prices: Tensor) -
     members = list({scene.first for scene in scenes})
     prices[members] -= RISE / len(members)
     prices[chosen.first] += RISE
+    prices.clamp_(0, DEAREST)
     return chosen

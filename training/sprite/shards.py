@@ -21,8 +21,12 @@ from training.sprite.paths import work_folder
 from training.sprite.scenes import Scene, draw, draw_with_layout, random_scene
 
 SHARD_SCENES = 1024
-# Most shards are 256x256. Every third has one of the other sizes, so that they are drawn sensibly too.
-OTHER_SIZES = ((192, 192), (320, 320), (384, 256), (256, 384), (128, 128), (320, 192), (192, 320), (384, 384))
+# Most shards are 256x256. Every third has one of the other sizes, so that they are drawn sensibly too; the smallest,
+# whose things are the last to be learnt, come twice.
+OTHER_SIZES = (
+    (192, 192), (320, 320), (128, 128), (384, 256), (256, 384),
+    (192, 192), (128, 128), (320, 192), (192, 320), (384, 384),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
