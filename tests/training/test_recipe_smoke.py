@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, FluxTransformer2DModel
 
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
@@ -30,7 +30,7 @@ from training.sprite import (
     tokens,
 )
 from training.sprite.batches import Shares
-from training.sprite.checkpoints import load, stoppable
+from training.sprite.checkpoints import load, save, stoppable
 
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -96,6 +96,20 @@ def test_training_goes_on_from_the_shipped_weights(work: Path, monkeypatch: pyte
     assert after["step"] == flow.FIRST_STEPS + 1
     away = [(after["weights"][name] - value).abs().max() for name, value in shipped.items()]
     assert 0 < max(away) < 1e-3
+
+
+def test_an_export_goes_a_share_of_the_way_from_the_folder(work: Path) -> None:
+    restore.restore()
+    export.export(work / "sprite")
+    state = load(work / network.CHECKPOINT)
+    before = state["average"]["proj_out.bias"].clone()
+    state["average"]["proj_out.bias"] += 1
+    save(work / network.CHECKPOINT, state)
+
+    export.export(work / "sprite", share=0.25)
+
+    after = FluxTransformer2DModel.from_pretrained(work / "sprite" / "transformer").state_dict()
+    assert torch.allclose(after["proj_out.bias"].float(), before + 0.25, atol=0.01)
 
 
 def test_what_an_encoder_has_been_used_for_keeps_it_from_training(work: Path) -> None:

@@ -1,5 +1,9 @@
-"""Writes the package folder in the diffusers layout, from the averaged weights, whole or not at all."""
+"""Writes the package folder in the diffusers layout, from the averaged weights, whole or not at all.
 
+`--share 0.5` goes half of the way from the folder's transformer to the trained one (https://arxiv.org/abs/2109.01903).
+"""
+
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -50,11 +54,14 @@ SIDECAR: dict[str, object] = {
 }
 
 
-def export(folder: Path = PACKAGE_FOLDER) -> None:
+def export(folder: Path = PACKAGE_FOLDER, share: float = 1.0) -> None:
     """A stage not trained yet is exported with random weights, so that the folder always loads."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    build_pipeline().save_pretrained(part, safe_serialization=True)
+    pipeline = build_pipeline()
+    if share < 1:
+        _go_part_of_the_way(folder, pipeline.transformer, share)
+    pipeline.save_pretrained(part, safe_serialization=True)
     for name in ("text_encoder", "text_encoder_2"):
         _load_as_float32(part / name / "config.json")
     (part / "safelight.json").write_text(json.dumps(SIDECAR, indent=2) + "\n")
@@ -85,6 +92,13 @@ def _transformer() -> FluxTransformer2DModel:
     return load_transformer() if _is_trained(FLOW) else new_transformer()
 
 
+@torch.no_grad()
+def _go_part_of_the_way(folder: Path, transformer: FluxTransformer2DModel, share: float) -> None:
+    shipped = FluxTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32).state_dict()
+    for name, value in transformer.state_dict().items():
+        value.copy_(torch.lerp(shipped[name], value.float(), share))
+
+
 def _is_trained(checkpoint: str) -> bool:
     return (work_folder() / checkpoint).exists()
 
@@ -104,6 +118,8 @@ def _replace(folder: Path, part: Path) -> None:
 
 
 if __name__ == "__main__":
-    export()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the way from the folder's transformer")
+    export(share=parser.parse_args().share)
     size = sum(file.stat().st_size for file in PACKAGE_FOLDER.rglob("*") if file.is_file())
     print(f"{PACKAGE_FOLDER}: {size / 1e6:.1f} MB")
