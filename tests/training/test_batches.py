@@ -63,8 +63,8 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
 
     settled, led, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    is_led = _leaves_open(rows)
-    assert torch.equal(reached != sigma, is_led)
+    is_led = reached != sigma
+    assert is_led[_leaves_open(rows)].all()
     assert torch.equal(led[~is_led], noise[~is_led])
     assert torch.equal(settled.latents[~is_led], rows.latents[~is_led])
     assert torch.allclose(settled.weights, torch.where(is_led, WEIGHT * reached**2, 1.0))
@@ -72,8 +72,37 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
         scene, words = settled.scenes[row], settled.said[row]
         assert scene.first in kind_of(rows.scenes[row].first).members
         assert not has_held_out_part(scene)
-        assert words == rows.said[row] or words.contradicts(scene)
-        assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == {1 + scene.first}
+        assert words == rows.said[row] or words.contradicts(scene) or not (words.first or words.background)
+        in_scene = {1 + thing for thing in (scene.first, scene.second) if thing >= 0}
+        assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == in_scene
+
+
+def test_what_leaves_nothing_open_is_led_on_now_and_then_and_stays_what_it_is(encoded: None) -> None:
+    taught, encoders = Taught(load_transformer()), load_text_encoders()
+    led = said_all = 0
+    for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:25]):
+        noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+        settled, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        for row, (scene, words) in enumerate(zip(rows.scenes, rows.said, strict=True)):
+            if scene.relation != "empty" and not words.is_open and words.background:
+                said_all, led = said_all + 1, led + int(reached[row] != sigma[row])
+                assert settled.scenes[row] == scene
+                assert torch.equal(settled.latents[row], rows.latents[row])
+
+    assert 0.1 < led / said_all < 0.4
+
+
+def test_nothing_that_a_caption_names_is_ever_unwanted() -> None:
+    fox = next(thing.index for thing in things() if thing.name == "fox")
+    said = Said("a fox on red", 1 + fox, 0, 1, 1 + BACKGROUNDS.index("red"), 0, 1, 1)
+    prices = torch.zeros(len(things()))
+
+    unwanted = [negative_words(said, Scene("one", "red", fox), prices, Random(seed)) for seed in range(400)]
+
+    assert all(words.text for words in unwanted)
+    assert fox not in {words.first - 1 for words in unwanted}
+    assert "red" not in {BACKGROUNDS[words.background - 1] for words in unwanted if words.background}
+    assert 150 < sum(not (words.first or words.background) for words in unwanted) < 250
 
 
 def test_a_mistaken_caption_leads_nowhere(encoded: None) -> None:
@@ -91,7 +120,8 @@ def test_of_pure_noise_only_what_names_its_thing_is_led_on(encoded: None) -> Non
 
     _, _, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    assert torch.equal(reached < 1, _leaves_open(rows) & ~rows.is_open)
+    assert (reached[_leaves_open(rows) & ~rows.is_open] < 1).all()
+    assert (reached[rows.is_open] == 1).all()
 
 
 def test_other_sizes_are_not_led_on(encoded: None) -> None:
@@ -141,7 +171,7 @@ def test_what_is_likeliest_comes_and_prices_let_others_come_that_are_nearly_as_l
     assert some <= nearly
 
 
-def test_half_of_what_is_unwanted_is_what_comes_most() -> None:
+def test_much_of_what_is_unwanted_is_what_comes_most() -> None:
     fox = next(thing.index for thing in things() if thing.name == "fox")
     members, prices = kind_of(fox).members, torch.zeros(len(things()))
     prices[members[3]] = prices[members[5]] = DEAREST
@@ -152,11 +182,11 @@ def test_half_of_what_is_unwanted_is_what_comes_most() -> None:
     animals = [negative_words(kind, scene, prices, Random(seed)).first - 1 for seed in range(200)]
     behind = [BACKGROUNDS[negative_words(anywhere, scene, prices, Random(seed)).background - 1] for seed in range(200)]
 
-    assert 80 < animals.count(members[3]) + animals.count(members[5]) < 120
+    assert 55 < animals.count(members[3]) + animals.count(members[5]) < 100
     assert animals.count(members[3]) > 20 < animals.count(members[5])
-    assert set(animals) <= set(members)
+    assert 25 < sum(animal not in members for animal in animals) < 75
     assert len(set(animals)) > 20
-    assert 80 < behind.count("white") < 150
+    assert 60 < behind.count("white") < 120
     assert len(set(behind)) > 15
 
 
@@ -174,5 +204,8 @@ def test_an_unsaid_background_is_open_but_for_what_is_unwanted_or_held_out() -> 
 
 def _leaves_open(rows: Batch) -> torch.Tensor:
     told = zip(rows.said, rows.scenes, strict=True)
-    named = [scene.relation == "one" and (words.first > len(things()) or not words.background) for words, scene in told]
+    named = [
+        scene.relation == "one" if words.is_open else scene.relation != "empty" and not words.background
+        for words, scene in told
+    ]
     return torch.tensor(named, device=rows.latents.device)

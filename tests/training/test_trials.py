@@ -5,9 +5,10 @@ import pytest
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 
 from training.sprite.judge import Verdict
+from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import is_held_out
 from training.sprite.things import things
-from training.sprite.trials import counts, held_out_pairs, one_thing
+from training.sprite.trials import beside_the_point, counts, held_out_pairs, one_thing
 
 
 def verdict(first: int = -1, second: int = -1, relation: str = "empty", count: int = 1) -> Verdict:
@@ -49,6 +50,26 @@ def test_an_empty_picture_does_not_count_as_one_thing() -> None:
 
     assert trial.is_right(verdict(3, relation="one"))
     assert not trial.is_right(verdict(relation="empty"))
+
+
+def test_a_negative_prompt_beside_the_point_names_nothing_that_is_asked_for() -> None:
+    trials = beside_the_point(len(things()))
+
+    assert all(trial.negative and trial.negative not in trial.prompt for trial in trials)
+    assert {"blurry, low quality"} < {trial.negative for trial in trials}
+
+
+def test_with_a_negative_prompt_beside_the_point_both_the_thing_and_its_place_must_stay() -> None:
+    trial = beside_the_point(1)[0]
+    right = [
+        (thing.index, background)
+        for thing in things()
+        for background in BACKGROUNDS
+        if trial.is_right(Verdict(thing.index, -1, "one", background, 1))
+    ]
+
+    assert len(right) == 1
+    assert things()[right[0][0]].name in trial.prompt
 
 
 def test_things_are_asked_for_at_places_that_were_held_out() -> None:

@@ -36,11 +36,12 @@ class View:
         return tokens.unflatten(1, grid)[:, self.rows, self.columns].flatten(1, 2)
 
 
-EVERYTHING = View(0.20, TEXT_LENGTH, ALL, ALL, lambda _: True)
+EVERYTHING = View(0.19, TEXT_LENGTH, ALL, ALL, lambda _: True)
 VIEWS = (
-    View(0.20, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
-    View(0.14, 12, slice(1, 7), slice(1, 7), lambda scene: scene.relation == "one" and scene.first_size == "big"),
-    View(0.16, 20, slice(2, 6), ALL, lambda scene: scene.relation == "beside" or scene.count == 2),
+    View(0.08, 12, slice(4, 6), slice(3, 5), lambda scene: scene.relation == "one" and scene.first_size == "small"),
+    View(0.16, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
+    View(0.12, 12, slice(1, 7), slice(1, 7), lambda scene: scene.relation == "one" and scene.first_size == "big"),
+    View(0.15, 20, slice(2, 6), ALL, lambda scene: scene.relation == "beside" or scene.count == 2),
     View(0.14, 20, ALL, slice(2, 6), lambda scene: scene.relation in ("above", "on")),
     View(0.16, 20, ALL, slice(1, 7), lambda scene: scene.relation == "riding"),
     EVERYTHING,

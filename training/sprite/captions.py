@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from training.sprite.phrases import DOINGS, backdrop, empty_scene, several, spoiled, thing_phrase, wrapped
+from training.sprite.phrases import DOINGS, backdrop, empty_scene, several, spoiled, thing_phrase, unknown_word, wrapped
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene, has_held_out_part, random_background
 from training.sprite.things import categories, kind_of, things
@@ -117,6 +117,12 @@ def negative_background(background: str, random: Random) -> Said:
     """The same of this background."""
     text, label = empty_scene(background, random), 1 + BACKGROUNDS.index(background)
     return Said(text, NO_THING, NO_THING, RELATIONS.index("empty"), label, 0, 1, 1)
+
+
+def negative_nothing(random: Random) -> Said:
+    """What people say of any picture, as "blurry, low quality": words that name nothing sprite draws."""
+    words = [unknown_word(random) for _ in range(random.randint(1, 4))]
+    return replace(SILENCE, text=random.choice((", ", " ")).join(words))
 
 
 def mistaken(scene: Scene, random: Random) -> Scene:

@@ -27,6 +27,7 @@ from training.sprite.tokens import TEXT_LENGTH
 from training.sprite.trials import (
     Trial,
     backgrounds,
+    beside_the_point,
     counts,
     free_phrasing,
     held_out_pairs,
@@ -63,6 +64,7 @@ BARS = (
     Bar("count", 0.80, counts, 160),
     Bar("one thing, free phrasing", 0.85, free_phrasing, 160),
     Bar("one thing, with a word never seen", 0.85, with_unknown_word, 80),
+    Bar("one thing at a place, with a negative prompt beside the point", 0.85, beside_the_point, 80),
 )
 
 
@@ -128,7 +130,9 @@ def _line(row: Row, columns: int) -> str:
 
 
 def _right(pipeline: FluxPipeline, looking: Judge, trials: list[Trial], steps: int) -> float:
-    pictures = draw_prompts(pipeline, [trial.prompt for trial in trials], [trial.seed for trial in trials], steps)
+    prompts, seeds = [trial.prompt for trial in trials], [trial.seed for trial in trials]
+    negative = [trial.negative for trial in trials]
+    pictures = draw_prompts(pipeline, prompts, seeds, steps, negative if any(negative) else None)
     right = [trial.is_right(seen) for trial, seen in zip(trials, verdicts_of(looking, pictures), strict=True)]
     return round(sum(right) / len(right), 4)
 

@@ -98,7 +98,7 @@ def spoiled(text: str, random: Random) -> str:
         at = random.randrange(len(words))
         words[at] = _slip(words[at], random)
     if random.random() < 0.04:
-        words.insert(random.randrange(len(words) + 1), _unknown_word(random))
+        words.insert(random.randrange(len(words) + 1), unknown_word(random))
     return " ".join(words)
 
 
@@ -108,7 +108,7 @@ def _filler_adjective(random: Random) -> str:
         return random.choice(random.choice(tuple(COLOUR_WORDS.values())))
     if chance < 0.13:
         return random.choice(ADJECTIVES)
-    return _unknown_word(random) if chance < 0.15 else ""
+    return unknown_word(random) if chance < 0.15 else ""
 
 
 def _with_article(words: str, name: str, random: Random, plain: bool) -> str:
@@ -158,7 +158,7 @@ def _slip(word: str, random: Random) -> str:
             return word[:at] + random.choice("abcdefghijklmnopqrstuvwxyz") + word[at + 1 :]
 
 
-def _unknown_word(random: Random) -> str:
+def unknown_word(random: Random) -> str:
     """A real word that names nothing sprite draws, or an invented one."""
     if random.random() < 0.6:
         return random.choice(strange_words("training"))

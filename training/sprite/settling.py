@@ -5,6 +5,9 @@ a flow that has only seen those goes on to a blur. So some rows are taken there 
 from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598), and are pointed at one of the kind from
 there: the one that the transformer's middle sees most of, less a price that rises each time it is chosen. (Where the
 noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew haze.)
+
+Captions that leave nothing open are led on too, away from words that have nothing to do with them: what a prompt names
+must be drawn whatever a negative prompt says, and only guided flows come to such places.
 """
 
 from dataclasses import replace
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from training.sprite.batches import WHOLE, Batch, pictures
-from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
+from training.sprite.captions import SILENCE, Said, negative_background, negative_nothing, negative_thing
 from training.sprite.devices import device
 from training.sprite.network import Taught, encoded_text, inputs, told_apart
 from training.sprite.places import BACKGROUNDS
@@ -23,9 +26,11 @@ from training.sprite.text import TextEncoders
 from training.sprite.things import kind_of, things
 
 SIGMAS = (0.4, 0.95)
-GUIDED_SHARE = 0.5  # of the rows that are led on
-WEIGHT = 2.0  # of an error of theirs in the picture: they are one row in eight, and learn what no other row shows
-SEEN_SHARE = 0.5  # of the negative prompts name what comes most without them
+GUIDED_SHARE = 0.5  # of the rows that are led on and leave something open
+SAID_SHARE = 0.25  # of those led on of the rows that leave nothing open, always guided
+WEIGHT = 2.0  # of an error of theirs in the picture: they are few, and learn what no other row shows
+BESIDE_THE_POINT = 0.25  # of the negative prompts, where the caption leaves something open
+SEEN_SHARE = 0.5  # of the other negative prompts name what comes most without them
 RISE = 0.02  # of a price: little, so that the same noise is seldom asked for another thing the next time
 DEAREST = 0.3  # price: a few of a kind come often and others never, or the flow would hesitate between all
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
@@ -35,17 +40,18 @@ NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes witho
 def settle(
     taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, sigma: Tensor, share: float, random: Random
 ) -> tuple[Batch, Tensor, Tensor]:
-    """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind it.
+    """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind
+    things; of those whose caption names all, SAID_SHARE of it.
 
     Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
     is, however far that is: its error is weighed as that of the picture, times WEIGHT.
     """
-    # Rows that name their thing are led from pure noise too: without those, most that are led would name a kind.
-    rows = [row for row, said in enumerate(batch.said) if sigma[row] < 1 or not said.is_open]
-    rows = [row for row in rows if _leaves_open(batch.said[row], batch.scenes[row]) and random.random() < share]
+    rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
+    leaves_open = {row: batch.said[row].is_open or not batch.said[row].background for row in rows}
+    rows = [row for row in rows if random.random() < share * (1 if leaves_open[row] else SAID_SHARE)]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
-    is_guided = [random.random() < GUIDED_SHARE for _ in rows]
+    is_guided = [not leaves_open[row] or random.random() < GUIDED_SHARE for row in rows]
     against = [negative_words(batch.said[row], batch.scenes[row], taught.prices[0], random) for row in rows]
     text = encoded_text(encoders, [batch.said[row].text for row in rows], batch.view.text_length)
     against_text = encoded_text(encoders, [words.text for words in against], batch.view.text_length)
@@ -67,30 +73,47 @@ def settle(
         if guided and random.random() < 0.5:
             said[row] = words
     latents, layouts = batch.latents.clone(), batch.layouts.clone()
-    latents[rows], layouts[rows] = pictures([scenes[row] for row in rows], batch)
+    changed = [row for row in rows if scenes[row] != batch.scenes[row]]
+    if changed:
+        latents[changed], layouts[changed] = pictures([scenes[row] for row in changed], batch)
     noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
     sigma[rows], weights[rows] = reached, WEIGHT * reached.square()
     noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
     return replace(batch, scenes=scenes, said=said, latents=latents, layouts=layouts, weights=weights), noise, sigma
 
 
-def _leaves_open(said: Said, scene: Scene) -> bool:
-    is_true = bool(said.text) and not said.contradicts(scene)
-    return is_true and scene.relation == "one" and (said.first > len(things()) or not said.background)
+def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
+    """Captions that are true; of kinds only of a thing alone, and not of pure noise, or most that are led would be."""
+    is_true = said.text != "" and scene.relation != "empty" and not said.contradicts(scene)
+    return is_true and (not said.is_open or (scene.relation == "one" and sigma < 1))
 
 
 def negative_words(said: Said, scene: Scene, prices: Tensor, random: Random) -> Said:
-    """A thing of the kind that the caption names, or a background: often what comes most, as people name who saw it.
-
-    Of things that is the dearest, or one of those; of backgrounds white, which is what mostly goes unsaid.
+    """A thing of the kind that the caption names, or a background that it does not: often what comes most, as people
+    name who saw it. Of things that is the dearest, or one of those; of backgrounds white, which is what mostly goes
+    unsaid. Now and then, and where the caption leaves nothing open, words beside the point.
     """
+    if (said.background and not said.is_open) or random.random() < BESIDE_THE_POINT:
+        return _beside_the_point(scene, random)
     is_seen = random.random() < SEEN_SHARE
-    if said.first > len(things()) and (said.background or random.random() < 0.5):
+    if said.is_open and (said.background or random.random() < 0.5):
         members = list(kind_of(scene.first).members)
         worth = prices[members].tolist() if is_seen else [0.0] * len(members)
         dearest = [thing for thing, price in zip(members, worth, strict=True) if price == max(worth)]
         return negative_thing(random.choice(dearest), random)
     return negative_background("white" if is_seen else random_background(random), random)
+
+
+def _beside_the_point(scene: Scene, random: Random) -> Said:
+    """Words that mean nothing here, or what the scene does not show."""
+    chance = random.random()
+    if chance < 0.5:
+        return negative_nothing(random)
+    if chance < 0.75:
+        return negative_thing(
+            random.choice([thing.index for thing in things() if thing.index not in (scene.first, scene.second)]), random
+        )
+    return negative_background(random.choice([name for name in BACKGROUNDS if name != scene.background]), random)
 
 
 def _first_guess(taught: Taught, batch: Batch, noise: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
@@ -112,7 +135,7 @@ def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
 
 def open_to(said: Said, scene: Scene, unwanted: Said) -> list[Scene]:
     """What a caption leaves open, but for the unwanted and what is held out: other things, or other backgrounds."""
-    members = kind_of(scene.first).members if said.first > len(things()) else (scene.first,)
+    members = kind_of(scene.first).members if said.is_open else (scene.first,)
     behind = (scene.background,) if said.background else BACKGROUNDS
     scenes = [replace(scene, first=thing, background=name) for thing in members for name in behind]
     return [

@@ -20,6 +20,7 @@ class Trial:
     prompt: str
     seed: int
     is_right: Callable[[Verdict], bool]
+    negative: str = ""
 
 
 def one_thing(count: int) -> list[Trial]:
@@ -55,6 +56,25 @@ def free_phrasing(count: int) -> list[Trial]:
     """One thing in people's own words: synonyms, slips, fillers, upper case."""
     random = Random("evaluation: phrasing")
     return [_free(random, index) for index in range(count)]
+
+
+def beside_the_point(count: int) -> list[Trial]:
+    """One thing at a place, and a negative prompt that names neither: it must take nothing away."""
+    random = Random("evaluation: negative prompts beside the point")
+    return [_beside_the_point(index * 7 % len(things()), random, index) for index in range(count)]
+
+
+def _beside_the_point(thing: int, random: Random, seed: int) -> Trial:
+    scene = Scene("one", _unseen_behind(thing, random), thing)
+    other_thing = random.choice([other.name for other in things() if other.index != thing])
+    other_background = random.choice([name for name in (*COLOUR_WORDS, *PLACE_PHRASES) if name != scene.background])
+    words = ", ".join(random.sample(strange_words("evaluation"), 3))
+    negative = ("blurry, low quality", words, other_thing, other_background)[seed % 4]
+
+    def is_right(verdict: Verdict) -> bool:
+        return (verdict.first, verdict.background) == (thing, scene.background)
+
+    return Trial(_prompt(scene, random), seed, is_right, negative)
 
 
 def _one_thing(thing: int, random: Random, seed: int) -> Trial:
