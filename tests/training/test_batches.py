@@ -50,8 +50,18 @@ def test_pictures_of_other_sizes_come_as_often_as_they_should(encoded: None) -> 
     assert 15 < grids.count((6, 6)) < 45
 
 
+def test_batches_of_kinds_name_no_thing_and_have_nothing_but_things_alone(encoded: None) -> None:
+    ordinary = list(batches(Shares(0, 0, 0, kinds=0)))
+    of_kinds = list(batches(Shares(0, 0, 0, kinds=1)))
+
+    assert all(rows.is_open.all() for rows in of_kinds)
+    assert {scene.relation for rows in of_kinds for scene in rows.scenes} == {"one"}
+    assert not any(rows.is_open.all() for rows in ordinary)
+    assert 0.3 < sum(bool(rows.is_open.all()) for rows in batches(Shares(0, 0, 0, kinds=0.5))) / 100 < 0.7
+
+
 def test_some_captions_are_mistaken_and_never_without_saying_so(encoded: None) -> None:
-    truthful, mistaken = list(batches(Shares(mistaken=0))), list(batches(Shares(mistaken=1)))
+    truthful, mistaken = list(batches(Shares(mistaken=0))), list(batches(Shares(mistaken=1, kinds=0)))
 
     assert not any(rows.is_mistaken.any() for rows in truthful)
     assert 0.4 < torch.stack([rows.is_mistaken for rows in mistaken]).float().mean() < 0.8
@@ -80,8 +90,9 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
 def test_what_leaves_nothing_open_is_led_on_now_and_then_and_stays_what_it_is(encoded: None) -> None:
     taught, encoders = Taught(load_transformer()), load_text_encoders()
     led = said_all = 0
-    for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:25]):
-        noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+    for seed in range(8):
+        rows = batch(32, Shares(0, 0, 0, kinds=0), Random(seed))
+        noise, sigma = torch.randn_like(rows.latents), torch.full((32,), 0.2, device=rows.latents.device)
         settled, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
         for row, (scene, words) in enumerate(zip(rows.scenes, rows.said, strict=True)):
             if scene.relation != "empty" and not words.is_open and words.background:
@@ -112,6 +123,20 @@ def test_a_mistaken_caption_leads_nowhere(encoded: None) -> None:
     _, led, _ = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
     assert torch.equal(led[rows.is_mistaken], noise[rows.is_mistaken])
+
+
+def test_a_pair_before_no_background_in_particular_is_not_led_on(encoded: None) -> None:
+    taught, encoders = Taught(load_transformer()), load_text_encoders()
+    pairs = 0
+    for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:25]):
+        noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+        _, led, _ = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        for row, (scene, words) in enumerate(zip(rows.scenes, rows.said, strict=True)):
+            if scene.second >= 0 and not words.background:
+                pairs += 1
+                assert torch.equal(led[row], noise[row])
+
+    assert pairs > 5
 
 
 def test_of_pure_noise_only_what_names_its_thing_is_led_on(encoded: None) -> None:
@@ -204,8 +229,5 @@ def test_an_unsaid_background_is_open_but_for_what_is_unwanted_or_held_out() -> 
 
 def _leaves_open(rows: Batch) -> torch.Tensor:
     told = zip(rows.said, rows.scenes, strict=True)
-    named = [
-        scene.relation == "one" if words.is_open else scene.relation != "empty" and not words.background
-        for words, scene in told
-    ]
+    named = [scene.relation == "one" and (words.is_open or not words.background) for words, scene in told]
     return torch.tensor(named, device=rows.latents.device)

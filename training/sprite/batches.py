@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from training.sprite.captions import SILENCE, Said, caption, mistaken
 from training.sprite.devices import device
 from training.sprite.network import image_ids
+from training.sprite.paths import work_folder
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import PATCH, Scene
 from training.sprite.shards import Shard, available_shards, encoded_scenes, open_shard
@@ -36,10 +38,11 @@ class View:
         return tokens.unflatten(1, grid)[:, self.rows, self.columns].flatten(1, 2)
 
 
+ALONE = View(0.16, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big")
 EVERYTHING = View(0.19, TEXT_LENGTH, ALL, ALL, lambda _: True)
 VIEWS = (
     View(0.08, 12, slice(4, 6), slice(3, 5), lambda scene: scene.relation == "one" and scene.first_size == "small"),
-    View(0.16, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big"),
+    ALONE,
     View(0.12, 12, slice(1, 7), slice(1, 7), lambda scene: scene.relation == "one" and scene.first_size == "big"),
     View(0.15, 20, slice(2, 6), ALL, lambda scene: scene.relation == "beside" or scene.count == 2),
     View(0.14, 20, ALL, slice(2, 6), lambda scene: scene.relation in ("above", "on")),
@@ -53,6 +56,7 @@ class Shares:
     other_sizes: float = 0.3  # of the batches; with a tenth, riding was a blur in them
     silence: float = 0.06  # of the rows
     mistaken: float = 0.06  # of the rows, whose caption may be of another picture; of more than half of them it is
+    kinds: float = 0.5  # of the batches of 256x256, where rows are led on: things alone, by the names of their kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +105,37 @@ def batch(size: int, shares: Shares, random: Random) -> Batch:
     grid = random.choice(others) if others and random.random() < shares.other_sizes else WHOLE
     fitting = [shard for shard in shards if shard.grid == grid]
     if grid == WHOLE:
-        view = _random_view(random)
+        names_kinds = random.random() < shares.kinds
+        view = ALONE if names_kinds else _random_view(random)
         rows = [_row(random.choice(fitting), view, random) for _ in range(size)]
     else:
-        view = EVERYTHING
+        names_kinds, view = False, EVERYTHING
         rows = [_row(random.choice(fitting), _random_view(random), random) for _ in range(size)]
     scenes = [shard.scenes[index] for shard, index in rows]
     latents = view.part(_tensor(np.stack([shard.latents[index] for shard, index in rows])), grid)
     layouts = view.part(_tensor(np.stack([shard.layouts[index] for shard, index in rows])), grid)
-    said = [_said(scene, shares, random) for scene in scenes]
+    said = [_said(scene, shares, random, names_kinds) for scene in scenes]
     return Batch(scenes, said, latents, layouts, torch.ones(size, device=device()), grid, view)
 
 
 def pictures(scenes: list[Scene], like: Batch) -> tuple[Tensor, Tensor]:
     """Latents and layouts of these scenes, of the size and view of that batch."""
     height, width = (PATCH * patches for patches in like.grid)
-    latents, layouts = encoded_scenes(scenes, width, height)
-    return like.view.part(_tensor(latents), like.grid), like.view.part(_tensor(layouts), like.grid)
+    latents, layouts = zip(*(_encoded(work_folder(), scene, width, height) for scene in scenes), strict=True)
+    return like.view.part(_tensor(np.stack(latents)), like.grid), like.view.part(_tensor(np.stack(layouts)), like.grid)
 
 
-def _said(scene: Scene, shares: Shares, random: Random) -> Said:
+@lru_cache(20_000)  # of 16 KB: favourites come again and again
+def _encoded(_folder: Path, scene: Scene, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    latents, layouts = encoded_scenes([scene], width, height)
+    return latents[0], layouts[0]
+
+
+def _said(scene: Scene, shares: Shares, random: Random, names_kinds: bool) -> Said:
     if random.random() < shares.silence:
         return SILENCE
-    return caption(mistaken(scene, random) if random.random() < shares.mistaken else scene, random)
+    said_of = mistaken(scene, random) if random.random() < shares.mistaken else scene
+    return caption(said_of, random, kind_share=1.0 if names_kinds else None)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -86,10 +86,14 @@ PLAIN: dict[Relation, Templates] = {
 MOUNTED: Templates = ("{a} on {b}", "{a} sitting on {b}", "{a} {is}on {b}")
 
 
-def caption(scene: Scene, random: Random, *, plain: bool = False) -> Said:
-    """One way to put this scene; `plain` keeps to names and the simplest phrasing, as evaluation prompts do."""
+def caption(scene: Scene, random: Random, *, plain: bool = False, kind_share: float | None = None) -> Said:
+    """One way to put this scene; `plain` keeps to names and the simplest phrasing, as evaluation prompts do.
+
+    `kind_share` is how often a thing is called by the name of its kind.
+    """
     says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene.background)
-    kind_share = CATEGORY_SHARE_ALONE if scene.relation == "one" else CATEGORY_SHARE
+    if kind_share is None:
+        kind_share = CATEGORY_SHARE_ALONE if scene.relation == "one" else CATEGORY_SHARE
     first, first_label = _name(scene.first, kind_share, random, plain)
     second, second_label = _name(scene.second, kind_share, random, plain)
     where = backdrop(scene.background, random, plain) if says_background else ""

@@ -9,7 +9,7 @@ the drawing's own record for an answer; the layer that asks is thrown away.
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
@@ -131,7 +131,7 @@ def _train_step(
 ) -> tuple[float, float, float]:
     """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
     random = Random(f"flow {schedule.seed} {step}")
-    rows = batch(schedule.batch, schedule.shares, random)
+    rows = batch(schedule.batch, schedule.shares if settles else replace(schedule.shares, kinds=0), random)
     noise = torch.randn_like(rows.latents)
     sigma = sigmas(rows.is_open, schedule.first_step_share)
     sigma = torch.where(rows.is_mistaken, MISTAKEN_UP_TO * torch.rand_like(sigma), sigma)

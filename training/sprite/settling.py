@@ -41,7 +41,7 @@ def settle(
     taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, sigma: Tensor, share: float, random: Random
 ) -> tuple[Batch, Tensor, Tensor]:
     """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind
-    things; of those whose caption names all, SAID_SHARE of it.
+    it; of those whose caption names all, SAID_SHARE of it.
 
     Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
     is, however far that is: its error is weighed as that of the picture, times WEIGHT.
@@ -83,9 +83,16 @@ def settle(
 
 
 def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
-    """Captions that are true; of kinds only of a thing alone, and not of pure noise, or most that are led would be."""
-    is_true = said.text != "" and scene.relation != "empty" and not said.contradicts(scene)
-    return is_true and (not said.is_open or (scene.relation == "one" and sigma < 1))
+    """Captions that are true and, but of a thing alone, leave nothing open.
+
+    Backgrounds of pairs would settle on gray, which a mean of them is likest; and kinds are not led from pure noise, or
+    most that are led would be kinds.
+    """
+    if not said.text or scene.relation == "empty" or said.contradicts(scene):
+        return False
+    if scene.relation != "one":
+        return not said.is_open and said.background > 0
+    return not said.is_open or sigma < 1
 
 
 def negative_words(said: Said, scene: Scene, prices: Tensor, random: Random) -> Said:
