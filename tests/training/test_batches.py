@@ -1,6 +1,7 @@
 """What the flow is shown: parts of pictures, pictures of other sizes, and where captions of kinds lead it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,17 @@ from training.sprite.captions import SILENCE, Said, negative_background, negativ
 from training.sprite.network import Taught, load_transformer
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
-from training.sprite.settling import DEAREST, WEIGHT, bought, negative_words, open_to, settle
+from training.sprite.settling import (
+    DEAREST,
+    GUIDED_WEIGHT,
+    NEGATIVE_SCALE,
+    WEIGHT,
+    bought,
+    guided_loss,
+    negative_words,
+    open_to,
+    settle,
+)
 from training.sprite.text import load_text_encoders
 from training.sprite.things import kind_of, things
 
@@ -73,18 +84,51 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
 
     settled, led, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    is_led = reached != sigma
+    is_led = reached[:8] != sigma
     assert is_led[_leaves_open(rows)].all()
-    assert torch.equal(led[~is_led], noise[~is_led])
-    assert torch.equal(settled.latents[~is_led], rows.latents[~is_led])
-    assert torch.allclose(settled.weights, torch.where(is_led, WEIGHT * reached**2, 1.0))
+    assert torch.equal(led[:8][~is_led], noise[~is_led])
+    assert torch.equal(settled.latents[:8][~is_led], rows.latents[~is_led])
+    assert settled.said[:8] == rows.said
+    share = torch.ones(8, device=reached.device)
+    share[settled.twice] = 0.5
+    assert torch.allclose(settled.weights[:8], torch.where(is_led, share * WEIGHT * reached[:8] ** 2, 1.0))
     for row in is_led.nonzero().flatten().tolist():
-        scene, words = settled.scenes[row], settled.said[row]
+        scene = settled.scenes[row]
         assert scene.first in kind_of(rows.scenes[row].first).members
         assert not has_held_out_part(scene)
-        assert words == rows.said[row] or words.contradicts(scene) or not (words.first or words.background)
         in_scene = {1 + thing for thing in (scene.first, scene.second) if thing >= 0}
         assert set(settled.layouts[row, :, 0].int().tolist()) - {0} == in_scene
+
+
+def test_what_is_led_away_is_there_again_with_its_negative_prompt(encoded: None) -> None:
+    taught, encoders = Taught(load_transformer()), load_text_encoders()
+    led_away = 0
+    for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:10]):
+        noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+        settled, led, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        led_away += len(settled.twice)
+        for again, row in enumerate(settled.twice, 8):
+            scene, words = settled.scenes[again], settled.said[again]
+            assert scene == settled.scenes[row]
+            assert words.contradicts(scene) or not (words.first or words.background)
+            assert torch.equal(settled.latents[again], settled.latents[row])
+            assert torch.equal(settled.layouts[again], settled.layouts[row])
+            assert torch.equal(led[again], led[row])
+            assert (reached[again], settled.weights[again]) == (reached[row], settled.weights[row])
+
+    assert led_away > 10
+
+
+def test_guidance_is_wrong_by_as_much_as_it_multiplies_what_is_between_two_answers(encoded: None) -> None:
+    rows = replace(next(batches(Shares(0, 0, 0))), twice=[2, 5])
+    rows = replace(rows, weights=torch.full((10,), 0.5, device=rows.latents.device))
+    alike = torch.ones(10, 16, 128, device=rows.latents.device)
+    apart = alike.clone()
+    apart[-1] = 0  # the negative prompt of row 5
+
+    assert guided_loss(alike, replace(rows, twice=[])) == 0
+    assert guided_loss(alike, rows).item() == pytest.approx(GUIDED_WEIGHT * 2 / 10)
+    assert guided_loss(apart, rows).item() == pytest.approx(GUIDED_WEIGHT * (1 + NEGATIVE_SCALE**2) / 10)
 
 
 def test_what_leaves_nothing_open_is_led_on_now_and_then_and_stays_what_it_is(encoded: None) -> None:
@@ -122,7 +166,7 @@ def test_a_mistaken_caption_leads_nowhere(encoded: None) -> None:
 
     _, led, _ = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    assert torch.equal(led[rows.is_mistaken], noise[rows.is_mistaken])
+    assert torch.equal(led[:8][rows.is_mistaken], noise[rows.is_mistaken])
 
 
 def test_a_pair_before_no_background_in_particular_is_not_led_on(encoded: None) -> None:
@@ -145,8 +189,8 @@ def test_of_pure_noise_only_what_names_its_thing_is_led_on(encoded: None) -> Non
 
     _, _, reached = settle(Taught(load_transformer()), load_text_encoders(), rows, noise, sigma, 1.0, Random(0))
 
-    assert (reached[_leaves_open(rows) & ~rows.is_open] < 1).all()
-    assert (reached[rows.is_open] == 1).all()
+    assert (reached[:8][_leaves_open(rows) & ~rows.is_open] < 1).all()
+    assert (reached[:8][rows.is_open] == 1).all()
 
 
 def test_other_sizes_are_not_led_on(encoded: None) -> None:

@@ -1,7 +1,7 @@
 """What the flow is trained on at each step: pictures of one size, or parts of them, with captions drawn anew."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
@@ -56,7 +56,7 @@ class Shares:
     other_sizes: float = 0.3  # of the batches; with a tenth, riding was a blur in them
     silence: float = 0.06  # of the rows
     mistaken: float = 0.06  # of the rows, whose caption may be of another picture; of more than half of them it is
-    kinds: float = 0.5  # of the batches of 256x256, where rows are led on: things alone, by the names of their kinds
+    kinds: float = 0.6  # of the batches of 256x256, where rows are led on: things alone, by the names of their kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Batch:
     weights: Tensor  # (rows,), of their errors
     grid: tuple[int, int]  # of the pictures, of which tokens are the part that is in view
     view: View
+    twice: list[int] = field(default_factory=list)  # rows that the last ones repeat, with their negative prompts
 
     @property
     def texts(self) -> list[str]:

@@ -36,7 +36,7 @@ from training.sprite.network import (
 )
 from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
-from training.sprite.settling import settle
+from training.sprite.settling import guided_loss, settle
 from training.sprite.shards import available_shards, encode_shards
 from training.sprite.text import TextEncoders, load_text_encoders
 
@@ -84,7 +84,7 @@ def train(schedule: Schedule) -> None:
         _teach_to_ask(taught, encoders, schedule)
     if schedule.compiles:
         compile_blocks(transformer)
-    started, losses, lowest = time.time(), np.zeros((0, 3)), float("inf")
+    started, losses, lowest = time.time(), np.zeros((0, 4)), float("inf")
     with stoppable() as stop:
         while step < schedule.steps and not stop.is_set():
             torch.manual_seed(schedule.seed * 1_000_003 + step)
@@ -96,8 +96,9 @@ def train(schedule: Schedule) -> None:
             step += 1
             if step % 50 == 0:
                 speed = (step - first) * schedule.batch / (time.time() - started)
-                loss, layout, guess = np.nanmean(losses[-50:], 0).round(4).tolist()
-                log("flow", step=step, loss=loss, layout=layout, guess=guess, samples_per_s=round(speed, 2))
+                loss, layout, guess, guided = np.nanmean(losses[-50:], 0).round(4).tolist()
+                told = {"loss": loss, "layout": layout, "guess": guess, "guided": guided}
+                log("flow", step=step, **told, samples_per_s=round(speed, 2))
                 lowest = min(lowest, loss)
                 if not loss < 2 * lowest:
                     raise SystemExit(f"loss {loss} at step {step}: not saved; start again with a lower --peak to go on")
@@ -114,7 +115,7 @@ def _teach_to_ask(taught: Taught, encoders: TextEncoders, schedule: Schedule) ->
     optimizer = torch.optim.AdamW(taught.asked.parameters(), lr=3e-3)
     for step in range(-schedule.asking_steps, 0):
         torch.manual_seed(schedule.seed * 1_000_003 + step)
-        _, layout, _ = _train_step(taught, encoders, [optimizer], schedule, step, settles=False)
+        _, layout, _, _ = _train_step(taught, encoders, [optimizer], schedule, step, settles=False)
         if step % 50 == 49:
             log("asking", step=schedule.asking_steps + step + 1, layout=round(layout, 4))
     taught.transformer.requires_grad_(True)
@@ -128,8 +129,10 @@ def _train_step(
     step: int,
     *,
     settles: bool,
-) -> tuple[float, float, float]:
-    """One optimizer step; before it, the losses of velocity, of layout, and of what pure noise becomes of things."""
+) -> tuple[float, float, float, float]:
+    """One optimizer step; before it, the losses of velocity, of layout, of what pure noise becomes of things, and of
+    what guidance makes of two answers.
+    """
     random = Random(f"flow {schedule.seed} {step}")
     rows = batch(schedule.batch, schedule.shares if settles else replace(schedule.shares, kinds=0), random)
     noise = torch.randn_like(rows.latents)
@@ -141,11 +144,13 @@ def _train_step(
         noisy = torch.lerp(rows.latents, noise, sigma[:, None, None])
         text = encoded_text(encoders, rows.texts, rows.view.text_length)
         answer, seen = taught(**inputs(noisy, sigma, text, rows.image_ids))
-    error = (answer.float() - (noise - rows.latents)).square().mean(-1)
+    away = answer.float() - (noise - rows.latents)
+    error = away.square().mean(-1)
     loss, layout = (error.mean(-1) * rows.weights).mean(), _layout_loss(seen.float(), rows)
-    descend(loss + schedule.layout_weight * layout, taught, chosen, LONGEST)
+    guided = guided_loss(away, rows)
+    descend(loss + guided + schedule.layout_weight * layout, taught, chosen, LONGEST)
     is_guess = (sigma == 1)[:, None] & (rows.layouts[..., 0] > 0) & rows.has_text[:, None]
-    return loss.item(), layout.item(), error[is_guess].mean().item()
+    return loss.item(), layout.item(), error[is_guess].mean().item(), guided.item()
 
 
 def sigmas(is_open: Tensor, first_step_share: float) -> Tensor:

@@ -8,6 +8,9 @@ noise chose, or a price without a ceiling, the flow hesitated between all of a k
 
 Captions that leave nothing open are led on too, away from words that have nothing to do with them: what a prompt names
 must be drawn whatever a negative prompt says, and only guided flows come to such places.
+
+Where a negative prompt has led, both prompts are to point to the same picture: guidance multiplies what is left between
+them. So such a row is there twice, with each of the two, and what guidance makes of both answers has an error as well.
 """
 
 from dataclasses import replace
@@ -29,6 +32,7 @@ SIGMAS = (0.4, 0.95)
 GUIDED_SHARE = 0.5  # of the rows that are led on and leave something open
 SAID_SHARE = 0.25  # of those led on of the rows that leave nothing open, always guided
 WEIGHT = 2.0  # of an error of theirs in the picture: they are few, and learn what no other row shows
+GUIDED_WEIGHT = 0.25  # of what guidance makes of two answers, next to what both errors weigh together
 BESIDE_THE_POINT = 0.25  # of the negative prompts, where the caption leaves something open
 SEEN_SHARE = 0.5  # of the other negative prompts name what comes most without them
 RISE = 0.02  # of a price: little, so that the same noise is seldom asked for another thing the next time
@@ -43,8 +47,9 @@ def settle(
     """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind
     it; of those whose caption names all, SAID_SHARE of it.
 
-    Gives all rows, their noise and their sigma. A led row's noise is then what leads from its new picture to where it
-    is, however far that is: its error is weighed as that of the picture, times WEIGHT.
+    Gives all rows, their noise and their sigma; and, after them, each that was led away from a negative prompt once
+    more, with that for its caption. A led row's noise is then what leads from its new picture to where it is, however
+    far that is: its error is weighed as that of the picture, times WEIGHT, and half of it where the row is there twice.
     """
     rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
     leaves_open = {row: batch.said[row].is_open or not batch.said[row].background for row in rows}
@@ -68,10 +73,8 @@ def settle(
         scores = thing_scores[number], background_scores[number]
         chosen.append(bought(left_open, scores, taught.prices[int(guided)]))
     scenes, said = list(batch.scenes), list(batch.said)
-    for row, scene, words, guided in zip(rows, chosen, against, is_guided, strict=True):
+    for row, scene in zip(rows, chosen, strict=True):
         scenes[row] = scene
-        if guided and random.random() < 0.5:
-            said[row] = words
     latents, layouts = batch.latents.clone(), batch.layouts.clone()
     changed = [row for row in rows if scenes[row] != batch.scenes[row]]
     if changed:
@@ -79,7 +82,29 @@ def settle(
     noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
     sigma[rows], weights[rows] = reached, WEIGHT * reached.square()
     noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
-    return replace(batch, scenes=scenes, said=said, latents=latents, layouts=layouts, weights=weights), noise, sigma
+    twice = [row for row, guided in zip(rows, is_guided, strict=True) if guided]
+    weights[twice] /= 2
+    every = [*range(len(said)), *twice]
+    settled = replace(
+        batch,
+        scenes=[scenes[row] for row in every],
+        said=said + [words for words, guided in zip(against, is_guided, strict=True) if guided],
+        latents=latents[every],
+        layouts=layouts[every],
+        weights=weights[every],
+        twice=twice,
+    )
+    return settled, noise[every], sigma[every]
+
+
+def guided_loss(error: Tensor, rows: Batch) -> Tensor:
+    """Of what guidance makes of both answers, where a row is there twice; error is (rows, tokens, 128)."""
+    if not rows.twice:
+        return torch.zeros((), device=error.device)
+    toward, away = error[rows.twice], error[-len(rows.twice) :]
+    guided = away + NEGATIVE_SCALE * (toward - away)
+    weights = 2 * GUIDED_WEIGHT * rows.weights[rows.twice]
+    return (guided.square().mean((1, 2)) * weights).sum() / len(error)
 
 
 def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
