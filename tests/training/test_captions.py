@@ -44,3 +44,13 @@ def test_a_mistaken_scene_has_another_background_or_another_of_the_kind() -> Non
         assert not (has_another_thing and has_another_background)
         assert replace(other, first=scene.first, background=scene.background) == scene
         assert not has_another_thing or things()[other.first].category == things()[scene.first].category
+
+
+def test_what_goes_unsaid_behind_several_things_is_white_and_behind_one_is_open() -> None:
+    random = Random(0)
+    scenes = [random_scene(random) for _ in range(4000)]
+    unsaid = [scene for scene in scenes if caption(scene, random).background == 0]
+
+    assert {scene.background for scene in unsaid if scene.relation not in ("one", "empty")} == {"white"}
+    assert len({scene.background for scene in unsaid if scene.relation == "one"}) > 10
+    assert sum(scene.relation != "one" for scene in unsaid) > 100

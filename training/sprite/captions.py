@@ -9,7 +9,7 @@ from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene, has_held_out
 from training.sprite.things import categories, kind_of, things
 
 UNSAID_WHITE_SHARE = 0.85
-UNSAID_OTHER_SHARE = 0.2
+UNSAID_OTHER_SHARE = 0.2  # behind a thing alone
 # How often a thing's kind is named for it. The shipped text encoders were taught with 0.12 throughout; where a thing is
 # alone, the flow learns to see in the noise which of its kind it is.
 CATEGORY_SHARE = 0.12
@@ -91,7 +91,7 @@ def caption(scene: Scene, random: Random, *, plain: bool = False, kind_share: fl
 
     `kind_share` is how often a thing is called by the name of its kind.
     """
-    says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene.background)
+    says_background = plain or scene.relation == "empty" or random.random() > _unsaid_share(scene)
     if kind_share is None:
         kind_share = CATEGORY_SHARE_ALONE if scene.relation == "one" else CATEGORY_SHARE
     first, first_label = _name(scene.first, kind_share, random, plain)
@@ -138,8 +138,14 @@ def mistaken(scene: Scene, random: Random) -> Scene:
     return scene if has_held_out_part(changed) else changed
 
 
-def _unsaid_share(background: str) -> float:
-    return UNSAID_WHITE_SHARE if background == "white" else UNSAID_OTHER_SHARE
+def _unsaid_share(scene: Scene) -> float:
+    """What goes unsaid behind several things is white: a mean of backgrounds is gray, and a horse lost its legs in it.
+
+    Behind a thing alone it is left open, for there the flow is led on (`settling`).
+    """
+    if scene.background == "white":
+        return UNSAID_WHITE_SHARE
+    return UNSAID_OTHER_SHARE if scene.relation == "one" else 0
 
 
 def _name(index: int, kind_share: float, random: Random, plain: bool) -> tuple[str, int]:

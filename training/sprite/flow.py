@@ -92,7 +92,7 @@ def train(schedule: Schedule) -> None:
             settles = schedule.blocks > FIRST_BLOCKS and taught.has_learnt_to_ask
             done = _train_step(taught, encoders, chosen, schedule, step, settles=settles)
             losses = np.append(losses, [done], 0)
-            average.update(transformer, step)
+            average.update(transformer, step - begun)
             step += 1
             if step % 50 == 0:
                 speed = (step - first) * schedule.batch / (time.time() - started)
