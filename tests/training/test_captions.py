@@ -54,3 +54,13 @@ def test_what_goes_unsaid_behind_several_things_is_white_and_behind_one_is_open(
     assert {scene.background for scene in unsaid if scene.relation not in ("one", "empty")} == {"white"}
     assert len({scene.background for scene in unsaid if scene.relation == "one"}) > 10
     assert sum(scene.relation != "one" for scene in unsaid) > 100
+
+
+def test_a_mistaken_caption_of_several_things_says_so() -> None:
+    random = Random(0)
+    scenes = [scene for scene in (random_scene(random) for _ in range(4000)) if scene.relation not in ("one", "empty")]
+
+    unsaid = [scene for scene in scenes if caption(mistaken(scene, random), random).background == 0]
+
+    assert len(unsaid) > 100
+    assert {scene.background for scene in unsaid} == {"white"}

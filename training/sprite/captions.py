@@ -130,9 +130,14 @@ def negative_nothing(random: Random) -> Said:
 
 
 def mistaken(scene: Scene, random: Random) -> Scene:
-    """A scene like this one, but for its first thing, which is another of its kind, or for its background."""
+    """A scene like this one, but for its first thing, which is another of its kind, or for its background.
+
+    That of several things does not become white, which may go unsaid: then the caption would not be mistaken.
+    """
     if scene.relation == "empty" or random.random() < 0.3:
         changed = replace(scene, background=random_background(random))
+        if changed.background == "white" and scene.relation not in ("one", "empty"):
+            return scene
     else:
         changed = replace(scene, first=random.choice(kind_of(scene.first).members))
     return scene if has_held_out_part(changed) else changed

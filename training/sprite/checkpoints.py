@@ -30,7 +30,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Averages over a short past at first, so that the random beginning is soon forgotten."""
+        """Averages over a short past at first, so that where it began is soon forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in module.state_dict().items():
             self.weights[name].lerp_(value, 1 - decay)

@@ -144,10 +144,10 @@ def _train_step(
         noisy = torch.lerp(rows.latents, noise, sigma[:, None, None])
         text = encoded_text(encoders, rows.texts, rows.view.text_length)
         answer, seen = taught(**inputs(noisy, sigma, text, rows.image_ids))
-    away = answer.float() - (noise - rows.latents)
-    error = away.square().mean(-1)
+    wrong = answer.float() - (noise - rows.latents)
+    error = wrong.square().mean(-1)
     loss, layout = (error.mean(-1) * rows.weights).mean(), _layout_loss(seen.float(), rows)
-    guided = guided_loss(away, rows)
+    guided = guided_loss(wrong, rows)
     descend(loss + guided + schedule.layout_weight * layout, taught, chosen, LONGEST)
     is_guess = (sigma == 1)[:, None] & (rows.layouts[..., 0] > 0) & rows.has_text[:, None]
     return loss.item(), layout.item(), error[is_guess].mean().item(), guided.item()

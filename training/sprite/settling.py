@@ -52,7 +52,7 @@ def settle(
     far that is: its error is weighed as that of the picture, times WEIGHT, and half of it where the row is there twice.
     """
     rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
-    leaves_open = {row: batch.said[row].is_open or not batch.said[row].background for row in rows}
+    leaves_open = {row: _leaves_open(batch.said[row], batch.scenes[row]) for row in rows}
     rows = [row for row in rows if random.random() < share * (1 if leaves_open[row] else SAID_SHARE)]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
@@ -72,7 +72,7 @@ def settle(
         left_open = open_to(batch.said[row], batch.scenes[row], words if guided else SILENCE)
         scores = thing_scores[number], background_scores[number]
         chosen.append(bought(left_open, scores, taught.prices[int(guided)]))
-    scenes, said = list(batch.scenes), list(batch.said)
+    scenes = list(batch.scenes)
     for row, scene in zip(rows, chosen, strict=True):
         scenes[row] = scene
     latents, layouts = batch.latents.clone(), batch.layouts.clone()
@@ -84,11 +84,11 @@ def settle(
     noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
     twice = [row for row, guided in zip(rows, is_guided, strict=True) if guided]
     weights[twice] /= 2
-    every = [*range(len(said)), *twice]
+    every = [*range(len(scenes)), *twice]
     settled = replace(
         batch,
         scenes=[scenes[row] for row in every],
-        said=said + [words for words, guided in zip(against, is_guided, strict=True) if guided],
+        said=batch.said + [words for words, guided in zip(against, is_guided, strict=True) if guided],
         latents=latents[every],
         layouts=layouts[every],
         weights=weights[every],
@@ -97,27 +97,35 @@ def settle(
     return settled, noise[every], sigma[every]
 
 
-def guided_loss(error: Tensor, rows: Batch) -> Tensor:
-    """Of what guidance makes of both answers, where a row is there twice; error is (rows, tokens, 128)."""
+def guided_loss(wrong: Tensor, rows: Batch) -> Tensor:
+    """Of what guidance makes of both answers, where a row is there twice.
+
+    By how much each answer is wrong is (rows, tokens, 128).
+    """
     if not rows.twice:
-        return torch.zeros((), device=error.device)
-    toward, away = error[rows.twice], error[-len(rows.twice) :]
+        return torch.zeros((), device=wrong.device)
+    toward, away = wrong[rows.twice], wrong[-len(rows.twice) :]
     guided = away + NEGATIVE_SCALE * (toward - away)
     weights = 2 * GUIDED_WEIGHT * rows.weights[rows.twice]
-    return (guided.square().mean((1, 2)) * weights).sum() / len(error)
+    return (guided.square().mean((1, 2)) * weights).sum() / len(wrong)
 
 
 def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
-    """Captions that are true and, but of a thing alone, leave nothing open.
-
-    Backgrounds of pairs would settle on gray, which a mean of them is likest; and kinds are not led from pure noise, or
-    most that are led would be kinds.
+    """Captions that are true; of several things those that leave nothing open, and kinds only where there is a picture
+    in the noise, or most that are led would be kinds.
     """
     if not said.text or scene.relation == "empty" or said.contradicts(scene):
         return False
-    if scene.relation != "one":
-        return not said.is_open and said.background > 0
-    return not said.is_open or sigma < 1
+    return not said.is_open or (scene.relation == "one" and sigma < 1)
+
+
+def _leaves_open(said: Said, scene: Scene) -> bool:
+    return said.is_open or not _tells_background(said, scene)
+
+
+def _tells_background(said: Said, scene: Scene) -> bool:
+    """Behind several things that goes unsaid where it is white."""
+    return said.background > 0 or scene.relation != "one"
 
 
 def negative_words(said: Said, scene: Scene, prices: Tensor, random: Random) -> Said:
@@ -125,7 +133,7 @@ def negative_words(said: Said, scene: Scene, prices: Tensor, random: Random) -> 
     name who saw it. Of things that is the dearest, or one of those; of backgrounds white, which is what mostly goes
     unsaid. Now and then, and where the caption leaves nothing open, words beside the point.
     """
-    if (said.background and not said.is_open) or random.random() < BESIDE_THE_POINT:
+    if not _leaves_open(said, scene) or random.random() < BESIDE_THE_POINT:
         return _beside_the_point(scene, random)
     is_seen = random.random() < SEEN_SHARE
     if said.is_open and (said.background or random.random() < 0.5):
@@ -168,7 +176,7 @@ def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
 def open_to(said: Said, scene: Scene, unwanted: Said) -> list[Scene]:
     """What a caption leaves open, but for the unwanted and what is held out: other things, or other backgrounds."""
     members = kind_of(scene.first).members if said.is_open else (scene.first,)
-    behind = (scene.background,) if said.background else BACKGROUNDS
+    behind = (scene.background,) if _tells_background(said, scene) else BACKGROUNDS
     scenes = [replace(scene, first=thing, background=name) for thing in members for name in behind]
     return [
         other
