@@ -203,7 +203,7 @@ def test_other_sizes_are_not_led_on(encoded: None) -> None:
 
 
 class Standing(Taught):
-    """Answers so that every first guess is the same picture, whatever the caption."""
+    """Points to the same picture from everywhere, whatever the caption."""
 
     def __init__(self, guess: torch.Tensor) -> None:
         super().__init__(load_transformer())
@@ -211,10 +211,10 @@ class Standing(Taught):
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         seen = torch.zeros(*inputs["hidden_states"].shape[:2], len(things()) + 4 + len(BACKGROUNDS))
-        return inputs["hidden_states"] - self.guess, seen.to(self.guess)
+        return (inputs["hidden_states"] - self.guess) / inputs["timestep"][:, None, None], seen.to(self.guess)
 
 
-def test_a_row_that_is_led_on_lies_between_the_first_guess_and_its_noise(encoded: None) -> None:
+def test_a_row_that_is_led_on_lies_between_what_the_flow_points_to_and_its_noise(encoded: None) -> None:
     rows = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 1)
     noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
     guess = torch.randn_like(rows.latents[0])
