@@ -1,7 +1,7 @@
 """Captions that leave something open, taught from where the flow's own first steps lead.
 
 From pure noise "an animal" points to a mean of animals. A step towards it ends where no picture with noise ever is, and
-a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, in one to three
+a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, in one to six
 steps, a part of them away from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598), and are pointed
 at one of the kind from there: the one that the transformer's middle sees most of, less a price that rises each time it
 is chosen. (Where the noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew
@@ -29,8 +29,8 @@ from training.sprite.scenes import Scene, has_held_out_part, random_background
 from training.sprite.text import TextEncoders
 from training.sprite.things import kind_of, things
 
-MOST_STEPS = 3
-STEP = (0.5, 0.97)  # of the noise is left by each
+SIGMAS = (0.2, 0.97)
+STEPS = (1, 2, 6)  # from pure noise to one of those: a picture of 4 steps has come there in one to three
 GUIDED_SHARE = 0.5  # of the rows that are led on and leave something open
 SAID_SHARE = 0.25  # of those led on of the rows that leave nothing open, always guided
 WEIGHT = 2.0  # of an error of theirs in the picture: they are few, and learn what no other row shows
@@ -58,25 +58,23 @@ def settle(
     rows = [row for row in rows if random.random() < share * (1 if leaves_open[row] else SAID_SHARE)]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
-    is_guided = [not leaves_open[row] or random.random() < GUIDED_SHARE for row in rows]
-    against = [negative_words(batch.said[row], batch.scenes[row], taught.prices[0], random) for row in rows]
-    text = encoded_text(encoders, [batch.said[row].text for row in rows], batch.view.text_length)
-    against_text = encoded_text(encoders, [words.text for words in against], batch.view.text_length)
-    scale = torch.tensor([NEGATIVE_SCALE if guided else 1.0 for guided in is_guided], device=device())[:, None, None]
-    noisy, reached = noise[rows], torch.ones(len(rows), device=device())
-    for _ in range(random.randint(1, MOST_STEPS)):
-        toward, _ = taught(**inputs(noisy, reached, text, batch.image_ids))
-        away, _ = taught(**inputs(noisy, reached, against_text, batch.image_ids))
-        step = reached * (torch.empty_like(reached).uniform_(*STEP) - 1)
-        noisy = noisy + step[:, None, None] * (away.float() + scale * (toward.float() - away.float()))
-        reached = reached + step
-    _, seen = taught(**inputs(noisy, reached, text, batch.image_ids))
+    against = [
+        negative_words(batch.said[row], batch.scenes[row], taught.prices[0], random)
+        if not leaves_open[row] or random.random() < GUIDED_SHARE
+        else SILENCE
+        for row in rows
+    ]
+    guided = [number for number, words in enumerate(against) if words.text]
+    said = [batch.said[row] for row in rows] + [against[number] for number in guided]
+    text = encoded_text(encoders, [words.text for words in said], batch.view.text_length)
+    reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS)
+    noisy = _led(taught, batch.image_ids, noise[rows], text, guided, reached, random.choice(STEPS))
+    _, seen = taught(**inputs(noisy, reached, (text[0][: len(rows)], text[1][: len(rows)]), batch.image_ids))
     thing_scores, background_scores = likely(seen.float(), batch.layouts[rows])
     chosen = []
-    for number, (row, words, guided) in enumerate(zip(rows, against, is_guided, strict=True)):
-        left_open = open_to(batch.said[row], batch.scenes[row], words if guided else SILENCE)
-        scores = thing_scores[number], background_scores[number]
-        chosen.append(bought(left_open, scores, taught.prices[int(guided)]))
+    for number, (row, words) in enumerate(zip(rows, against, strict=True)):
+        scores, prices = (thing_scores[number], background_scores[number]), taught.prices[int(words.text != "")]
+        chosen.append(bought(open_to(batch.said[row], batch.scenes[row], words), scores, prices))
     scenes = list(batch.scenes)
     for row, scene in zip(rows, chosen, strict=True):
         scenes[row] = scene
@@ -87,13 +85,13 @@ def settle(
     noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
     sigma[rows], weights[rows] = reached, WEIGHT * reached.square()
     noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
-    twice = [row for row, guided in zip(rows, is_guided, strict=True) if guided]
+    twice = [rows[number] for number in guided]
     weights[twice] /= 2
     every = [*range(len(scenes)), *twice]
     settled = replace(
         batch,
         scenes=[scenes[row] for row in every],
-        said=batch.said + [words for words, guided in zip(against, is_guided, strict=True) if guided],
+        said=batch.said + [against[number] for number in guided],
         latents=latents[every],
         layouts=layouts[every],
         weights=weights[every],
@@ -159,6 +157,31 @@ def _beside_the_point(scene: Scene, random: Random) -> Said:
             random.choice([thing.index for thing in things() if thing.index not in (scene.first, scene.second)]), random
         )
     return negative_background(random.choice([name for name in BACKGROUNDS if name != scene.background]), random)
+
+
+def _led(
+    taught: Taught,
+    ids: Tensor,
+    noise: Tensor,
+    text: tuple[Tensor, Tensor],
+    guided: list[int],
+    reached: Tensor,
+    steps: int,
+) -> Tensor:
+    """From pure noise to the sigma to be reached, in so many steps that each leave the same part of the noise.
+
+    The text is of all rows and, after them, of the negative prompts of those that are guided.
+    """
+    rows = [*range(len(noise)), *guided]
+    left = reached ** (1 / steps)
+    noisy, sigma = noise, torch.ones_like(reached)
+    for _ in range(steps):
+        answer, _ = taught(**inputs(noisy[rows], sigma[rows], text, ids))
+        toward, away = answer.float().split([len(noise), len(guided)])
+        toward[guided] = away + NEGATIVE_SCALE * (toward[guided] - away)
+        noisy = noisy + ((left - 1) * sigma)[:, None, None] * toward
+        sigma = sigma * left
+    return noisy
 
 
 def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
