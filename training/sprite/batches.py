@@ -56,7 +56,7 @@ class Shares:
     other_sizes: float = 0.3  # of the batches; with a tenth, riding was a blur in them
     silence: float = 0.06  # of the rows
     mistaken: float = 0.06  # of the rows, whose caption may be of another picture; of more than half of them it is
-    kinds: float = 0.6  # of the batches of 256x256, where rows are led on: things alone, by the names of their kinds
+    kinds: float = 0.45  # of the batches of 256x256, where rows are led on: things alone, by the names of their kinds
 
 
 @dataclass(frozen=True, slots=True)
