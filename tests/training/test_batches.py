@@ -14,6 +14,7 @@ pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requ
 from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
 from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
+from training.sprite.devices import device
 from training.sprite.network import Taught, load_transformer
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
@@ -21,9 +22,11 @@ from training.sprite.settling import (
     DEAREST,
     GUIDED_WEIGHT,
     NEGATIVE_SCALE,
+    STEPS,
     WEIGHT,
     bought,
     guided_loss,
+    led_to,
     negative_words,
     open_to,
     settle,
@@ -224,6 +227,31 @@ def test_a_row_that_is_led_on_lies_between_what_the_flow_points_to_and_its_noise
     for row in _leaves_open(rows).nonzero().flatten().tolist():
         between = torch.lerp(guess, noise[row], reached[row])
         assert torch.allclose(torch.lerp(settled.latents[row], led[row], reached[row]), between, atol=1e-4)
+
+
+class Saying(torch.nn.Module):
+    """Points to what its caption says, which is one number."""
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+        said = inputs["encoder_hidden_states"].mean((1, 2))[:, None, None]
+        return (inputs["hidden_states"] - said) / inputs["timestep"][:, None, None], None
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("guided", [[], [3, 1], [0, 1, 2, 3]])
+def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: list[int], steps: int) -> None:
+    noise, reached = torch.randn(4, 16, 128, device=device()), torch.tensor([0.2, 0.5, 0.9, 0.97], device=device())
+    said = torch.arange(1.0, 5 + len(guided), device=device())
+    text = said[:, None, None].expand(-1, 3, 8), said[:, None]
+    ids = torch.zeros(16, 3, device=device())
+
+    with torch.no_grad():
+        noisy = led_to(Saying(), ids, noise, text, guided, reached, steps)  # type: ignore[arg-type]
+
+    wanted = said[:4].clone()
+    for number, row in enumerate(guided, 4):
+        wanted[row] = said[number] + NEGATIVE_SCALE * (said[row] - said[number])
+    assert torch.allclose(noisy, torch.lerp(wanted[:, None, None], noise, reached[:, None, None]), atol=1e-4)
 
 
 def test_what_is_likeliest_comes_and_prices_let_others_come_that_are_nearly_as_likely() -> None:

@@ -1,7 +1,7 @@
 """Captions that leave something open, taught from where the flow's own first steps lead.
 
 From pure noise "an animal" points to a mean of animals. A step towards it ends where no picture with noise ever is, and
-a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, in one to six
+a flow that has only seen those goes on to a blur. So some rows are taken there by the flow itself, in one, two or six
 steps, a part of them away from a negative prompt, as guidance does (https://arxiv.org/abs/2207.12598), and are pointed
 at one of the kind from there: the one that the transformer's middle sees most of, less a price that rises each time it
 is chosen. (Where the noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew
@@ -30,7 +30,7 @@ from training.sprite.text import TextEncoders
 from training.sprite.things import kind_of, things
 
 SIGMAS = (0.2, 0.97)
-STEPS = (1, 2, 6)  # from pure noise to one of those: a picture of 4 steps has come there in one to three
+STEPS = (1, 2, 6)  # from pure noise to one of those: in 4 steps a picture comes there in one to three, in 32 in many
 GUIDED_SHARE = 0.5  # of the rows that are led on and leave something open
 SAID_SHARE = 0.25  # of those led on of the rows that leave nothing open, always guided
 WEIGHT = 2.0  # of an error of theirs in the picture: they are few, and learn what no other row shows
@@ -53,7 +53,9 @@ def settle(
     more, with that for its caption. A led row's noise is then what leads from its new picture to where it is, however
     far that is: its error is weighed as that of the picture, times WEIGHT, and half of it where the row is there twice.
     """
-    rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
+    rows = [
+        row for row in range(len(batch.said)) if _can_beled_to(batch.said[row], batch.scenes[row], sigma[row].item())
+    ]
     leaves_open = {row: _leaves_open(batch.said[row], batch.scenes[row]) for row in rows}
     rows = [row for row in rows if random.random() < share * (1 if leaves_open[row] else SAID_SHARE)]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
@@ -68,7 +70,7 @@ def settle(
     said = [batch.said[row] for row in rows] + [against[number] for number in guided]
     text = encoded_text(encoders, [words.text for words in said], batch.view.text_length)
     reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS)
-    noisy = _led(taught, batch.image_ids, noise[rows], text, guided, reached, random.choice(STEPS))
+    noisy = led_to(taught, batch.image_ids, noise[rows], text, guided, reached, random.choice(STEPS))
     _, seen = taught(**inputs(noisy, reached, (text[0][: len(rows)], text[1][: len(rows)]), batch.image_ids))
     thing_scores, background_scores = likely(seen.float(), batch.layouts[rows])
     chosen = []
@@ -113,7 +115,7 @@ def guided_loss(wrong: Tensor, rows: Batch) -> Tensor:
     return (guided.square().mean((1, 2)) * weights).sum() / len(wrong)
 
 
-def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
+def _can_beled_to(said: Said, scene: Scene, sigma: float) -> bool:
     """Captions that are true; of several things those that leave nothing open, and kinds only where there is a picture
     in the noise, or most that are led would be kinds.
     """
@@ -159,7 +161,7 @@ def _beside_the_point(scene: Scene, random: Random) -> Said:
     return negative_background(random.choice([name for name in BACKGROUNDS if name != scene.background]), random)
 
 
-def _led(
+def led_to(
     taught: Taught,
     ids: Tensor,
     noise: Tensor,
