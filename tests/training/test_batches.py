@@ -15,7 +15,7 @@ from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
 from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.devices import device
-from training.sprite.network import Taught, load_transformer
+from training.sprite.network import Taught, encoded_text, load_transformer
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
 from training.sprite.settling import (
@@ -121,6 +121,32 @@ def test_what_is_led_away_is_there_again_with_its_negative_prompt(encoded: None)
             assert (reached[again], settled.weights[again]) == (reached[row], settled.weights[row])
 
     assert led_away > 10
+
+
+class Listening(Taught):
+    """Keeps all that it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(load_transformer())
+        self.heard: list[dict[str, torch.Tensor]] = []
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.heard.append(inputs)
+        return super().forward(**inputs)
+
+
+def test_the_negative_prompt_that_a_row_is_led_away_from_is_the_one_it_is_there_again_with(encoded: None) -> None:
+    taught, encoders = Listening(), load_text_encoders()
+    rows = next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 6)
+    noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+
+    settled, _, _ = settle(taught, encoders, rows, noise, sigma, 1.0, Random(0))
+
+    led = len(taught.heard[-1]["hidden_states"])
+    negative, _ = encoded_text(encoders, [words.text for words in settled.said[8:]], rows.view.text_length)
+    assert len({words.text for words in settled.said[8:]}) > 1
+    assert torch.allclose(taught.heard[0]["encoder_hidden_states"][led:], negative, atol=1e-3)
+    assert torch.equal(taught.heard[0]["hidden_states"][led:], noise[settled.twice])
 
 
 def test_guidance_is_wrong_by_as_much_as_it_multiplies_what_is_between_two_answers(encoded: None) -> None:
@@ -230,11 +256,11 @@ def test_a_row_that_is_led_on_lies_between_what_the_flow_points_to_and_its_noise
 
 
 class Saying(torch.nn.Module):
-    """Points to what its caption says, which is one number."""
+    """Answers everywhere with what its caption says, which is one number."""
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         said = inputs["encoder_hidden_states"].mean((1, 2))[:, None, None]
-        return (inputs["hidden_states"] - said) / inputs["timestep"][:, None, None], None
+        return said.expand_as(inputs["hidden_states"]).clone(), None
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -251,7 +277,7 @@ def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: 
     wanted = said[:4].clone()
     for number, row in enumerate(guided, 4):
         wanted[row] = said[number] + NEGATIVE_SCALE * (said[row] - said[number])
-    assert torch.allclose(noisy, torch.lerp(wanted[:, None, None], noise, reached[:, None, None]), atol=1e-4)
+    assert torch.allclose(noisy, noise + ((reached - 1) * wanted)[:, None, None], atol=1e-4)
 
 
 def test_what_is_likeliest_comes_and_prices_let_others_come_that_are_nearly_as_likely() -> None:
