@@ -6,7 +6,7 @@ from random import Random
 import torch
 
 from training.sprite.captions import SILENCE, caption, mistaken
-from training.sprite.flow import sigmas
+from training.sprite.flow import NEARLY_SHARE, sigmas
 from training.sprite.scenes import Scene, has_held_out_part, random_scene
 from training.sprite.things import things
 
@@ -28,8 +28,16 @@ def test_open_captions_are_a_quarter_as_often_asked_for_at_pure_noise() -> None:
 
     at_pure_noise = sigmas(is_open, first_step_share=0.6) == 1
 
-    assert abs(at_pure_noise[~is_open].float().mean() - 0.6) < 0.02
-    assert abs(at_pure_noise[is_open].float().mean() - 0.15) < 0.02
+    assert abs(at_pure_noise[~is_open].float().mean() - 0.6 * (1 - NEARLY_SHARE)) < 0.02
+    assert abs(at_pure_noise[is_open].float().mean() - 0.15 * (1 - NEARLY_SHARE)) < 0.02
+
+
+def test_much_is_asked_between_pure_noise_and_the_second_of_four_steps_where_many_steps_go() -> None:
+    torch.manual_seed(0)
+
+    sigma = sigmas(torch.zeros(20_000, dtype=torch.bool), first_step_share=0.6)
+
+    assert ((sigma > 0.95) & (sigma < 1)).float().mean() > 0.6 * NEARLY_SHARE / 3
 
 
 def test_a_mistaken_scene_has_another_background_or_another_of_the_kind() -> None:
