@@ -7,9 +7,9 @@ at one of the kind from there: the one that the transformer's middle sees most o
 is chosen. (Where the noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew
 haze. Led on by one step alone, it drew kinds under a negative prompt worse in 32 steps than in 4.)
 
-Captions that leave nothing open are led on too, and stay what they are: half of them to where many steps come without
-guidance, and half away from words that have nothing to do with them, as what a prompt names must be drawn whatever a
-negative prompt says.
+Captions that leave nothing open are led on too, and stay what they are: half of those to where several steps come
+without guidance, and half away from words that have nothing to do with them, as what a prompt names must be drawn
+whatever a negative prompt says.
 
 Where a negative prompt has led, both prompts are to point to the same picture: guidance multiplies what is left between
 them. So such a row is there twice, with each of the two, and what guidance makes of both answers has an error as well.
@@ -33,8 +33,8 @@ from training.sprite.things import kind_of, things
 SIGMAS = (0.2, 0.97)
 STEPS = (1, 3, 10)  # from pure noise to one of those: in 4 steps a picture comes there in one to three, in 32 in many
 GUIDED_SHARE = 0.5  # of the rows that are led on
-SAID_SHARE = 0.5  # of those led on of the rows that leave nothing open
-WEIGHT = 2.0  # of an error of theirs in the picture: they are few, and learn what no other row shows
+EARLY = 0.8  # a sigma: above it rows that leave nothing open are not led on, as there they learn what to draw
+WEIGHT = 2.0  # of an error of theirs in the picture: they learn what no other row shows
 GUIDED_WEIGHT = 0.25  # of what guidance makes of two answers, next to what both errors weigh together
 BESIDE_THE_POINT = 0.25  # of the negative prompts, where the caption leaves something open
 SEEN_SHARE = 0.5  # of the other negative prompts name what comes most without them
@@ -48,15 +48,14 @@ def settle(
     taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, sigma: Tensor, share: float, random: Random
 ) -> tuple[Batch, Tensor, Tensor]:
     """Leads on that share of the rows of 256x256 whose caption leaves open what a thing alone is, or what is behind
-    it; of those whose caption names all, SAID_SHARE of it.
+    it, and of those that leave nothing open and are not EARLY.
 
     Gives all rows, their noise and their sigma; and, after them, each that was led away from a negative prompt once
     more, with that for its caption. A led row's noise is then what leads from its new picture to where it is, however
     far that is: its error is weighed as that of the picture, times WEIGHT, and half of it where the row is there twice.
     """
     rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
-    leaves_open = {row: _leaves_open(batch.said[row], batch.scenes[row]) for row in rows}
-    rows = [row for row in rows if random.random() < share * (1 if leaves_open[row] else SAID_SHARE)]
+    rows = [row for row in rows if random.random() < share]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
     against = [
@@ -115,12 +114,14 @@ def guided_loss(wrong: Tensor, rows: Batch) -> Tensor:
 
 
 def _can_be_led(said: Said, scene: Scene, sigma: float) -> bool:
-    """Captions that are true; of several things those that leave nothing open, and kinds only where there is a picture
-    in the noise, or most that are led would be kinds.
+    """Captions that are true; of several things those that leave nothing open, and kinds not at pure noise, or most
+    that are led would be kinds.
     """
     if not said.text or scene.relation == "empty" or said.contradicts(scene):
         return False
-    return not said.is_open or (scene.relation == "one" and sigma < 1)
+    if not _leaves_open(said, scene):
+        return sigma < EARLY
+    return scene.relation == "one" and (not said.is_open or sigma < 1)
 
 
 def _leaves_open(said: Said, scene: Scene) -> bool:
