@@ -45,7 +45,7 @@ FIRST_STEPS = 2000  # with the first blocks alone
 # prompt has led away from what it names, both prompts come to point to the same picture, and guidance does not drive it
 # on and on.
 MISTAKEN_UP_TO = 0.5
-NEARLY_SHARE = 0.6  # of the first-step rows: without, answers at 0.97 were nearly twice as wrong as at pure noise
+NEARLY_SHARE = 0.6  # of the first-step rows: without them 32 steps, which pass there, drew fewer things right than 4
 LONGEST = 0.3  # of gradients: most are that long, and a rare one of 2 would throw Muon off its course
 
 
@@ -60,7 +60,7 @@ class Schedule:
     muon_strength: float = 0.6
     shares: Shares = field(default_factory=Shares)
     first_step_share: float = 0.65  # of the rows, at pure noise or nearly, where pictures are decided
-    # Of the rows that leave open what a thing alone is, or what is behind it; not of kinds at pure noise.
+    # Of the rows that can be led on: settling says which.
     settled_share: float = 0.8
     asking_steps: int = 300  # of the layer that asks the middle, alone, where weights were restored without it
     layout_weight: float = 0.1
