@@ -23,7 +23,7 @@ from training.sprite.settling import (
     EARLY,
     GUIDED_WEIGHT,
     NEGATIVE_SCALE,
-    STEPS,
+    SIGMAS,
     WEIGHT,
     bought,
     guided_loss,
@@ -283,7 +283,7 @@ class Saying(torch.nn.Module):
         return said.expand_as(inputs["hidden_states"]).clone(), None
 
 
-@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("steps", list(SIGMAS))
 @pytest.mark.parametrize("guided", [[], [3, 1], [0, 1, 2, 3]])
 def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: list[int], steps: int) -> None:
     noise, reached = torch.randn(4, 16, 128, device=device()), torch.tensor([0.2, 0.5, 0.9, 0.97], device=device())
