@@ -144,7 +144,7 @@ def verdicts_of(looking: Judge, pictures: list[Pixels]) -> list[Verdict]:
 
 
 def _negative_rows(pipeline: FluxPipeline, looking: Judge, steps: tuple[int, ...], count: int) -> Iterator[Row]:
-    """Of a thing, of a background, and of both."""
+    """Of both; then of a thing, and of a background, alone."""
     things_gone, backgrounds_gone = (
         tuple(_removed(pipeline, looking, number, range(which, 2 * count, 2)) for number in steps) for which in (0, 1)
     )
