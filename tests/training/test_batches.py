@@ -304,6 +304,21 @@ def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: 
     assert all(torch.equal(sigma[4:], sigma[guided]) for sigma in saying.asked_at)
 
 
+def test_rows_are_led_only_as_far_as_so_many_steps_go(encoded: None) -> None:
+    encoders = load_text_encoders()
+    seen_steps, rows = set(), next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 6)
+    noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.1, device=rows.latents.device)
+    for seed in range(12):
+        taught = Listening()
+        _, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        steps = len(taught.heard) - 1  # after them it is asked what is there
+        lowest, highest = SIGMAS[steps]
+        assert all(lowest <= level <= highest for level in reached[reached != sigma[0]].tolist())
+        seen_steps.add(steps)
+
+    assert seen_steps == set(SIGMAS)
+
+
 def test_what_is_likeliest_comes_and_prices_let_others_come_that_are_nearly_as_likely() -> None:
     fox = next(thing.index for thing in things() if thing.name == "fox")
     members = sorted(kind_of(fox).members)

@@ -66,6 +66,9 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     }
     assert all(0 <= share <= 1 for row in measured if row.wanted < 1 for share in row.reached)
     assert len(evaluate.table(measured, (1, 2)).splitlines()) == len(measured) + 2
+    both, *each = [row for row in measured if "negative prompt removes" in row.name or row.name.startswith("of those")]
+    assert [row.trials for row in each] == [both.trials / 2] * 2
+    assert both.reached == pytest.approx([sum(of) / 2 for of in zip(*(row.reached for row in each), strict=True)])
 
 
 def test_a_stopped_stage_goes_on_from_its_checkpoint(
