@@ -66,9 +66,19 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     }
     assert all(0 <= share <= 1 for row in measured if row.wanted < 1 for share in row.reached)
     assert len(evaluate.table(measured, (1, 2)).splitlines()) == len(measured) + 2
-    both, *each = [row for row in measured if "negative prompt removes" in row.name or row.name.startswith("of those")]
-    assert [row.trials for row in each] == [both.trials / 2] * 2
-    assert both.reached == pytest.approx([sum(of) / 2 for of in zip(*(row.reached for row in each), strict=True)])
+
+
+def test_the_row_of_what_negative_prompts_remove_is_of_both_kinds_of_trials(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = {(0, 4): 1.0, (0, 32): 0.75, (1, 4): 0.5, (1, 32): 0.25}  # of things and of backgrounds, by steps
+    monkeypatch.setattr(evaluate, "_removed", lambda pipeline, looking, steps, trials: gone[trials[0], steps])
+
+    both, of_things, of_backgrounds = evaluate._negative_rows(None, None, (4, 32), 8)  # type: ignore[arg-type]
+
+    assert (both.reached, both.trials) == ((0.75, 0.5), 16)
+    assert (of_things.reached, of_things.trials) == ((1.0, 0.75), 8)
+    assert (of_backgrounds.reached, of_backgrounds.trials) == ((0.5, 0.25), 8)
 
 
 def test_a_stopped_stage_goes_on_from_its_checkpoint(
