@@ -15,6 +15,7 @@ from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
 from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.devices import device
+from training.sprite.flow import _layout_loss
 from training.sprite.network import Taught, encoded_text, load_transformer
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
@@ -24,6 +25,8 @@ from training.sprite.settling import (
     GUIDED_WEIGHT,
     NEGATIVE_SCALE,
     SIGMAS,
+    STRAIGHT,
+    STRAIGHT_WEIGHT,
     WEIGHT,
     bought,
     guided_loss,
@@ -70,6 +73,7 @@ def test_batches_of_kinds_name_no_thing_and_have_nothing_but_things_alone(encode
     of_kinds = list(batches(Shares(0, 0, 0, kinds=1)))
 
     assert all(rows.is_open.all() for rows in of_kinds)
+    assert 10 < sum(len(rows.image_ids) == 64 for rows in of_kinds) < 45
     assert {scene.relation for rows in of_kinds for scene in rows.scenes} == {"one"}
     assert not any(rows.is_open.all() for rows in ordinary)
     assert 0.3 < sum(bool(rows.is_open.all()) for rows in batches(Shares(0, 0, 0, kinds=0.5))) / 100 < 0.7
@@ -95,6 +99,7 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
     assert settled.said[:8] == rows.said
     share = torch.ones(8, device=reached.device)
     share[settled.twice] = 0.5
+    share[[row for row in settled.unseen if row < 8]] *= STRAIGHT_WEIGHT
     assert torch.allclose(settled.weights[:8], torch.where(is_led, share * WEIGHT * reached[:8] ** 2, 1.0))
     for row in is_led.nonzero().flatten().tolist():
         scene = settled.scenes[row]
@@ -115,13 +120,53 @@ def test_what_is_led_away_is_there_again_with_its_negative_prompt(encoded: None)
         for again, row in enumerate(settled.twice, 8):
             scene, words = settled.scenes[again], settled.said[again]
             assert scene == settled.scenes[row]
-            assert words.contradicts(scene) or not (words.first or words.background)
-            assert torch.equal(settled.latents[again], settled.latents[row])
             assert torch.equal(settled.layouts[again], settled.layouts[row])
-            assert torch.equal(led[again], led[row])
+            assert (again in settled.unseen) == (row in settled.unseen)
+            if row not in settled.unseen:
+                assert words.contradicts(scene) or not (words.first or words.background)
+                assert torch.equal(settled.latents[again], settled.latents[row])
+                assert torch.equal(led[again], led[row])
             assert (reached[again], settled.weights[again]) == (reached[row], settled.weights[row])
 
     assert led_away > 10
+
+
+def test_where_guidance_leads_from_what_is_open_it_goes_straight_until_there_is_something_to_see(encoded: None) -> None:
+    taught, encoders = Saying(), load_text_encoders()
+    went_straight = turned = 0
+    for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:10]):
+        noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
+        settled, led, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        said = encoded_text(encoders, settled.texts, rows.view.text_length)[0].mean((1, 2))
+        answers = led - settled.latents
+        for again, row in enumerate(settled.twice, 8):
+            if reached[row] > STRAIGHT[0] and _leaves_open(rows)[row]:
+                went_straight += 1
+                assert not settled.is_seen[row]
+                assert settled.scenes[row] == rows.scenes[row]
+                assert torch.allclose(answers[row], said[row], atol=1e-4)
+                assert torch.allclose(answers[again], said[again], atol=1e-4)
+                whole = said[again] + NEGATIVE_SCALE * (said[row] - said[again])
+                noisy = torch.lerp(settled.latents[row], led[row], reached[row])
+                assert torch.allclose(noisy, noise[row] - (1 - reached[row]) * whole, atol=1e-4)
+            else:
+                turned += 1
+                assert settled.is_seen[row]
+                assert torch.equal(answers[row], answers[again])
+
+    assert went_straight > 5
+    assert turned > 10
+
+
+def test_a_middle_that_has_nothing_to_see_is_asked_nothing(encoded: None) -> None:
+    rows = next(batches(Shares(0, 0, 0)))
+    seen = torch.randn(*rows.layouts.shape[:2], len(things()) + 4 + len(BACKGROUNDS), device=rows.latents.device)
+    elsewhere = rows.layouts.clone()
+    elsewhere[[2, 5], :, 0] = 1 + (elsewhere[[2, 5], :, 0] + 1) % len(things())
+
+    assert _layout_loss(seen, replace(rows, layouts=elsewhere)) != _layout_loss(seen, rows)
+    unseen = replace(rows, unseen=[2, 5])
+    assert _layout_loss(seen, replace(unseen, layouts=elsewhere)) == _layout_loss(seen, unseen)
 
 
 class Listening(Taught):
@@ -254,8 +299,8 @@ class Standing(Taught):
         self.guess = guess
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen = torch.zeros(*inputs["hidden_states"].shape[:2], len(things()) + 4 + len(BACKGROUNDS))
-        return (inputs["hidden_states"] - self.guess) / inputs["timestep"][:, None, None], seen.to(self.guess)
+        noisy = inputs["hidden_states"]
+        return (noisy - self.guess) / inputs["timestep"][:, None, None], _nothing_seen(noisy)
 
 
 def test_a_row_that_is_led_on_lies_between_what_the_flow_points_to_and_its_noise(encoded: None) -> None:
@@ -270,17 +315,17 @@ def test_a_row_that_is_led_on_lies_between_what_the_flow_points_to_and_its_noise
         assert torch.allclose(torch.lerp(settled.latents[row], led[row], reached[row]), between, atol=1e-4)
 
 
-class Saying(torch.nn.Module):
+class Saying(Taught):
     """Answers everywhere with what its caption says, which is one number, and keeps where it was asked."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(load_transformer())
         self.asked_at: list[torch.Tensor] = []
 
-    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked_at.append(inputs["timestep"])
         said = inputs["encoder_hidden_states"].mean((1, 2))[:, None, None]
-        return said.expand_as(inputs["hidden_states"]).clone(), None
+        return said.expand_as(inputs["hidden_states"]).clone(), _nothing_seen(inputs["hidden_states"])
 
 
 @pytest.mark.parametrize("steps", list(SIGMAS))
@@ -293,12 +338,13 @@ def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: 
 
     saying = Saying()
     with torch.no_grad():
-        noisy = led_to(saying, ids, noise, text, guided, reached, steps)  # type: ignore[arg-type]
+        noisy, first = led_to(saying, ids, noise, text, guided, reached, steps)
 
     wanted = said[:4].clone()
     for number, row in enumerate(guided, 4):
         wanted[row] = said[number] + NEGATIVE_SCALE * (said[row] - said[number])
     assert torch.allclose(noisy, noise + ((reached - 1) * wanted)[:, None, None], atol=1e-4)
+    assert torch.equal(first, said[:, None, None].expand(-1, 16, 128))
     from_noise = torch.arange(steps, device=device())[:, None] / steps
     assert torch.allclose(torch.stack(saying.asked_at)[:, :4], 1 - from_noise * (1 - reached), atol=1e-6)
     assert all(torch.equal(sigma[4:], sigma[guided]) for sigma in saying.asked_at)
@@ -310,7 +356,8 @@ def test_rows_are_led_only_as_far_as_so_many_steps_go(encoded: None) -> None:
     noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.1, device=rows.latents.device)
     for seed in range(12):
         taught = Listening()
-        _, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        settled, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
+        reached[settled.unseen] = sigma[0]  # those go straight, as far as that is
         steps = len(taught.heard) - 1  # after them it is asked what is there
         lowest, highest = SIGMAS[steps]
         assert all(lowest <= level <= highest for level in reached[reached != sigma[0]].tolist())
@@ -364,6 +411,10 @@ def test_an_unsaid_background_is_open_but_for_what_is_unwanted_or_held_out() -> 
     assert {scene.background for scene in scenes} == {
         name for name in BACKGROUNDS if name != "white" and not has_held_out_part(Scene("one", name, fox))
     }
+
+
+def _nothing_seen(noisy: torch.Tensor) -> torch.Tensor:
+    return noisy.new_zeros(*noisy.shape[:2], len(things()) + 4 + len(BACKGROUNDS))
 
 
 def _leaves_open(rows: Batch) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """What the flow is trained on at each step: pictures of one size, or parts of them, with captions drawn anew."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
@@ -21,6 +21,7 @@ from training.sprite.tokens import TEXT_LENGTH
 
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 ALL = slice(None)
+WHOLE_KINDS = 0.25  # of the batches of kinds: the others are the middle of a picture, which costs less
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,7 @@ class View:
 
 ALONE = View(0.16, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big")
 EVERYTHING = View(0.19, TEXT_LENGTH, ALL, ALL, lambda _: True)
+THING = replace(EVERYTHING, has_all_of=lambda scene: scene.relation == "one")
 VIEWS = (
     View(0.08, 12, slice(4, 6), slice(3, 5), lambda scene: scene.relation == "one" and scene.first_size == "small"),
     ALONE,
@@ -69,6 +71,7 @@ class Batch:
     grid: tuple[int, int]  # of the pictures, of which tokens are the part that is in view
     view: View
     twice: list[int] = field(default_factory=list)  # rows that the last ones repeat, with their negative prompts
+    unseen: list[int] = field(default_factory=list)  # rows that show nothing yet, and have a layout all the same
 
     @property
     def texts(self) -> list[str]:
@@ -86,6 +89,13 @@ class Batch:
     @property
     def has_text(self) -> Tensor:
         return torch.tensor([text != "" for text in self.texts], device=device())
+
+    @property
+    def is_seen(self) -> Tensor:
+        """(rows,), whether what each is to show can be told."""
+        seen = self.has_text
+        seen[self.unseen] = False
+        return seen
 
     @property
     def is_open(self) -> Tensor:
@@ -107,7 +117,7 @@ def batch(size: int, shares: Shares, random: Random) -> Batch:
     fitting = [shard for shard in shards if shard.grid == grid]
     if grid == WHOLE:
         names_kinds = random.random() < shares.kinds
-        view = ALONE if names_kinds else _random_view(random)
+        view = (THING if random.random() < WHOLE_KINDS else ALONE) if names_kinds else _random_view(random)
         rows = [_row(random.choice(fitting), view, random) for _ in range(size)]
     else:
         names_kinds, view = False, EVERYTHING

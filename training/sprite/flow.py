@@ -167,10 +167,12 @@ def sigmas(is_open: Tensor, first_step_share: float) -> Tensor:
 
 
 def _layout_loss(seen: Tensor, rows: Batch) -> Tensor:
-    """Of rows with a caption: which thing each patch shows, where there is one which part of it, and what is behind."""
-    seen, layouts = seen[rows.has_text], rows.layouts[rows.has_text]
+    """Of rows with a caption that show something already: which thing each patch shows, where there is one which part
+    of it, and what is behind.
+    """
+    seen, layouts = seen[rows.is_seen], rows.layouts[rows.is_seen]
     shown = layouts[..., 0].long()
-    behind = rows.backgrounds[rows.has_text, None].expand_as(shown)
+    behind = rows.backgrounds[rows.is_seen, None].expand_as(shown)
     thing, part, background = told_apart(seen)
     wrong = cross_entropy(thing.flatten(0, 1), shown.flatten())
     wrong += cross_entropy(background.flatten(0, 1), behind.flatten())

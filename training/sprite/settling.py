@@ -7,6 +7,9 @@ at one of the kind from there: the one that the transformer's middle sees most o
 is chosen. (Where the noise chose, or a price without a ceiling, the flow hesitated between all of a kind, and drew
 haze. Led on by one step alone, it drew kinds under a negative prompt worse in 32 steps than in 4.)
 
+Where guidance leads from what is open and there is nothing to see yet, it is to go straight on: what it made of answers
+in doubt, at each of 32 steps, was a picture of nothing. There the flow learns to answer what it answered at pure noise.
+
 Captions that leave nothing open are led on too, and stay what they are: half of those to where several steps come
 without guidance, and half away from words that have nothing to do with them, as what a prompt names must be drawn
 whatever a negative prompt says.
@@ -15,7 +18,7 @@ Where a negative prompt has led, both prompts are to point to the same picture: 
 them. So such a row is there twice, with each of the two, and what guidance makes of both answers has an error as well.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -33,6 +36,10 @@ from training.sprite.things import kind_of, things
 # The sigmas that are reached from pure noise in so many steps. A picture of 4 steps comes there in one to three, of 32
 # in many. In one, 4 steps never come below 0.75, nor 2 below 0.5; after three, 32 are still at 0.9.
 SIGMAS = {1: (0.5, 0.97), 3: (0.2, 0.9), 10: (0.2, 0.97)}
+# Sigmas where guidance away from what a caption leaves open goes straight on, as 4 steps do, which first look at 0.75.
+STRAIGHT = (0.77, 0.98)
+STRAIGHT_SHARE = 0.5  # of those rows are led only that far, and of the others the ones that come no further
+STRAIGHT_WEIGHT = 2.0  # of an error of theirs, which is small, but is multiplied at each step
 GUIDED_SHARE = 0.5  # of the rows that are led on
 EARLY = 0.8  # a sigma: above it rows that leave nothing open are not led on, as there they learn what to draw
 WEIGHT = 2.0  # of an error of theirs in the picture: they learn what no other row shows
@@ -42,6 +49,20 @@ SEEN_SHARE = 0.5  # of the other negative prompts name what comes most without t
 RISE = 0.02  # of a price: little, so that the same noise is seldom asked for another thing the next time
 DEAREST = 0.3  # price: a few of a kind come often and others never, or the flow would hesitate between all
 NEGATIVE_SCALE = 4.0  # what Safelight takes where a negative prompt comes without a guidance_scale
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Led:
+    """Rows of a batch that the flow has led on from pure noise."""
+
+    rows: list[int]  # which of the batch; the numbers below are places in this list
+    against: list[Said]  # their negative prompts, or silence
+    guided: list[int]  # numbers of those that have one
+    straight: list[int]  # numbers of those of them that show nothing yet, and go straight on
+    sigma: Tensor  # (rows,)
+    noisy: Tensor  # (rows, tokens, 128)
+    first: Tensor  # (rows and then guided ones once more, tokens, 128): the flow's answers at pure noise
+    seen: Tensor  # (rows, tokens, classes): what the transformer's middle sees there
 
 
 @torch.no_grad()
@@ -54,11 +75,45 @@ def settle(
     Gives all rows, their noise and their sigma; and, after them, each that was led away from a negative prompt once
     more, with that for its caption. A led row's noise is then what leads from its new picture to where it is, however
     far that is: its error is weighed as that of the picture, times WEIGHT, and half of it where the row is there twice.
+    Rows that go straight on have no picture: with each prompt they are to answer what they answered at pure noise.
     """
     rows = [row for row in range(len(batch.said)) if _can_be_led(batch.said[row], batch.scenes[row], sigma[row].item())]
     rows = [row for row in rows if random.random() < share]
     if batch.grid != WHOLE or len(rows) < 2:  # a batch of one would be compiled anew
         return batch, noise, sigma
+    led = _lead(taught, encoders, batch, noise, rows, random)
+    scenes = _chosen(led, batch, taught.prices)
+    latents, layouts = batch.latents.clone(), batch.layouts.clone()
+    changed = [row for row in rows if scenes[row] != batch.scenes[row]]
+    if changed:
+        latents[changed], layouts[changed] = pictures([scenes[row] for row in changed], batch)
+    noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
+    sigma[rows], weights[rows] = led.sigma, WEIGHT * led.sigma.square()
+    noise[rows] = latents[rows] + (led.noisy - latents[rows]) / led.sigma[:, None, None]
+    twice = [rows[number] for number in led.guided]
+    weights[twice] /= 2
+    weights[[rows[number] for number in led.straight]] *= STRAIGHT_WEIGHT
+    every = [*range(len(scenes)), *twice]
+    latents, noise, sigma = latents[every], noise[every], sigma[every]
+    again = [led.guided.index(number) for number in led.straight]
+    unseen = [rows[number] for number in led.straight] + [len(scenes) + place for place in again]
+    answers = led.first[led.straight + [len(rows) + place for place in again]]
+    latents[unseen] = led.noisy[led.straight * 2] - sigma[unseen, None, None] * answers
+    noise[unseen] = latents[unseen] + answers
+    settled = replace(
+        batch,
+        scenes=[scenes[row] for row in every],
+        said=batch.said + [led.against[number] for number in led.guided],
+        latents=latents,
+        layouts=layouts[every],
+        weights=weights[every],
+        twice=twice,
+        unseen=unseen,
+    )
+    return settled, noise, sigma
+
+
+def _lead(taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, rows: list[int], random: Random) -> Led:
     against = [
         negative_words(batch.said[row], batch.scenes[row], taught.prices[0], random)
         if random.random() < GUIDED_SHARE
@@ -66,40 +121,28 @@ def settle(
         for row in rows
     ]
     guided = [number for number, words in enumerate(against) if words.text]
-    said = [batch.said[row] for row in rows] + [against[number] for number in guided]
-    text = encoded_text(encoders, [words.text for words in said], batch.view.text_length)
     steps = random.choice(list(SIGMAS))
-    reached = torch.empty(len(rows), device=device()).uniform_(*SIGMAS[steps])
-    noisy = led_to(taught, batch.image_ids, noise[rows], text, guided, reached, steps)
-    _, seen = taught(**inputs(noisy, reached, (text[0][: len(rows)], text[1][: len(rows)]), batch.image_ids))
-    thing_scores, background_scores = likely(seen.float(), batch.layouts[rows])
-    chosen = []
-    for number, (row, words) in enumerate(zip(rows, against, strict=True)):
-        scores, prices = (thing_scores[number], background_scores[number]), taught.prices[int(words.text != "")]
-        chosen.append(bought(open_to(batch.said[row], batch.scenes[row], words), scores, prices))
+    sigma = torch.empty(len(rows), device=device()).uniform_(*SIGMAS[steps])
+    open_ones = [number for number in guided if _leaves_open(batch.said[rows[number]], batch.scenes[rows[number]])]
+    early = [number for number in open_ones if random.random() < STRAIGHT_SHARE]
+    sigma[early] = torch.empty(len(early), device=device()).uniform_(*STRAIGHT)
+    straight = [number for number in open_ones if sigma[number] > STRAIGHT[0]]
+    words = [batch.said[row] for row in rows] + [against[number] for number in guided]
+    text = encoded_text(encoders, [said.text for said in words], batch.view.text_length)
+    noisy, first = led_to(taught, batch.image_ids, noise[rows], text, guided, sigma, steps)
+    _, seen = taught(**inputs(noisy, sigma, (text[0][: len(rows)], text[1][: len(rows)]), batch.image_ids))
+    return Led(rows, against, guided, straight, sigma, noisy, first, seen.float())
+
+
+def _chosen(led: Led, batch: Batch, prices: Tensor) -> list[Scene]:
+    """What each row of the batch is to show from now on."""
     scenes = list(batch.scenes)
-    for row, scene in zip(rows, chosen, strict=True):
-        scenes[row] = scene
-    latents, layouts = batch.latents.clone(), batch.layouts.clone()
-    changed = [row for row in rows if scenes[row] != batch.scenes[row]]
-    if changed:
-        latents[changed], layouts[changed] = pictures([scenes[row] for row in changed], batch)
-    noise, sigma, weights = noise.clone(), sigma.clone(), batch.weights.clone()
-    sigma[rows], weights[rows] = reached, WEIGHT * reached.square()
-    noise[rows] = latents[rows] + (noisy - latents[rows]) / reached[:, None, None]
-    twice = [rows[number] for number in guided]
-    weights[twice] /= 2
-    every = [*range(len(scenes)), *twice]
-    settled = replace(
-        batch,
-        scenes=[scenes[row] for row in every],
-        said=batch.said + [against[number] for number in guided],
-        latents=latents[every],
-        layouts=layouts[every],
-        weights=weights[every],
-        twice=twice,
-    )
-    return settled, noise[every], sigma[every]
+    thing_scores, background_scores = likely(led.seen, batch.layouts[led.rows])
+    for number, (row, words) in enumerate(zip(led.rows, led.against, strict=True)):
+        if number not in led.straight:
+            scores = thing_scores[number], background_scores[number]
+            scenes[row] = bought(open_to(batch.said[row], scenes[row], words), scores, prices[int(words.text != "")])
+    return scenes
 
 
 def guided_loss(wrong: Tensor, rows: Batch) -> Tensor:
@@ -171,22 +214,23 @@ def led_to(
     guided: list[int],
     reached: Tensor,
     steps: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """From pure noise (rows, tokens, 128) to where the flow is at the sigma (rows,) that each row is to reach, in so
-    many Euler steps of the same length, as FluxPipeline's are.
+    many Euler steps of the same length, as FluxPipeline's are. Gives the first answers as well, to all of the text.
 
     The text is of all rows and, after them, of the negative prompts of those that are guided, which are row numbers.
     """
     rows = [*range(len(noise)), *guided]
     step = (1 - reached) / steps
-    noisy, sigma = noise, torch.ones_like(reached)
+    noisy, sigma, answers = noise, torch.ones_like(reached), []
     for _ in range(steps):
         answer, _ = taught(**inputs(noisy[rows], sigma[rows], text, ids))
-        toward, away = answer.float().split([len(noise), len(guided)])
+        answers.append(answer.float())
+        toward, away = answers[-1].clone().split([len(noise), len(guided)])
         toward[guided] = away + NEGATIVE_SCALE * (toward[guided] - away)
         noisy = noisy - step[:, None, None] * toward
         sigma = sigma - step
-    return noisy
+    return noisy, answers[0]
 
 
 def likely(seen: Tensor, layouts: Tensor) -> tuple[Tensor, Tensor]:
