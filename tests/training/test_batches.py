@@ -148,6 +148,7 @@ def test_where_guidance_leads_from_what_is_open_it_goes_straight_until_there_is_
                 assert torch.allclose(answers[again], said[again], atol=1e-4)
                 whole = said[again] + NEGATIVE_SCALE * (said[row] - said[again])
                 noisy = torch.lerp(settled.latents[row], led[row], reached[row])
+                assert torch.allclose(torch.lerp(settled.latents[again], led[again], reached[again]), noisy, atol=1e-4)
                 assert torch.allclose(noisy, noise[row] - (1 - reached[row]) * whole, atol=1e-4)
             else:
                 turned += 1

@@ -41,7 +41,7 @@ class View:
 
 ALONE = View(0.16, 12, slice(2, 6), slice(2, 6), lambda scene: scene.relation == "one" and scene.first_size != "big")
 EVERYTHING = View(0.19, TEXT_LENGTH, ALL, ALL, lambda _: True)
-THING = replace(EVERYTHING, has_all_of=lambda scene: scene.relation == "one")
+THING = replace(EVERYTHING, share=0, has_all_of=lambda scene: scene.relation == "one")
 VIEWS = (
     View(0.08, 12, slice(4, 6), slice(3, 5), lambda scene: scene.relation == "one" and scene.first_size == "small"),
     ALONE,

@@ -14,8 +14,9 @@ Captions that leave nothing open are led on too, and stay what they are: half of
 without guidance, and half away from words that have nothing to do with them, as what a prompt names must be drawn
 whatever a negative prompt says.
 
-Where a negative prompt has led, both prompts are to point to the same picture: guidance multiplies what is left between
-them. So such a row is there twice, with each of the two, and what guidance makes of both answers has an error as well.
+Where a negative prompt has led further, both prompts are to point to the same picture: guidance multiplies what is left
+between them. So such a row is there twice, with each of the two, and what guidance makes of both answers has an error
+as well.
 """
 
 from dataclasses import dataclass, replace
@@ -36,10 +37,10 @@ from training.sprite.things import kind_of, things
 # The sigmas that are reached from pure noise in so many steps. A picture of 4 steps comes there in one to three, of 32
 # in many. In one, 4 steps never come below 0.75, nor 2 below 0.5; after three, 32 are still at 0.9.
 SIGMAS = {1: (0.5, 0.97), 3: (0.2, 0.9), 10: (0.2, 0.97)}
-# Sigmas where guidance away from what a caption leaves open goes straight on, as 4 steps do, which first look at 0.75.
+# Sigmas where guidance of a caption that leaves something open goes straight on: 4 steps first look at 0.75.
 STRAIGHT = (0.77, 0.98)
-STRAIGHT_SHARE = 0.5  # of those rows are led only that far, and of the others the ones that come no further
-STRAIGHT_WEIGHT = 2.0  # of an error of theirs, which is small, but is multiplied at each step
+STRAIGHT_SHARE = 0.5  # of those rows are led only that far; others end there by SIGMAS
+STRAIGHT_WEIGHT = 2.0  # on top of WEIGHT: guidance multiplies even small errors of theirs at each step
 GUIDED_SHARE = 0.5  # of the rows that are led on
 EARLY = 0.8  # a sigma: above it rows that leave nothing open are not led on, as there they learn what to draw
 WEIGHT = 2.0  # of an error of theirs in the picture: they learn what no other row shows
