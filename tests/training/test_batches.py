@@ -329,6 +329,14 @@ class Saying(Taught):
         return said.expand_as(inputs["hidden_states"]).clone(), _nothing_seen(inputs["hidden_states"])
 
 
+class Fading(Saying):
+    """Answers less and less of it below pure noise."""
+
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answer, seen = super().forward(**inputs)
+        return answer * inputs["timestep"][:, None, None], seen
+
+
 @pytest.mark.parametrize("steps", list(SIGMAS))
 @pytest.mark.parametrize("guided", [[], [3, 1], [0, 1, 2, 3]])
 def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: list[int], steps: int) -> None:
@@ -346,6 +354,8 @@ def test_guidance_leads_away_from_the_negative_prompt_of_the_row_itself(guided: 
         wanted[row] = said[number] + NEGATIVE_SCALE * (said[row] - said[number])
     assert torch.allclose(noisy, noise + ((reached - 1) * wanted)[:, None, None], atol=1e-4)
     assert torch.equal(first, said[:, None, None].expand(-1, 16, 128))
+    with torch.no_grad():
+        assert torch.equal(led_to(Fading(), ids, noise, text, guided, reached, steps)[1], first)
     from_noise = torch.arange(steps, device=device())[:, None] / steps
     assert torch.allclose(torch.stack(saying.asked_at)[:, :4], 1 - from_noise * (1 - reached), atol=1e-6)
     assert all(torch.equal(sigma[4:], sigma[guided]) for sigma in saying.asked_at)
