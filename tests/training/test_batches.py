@@ -133,6 +133,7 @@ def test_what_is_led_away_is_there_again_with_its_negative_prompt(encoded: None)
 
 def test_where_guidance_leads_from_what_is_open_it_goes_straight_until_there_is_something_to_see(encoded: None) -> None:
     taught, encoders = Saying(), load_text_encoders()
+    torch.manual_seed(0)
     went_straight = turned = 0
     for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:10]):
         noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
@@ -151,12 +152,11 @@ def test_where_guidance_leads_from_what_is_open_it_goes_straight_until_there_is_
                 assert torch.allclose(torch.lerp(settled.latents[again], led[again], reached[again]), noisy, atol=1e-4)
                 assert torch.allclose(noisy, noise[row] - (1 - reached[row]) * whole, atol=1e-4)
             else:
-                turned += 1
+                turned += int(_leaves_open(rows)[row])
                 assert settled.is_seen[row]
                 assert torch.equal(answers[row], answers[again])
 
-    assert went_straight > 5
-    assert turned > 10
+    assert 0.4 < went_straight / (went_straight + turned) < 0.9
 
 
 def test_a_middle_that_has_nothing_to_see_is_asked_nothing(encoded: None) -> None:
@@ -368,7 +368,8 @@ def test_rows_are_led_only_as_far_as_so_many_steps_go(encoded: None) -> None:
     for seed in range(12):
         taught = Listening()
         settled, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
-        reached[settled.unseen] = sigma[0]  # those go straight, as far as that is
+        assert all(STRAIGHT[0] < level <= STRAIGHT[1] for level in reached[settled.unseen].tolist())
+        reached[settled.unseen] = sigma[0]
         steps = len(taught.heard) - 1  # after them it is asked what is there
         lowest, highest = SIGMAS[steps]
         assert all(lowest <= level <= highest for level in reached[reached != sigma[0]].tolist())

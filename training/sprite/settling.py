@@ -62,7 +62,7 @@ class Led:
     straight: list[int]  # numbers of those of them that show nothing yet, and go straight on
     sigma: Tensor  # (rows,)
     noisy: Tensor  # (rows, tokens, 128)
-    first: Tensor  # (rows and then guided ones once more, tokens, 128): the flow's answers at pure noise
+    at_noise: Tensor  # (rows and then guided ones once more, tokens, 128): the flow's answers there
     seen: Tensor  # (rows, tokens, classes): what the transformer's middle sees there
 
 
@@ -98,7 +98,7 @@ def settle(
     latents, noise, sigma = latents[every], noise[every], sigma[every]
     again = [led.guided.index(number) for number in led.straight]
     unseen = [rows[number] for number in led.straight] + [len(scenes) + place for place in again]
-    answers = led.first[led.straight + [len(rows) + place for place in again]]
+    answers = led.at_noise[led.straight + [len(rows) + place for place in again]]
     latents[unseen] = led.noisy[led.straight * 2] - sigma[unseen, None, None] * answers
     noise[unseen] = latents[unseen] + answers
     settled = replace(
@@ -125,14 +125,14 @@ def _lead(taught: Taught, encoders: TextEncoders, batch: Batch, noise: Tensor, r
     steps = random.choice(list(SIGMAS))
     sigma = torch.empty(len(rows), device=device()).uniform_(*SIGMAS[steps])
     open_ones = [number for number in guided if _leaves_open(batch.said[rows[number]], batch.scenes[rows[number]])]
-    early = [number for number in open_ones if random.random() < STRAIGHT_SHARE]
-    sigma[early] = torch.empty(len(early), device=device()).uniform_(*STRAIGHT)
+    short = [number for number in open_ones if random.random() < STRAIGHT_SHARE]
+    sigma[short] = torch.empty(len(short), device=device()).uniform_(*STRAIGHT)
     straight = [number for number in open_ones if sigma[number] > STRAIGHT[0]]
-    words = [batch.said[row] for row in rows] + [against[number] for number in guided]
-    text = encoded_text(encoders, [said.text for said in words], batch.view.text_length)
-    noisy, first = led_to(taught, batch.image_ids, noise[rows], text, guided, sigma, steps)
+    said = [batch.said[row] for row in rows] + [against[number] for number in guided]
+    text = encoded_text(encoders, [words.text for words in said], batch.view.text_length)
+    noisy, at_noise = led_to(taught, batch.image_ids, noise[rows], text, guided, sigma, steps)
     _, seen = taught(**inputs(noisy, sigma, (text[0][: len(rows)], text[1][: len(rows)]), batch.image_ids))
-    return Led(rows, against, guided, straight, sigma, noisy, first, seen.float())
+    return Led(rows, against, guided, straight, sigma, noisy, at_noise, seen.float())
 
 
 def _chosen(led: Led, batch: Batch, prices: Tensor) -> list[Scene]:
