@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.own_home import move_in, move_out
+
+OWN_FOLDER = None if "PYTEST_XDIST_WORKER" in os.environ else move_in()
+"""At import, before anything can read the environment. A worker of pytest-xdist is in its controller's already."""
+
 
 def pytest_configure() -> None:
     """A shell that runs tests in the background has them ignore Ctrl-C, and so would the commands that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What a failed run left can be looked at."""
+    if OWN_FOLDER is not None and exitstatus == pytest.ExitCode.OK:
+        move_out(OWN_FOLDER)
 
 
 @pytest.fixture(scope="session")

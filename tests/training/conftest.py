@@ -1,23 +1,25 @@
-"""An empty work folder for the recipe, with artwork that has been fetched before."""
+"""An empty work folder for the recipe, with the artwork that `make fetch` has fetched."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.fetch import FETCHED, WHY_NOT
+
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Artwork fetched before is taken from the usual folder."""
-    pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
-    pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
-    from training.sprite import artwork, paths  # noqa: PLC0415  resvg_py may be missing
-
-    fetched = paths.work_folder() / "art"
-    monkeypatch.setenv("SPRITE_WORK", str(tmp_path))
-    if all((fetched / short / "package").exists() for short in artwork.PACKAGES):
-        (tmp_path / "art").symlink_to(fetched)
-    elif shutil.which("npm") is None:
-        pytest.skip("the recipe fetches its artwork with npm")
-    artwork.fetch_artwork()
+    begin(tmp_path, monkeypatch)
     return tmp_path
+
+
+def begin(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make `folder` the one that the recipe works in, with the artwork in it. Without artwork the test fails."""
+    from training.sprite import artwork  # noqa: PLC0415  tests that need no artwork do without resvg
+
+    art = FETCHED / "art"
+    if not all((art / short / "package").exists() for short in artwork.PACKAGES):
+        why = WHY_NOT.read_text(encoding="utf-8") if WHY_NOT.exists() else "it has not been fetched"
+        pytest.fail(f"no artwork for the recipe: {why}\nRun `make fetch` where the npm registry can be reached.", False)
+    patch.setenv("SPRITE_WORK", str(folder))
+    (folder / "art").symlink_to(art)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,12 +10,13 @@ import torch
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
+from tests.training.conftest import begin
 from training.sprite import restore, shards
 from training.sprite.batches import WHOLE, Batch, Shares, batch
 from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
 from training.sprite.devices import device
 from training.sprite.flow import _layout_loss
-from training.sprite.network import Taught, encoded_text, load_transformer
+from training.sprite.network import Taught, encoded_text, load_transformer, new_transformer
 from training.sprite.places import BACKGROUNDS
 from training.sprite.scenes import Scene, has_held_out_part
 from training.sprite.settling import (
@@ -41,11 +41,15 @@ from training.sprite.things import kind_of, things
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
 
-@pytest.fixture
-def encoded(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_SCENES", 64)
-    restore.restore()
-    shards.encode_shards(range(3))
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Three small shards of scenes, made once; nobody writes to them."""
+    with pytest.MonkeyPatch.context() as patch:
+        begin(tmp_path_factory.mktemp("work"), patch)
+        patch.setattr(shards, "SHARD_SCENES", 64)
+        restore.restore()
+        shards.encode_shards(range(3))
+        yield
 
 
 def batches(shares: Shares) -> Iterator[Batch]:
@@ -296,7 +300,7 @@ class Standing(Taught):
     """Points to the same picture from everywhere, whatever the caption."""
 
     def __init__(self, guess: torch.Tensor) -> None:
-        super().__init__(load_transformer())
+        super().__init__(new_transformer())
         self.guess = guess
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,7 +324,7 @@ class Saying(Taught):
     """Answers everywhere with what its caption says, which is one number, and keeps where it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(load_transformer())
+        super().__init__(new_transformer())
         self.asked_at: list[torch.Tensor] = []
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
