@@ -11,18 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safelight.errors import InvalidRequest, SafelightError
+from safelight.limits import MAX_IMAGES_PER_PROMPT, MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 PreviewDecoder = Literal["projection", "autoencoder"]
 """What makes a preview: one small matrix, or the model's own decoder, at the cost of a decoded picture."""
-
-MAX_SEED = 2**63 - 1 - 10
-"""Greatest seed: image i uses seed + i, and torch's generators take 63 bits for sure."""
-MAX_IMAGES_PER_PROMPT = 10
-MAX_PROMPT_CHARACTERS = 32_000
-MAX_PREVIEWS = 10
-MAX_LORAS = 8
-MAX_LORA_SCALE = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

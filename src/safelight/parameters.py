@@ -13,18 +13,14 @@ from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
 from safelight.generation import (
-    MAX_LORA_SCALE,
-    MAX_LORAS,
-    MAX_PROMPT_CHARACTERS,
     GenerationRequest,
     ImageFormat,
     LoraWeight,
     PreviewDecoder,
     SourceImage,
 )
+from safelight.limits import MAX_GUIDANCE_SCALE, MAX_LORA_SCALE, MAX_LORAS, MAX_PROMPT_CHARACTERS
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
-
-MAX_GUIDANCE_SCALE = 100.0
 
 
 def build_generation_request(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from safelight.errors import InvalidRequest
-from safelight.generation import MAX_PROMPT_CHARACTERS, MAX_SEED, GenerationRequest
+from safelight.generation import GenerationRequest
+from safelight.limits import MAX_PROMPT_CHARACTERS, MAX_SEED
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 from safelight.parameters import build_generation_request
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safelight.control.deployments import LORAS, DeploymentSpec
 from safelight.control.secret_references import HUB_TOKEN
-from safelight.serving.child_environment import for_libraries
+from safelight.library_variables import for_libraries
 
 UNUSED_FIELDS = {
     "code_configuration": "the model's own code serves it",

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from safelight.control.catalog import Model, spec_of
-from safelight.generation import MAX_SEED
+from safelight.limits import MAX_GUIDANCE_SCALE, MAX_SEED
 from safelight.model_spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
-from safelight.parameters import MAX_GUIDANCE_SCALE
 
 BYTES_PER_WEIGHT = {"bfloat16": 2, "float16": 2, "float32": 4}
 

@@ -18,21 +18,6 @@ from pathlib import Path
 _PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-LIBRARY_VARIABLES = frozenset(
-    {
-        *("OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY"),
-        *("KMP_BLOCKTIME", "KMP_AFFINITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_VERBOSE"),
-        *("ATEN_CPU_CAPABILITY", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING"),
-        *("PYTORCH_ENABLE_MPS_FALLBACK", "PYTORCH_MPS_HIGH_WATERMARK_RATIO", "NVIDIA_TF32_OVERRIDE"),
-        *("CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_MODULE_LOADING"),
-        *("CUDA_LAUNCH_BLOCKING", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"),
-        *("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"),
-    }
-)
-"""What a deployment may set for its replicas: it tunes their libraries, and names no file, program or host. All else
-could run another program as the server's user (`LD_PRELOAD`, `OMP_TOOL_LIBRARIES`, `PYTHONPATH`, ...), or is read by
-nothing: a replica runs no code of the user's.
-"""
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -49,11 +34,6 @@ def child_environment(
     if len(gpus) > 1:
         ours["CUDA_VISIBLE_DEVICES"] = gpus[replica_index % len(gpus)]
     return _PASSIVE_WAITING | kept | ours
-
-
-def for_libraries(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of a deployment's environment variables that its replicas see."""
-    return {name: value for name, value in variables.items() if name in LIBRARY_VARIABLES}
 
 
 def share_of_cores(num_replicas: int) -> int:

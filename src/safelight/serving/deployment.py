@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safelight.library_variables import for_libraries
 from safelight.model_spec import ModelSpec
-from safelight.serving.child_environment import child_environment, for_libraries, share_of_cores, visible_gpus
+from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.messages import Load

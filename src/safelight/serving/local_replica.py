@@ -27,7 +27,6 @@ from safelight.errors import (
     SafelightError,
 )
 from safelight.generation import (
-    MAX_IMAGES_PER_PROMPT,
     Completed,
     Event,
     Failed,
@@ -36,6 +35,7 @@ from safelight.generation import (
     Preview,
     Step,
 )
+from safelight.limits import MAX_IMAGES_PER_PROMPT
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,

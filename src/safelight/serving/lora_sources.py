@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safelight import hub
 from safelight.errors import ConfigurationError, ModelLoadError
-from safelight.generation import MAX_LORA_SCALE
+from safelight.limits import MAX_LORA_SCALE
 from safelight.model_revision import file_revision
 from safelight.model_spec import LoraFile
 

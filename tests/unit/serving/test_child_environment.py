@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from safelight.serving.child_environment import child_environment, for_libraries, share_of_cores, visible_gpus
+from safelight.library_variables import for_libraries
+from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
 
 
 def test_waiting_threads_sleep_and_the_thread_count_is_set() -> None:
