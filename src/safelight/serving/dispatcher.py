@@ -139,16 +139,14 @@ class Dispatcher:
         self._num_in_flight += 1
         try:
             yield Queued()
-            async with aclosing(self._attempt(request, arrived_at, is_rerun=False)) as events:
-                async for event in events:
-                    if self._can_run_again(event):
-                        break
-                    yield event
-                else:
-                    return
-            async with aclosing(self._attempt(request, arrived_at, is_rerun=True)) as events:
-                async for event in events:
-                    yield event
+            for is_rerun in (False, True):
+                async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
+                    async for event in events:
+                        if not is_rerun and self._can_run_again(event):
+                            break
+                        yield event
+                    else:
+                        return
         finally:
             self._num_in_flight -= 1
             self._changed.set()

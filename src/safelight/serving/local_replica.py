@@ -1,13 +1,12 @@
 """A replica as a child process, seen from the gateway: start it, talk to it, and start it again when it dies.
 
 `_supervise` is the only task. It runs one life of the process after another: spawn, Hello, Load, Ready, then every
-message goes to the request it belongs to. Nothing here blocks the event loop or touches a tensor.
+message goes to the request it belongs to (`RequestsInFlight`). Nothing here blocks the event loop or touches a tensor.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import signal
@@ -35,7 +34,6 @@ from safelight.generation import (
     Preview,
     Step,
 )
-from safelight.limits import MAX_IMAGES_PER_PROMPT
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
@@ -59,6 +57,7 @@ from safelight.serving.messages import (
     replica_messages,
 )
 from safelight.serving.replica import ReplicaState
+from safelight.serving.requests_in_flight import RequestsInFlight
 from safelight.serving.standard_error import StandardError
 
 COMMAND = (sys.executable, "-m", "safelight.serving.replica_process")
@@ -74,8 +73,6 @@ MIN_PATIENCE_S = 300.0
 """A replica that leaves a message unanswered for longer, and for twice a request's timeout, hangs: it is replaced."""
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
-MAX_EVENTS = 256
-"""Of one request, not yet read. A slow reader misses steps and previews; images and the last event always fit."""
 
 _MORE_MEMORY = (
     ". Is there memory enough for the model? A deployment that is updated needs it for the old and the new replicas at "
@@ -121,8 +118,7 @@ class LocalReplica:
         self._was_ready = False
         self._ran_out_of_memory = False
         self._deaths_in_a_row = 0
-        self._tickets = itertools.count()
-        self._events: dict[int, asyncio.Queue[Event]] = {}
+        self._requests = RequestsInFlight()
         self._writer: asyncio.StreamWriter | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -134,32 +130,21 @@ class LocalReplica:
         self._supervisor = asyncio.create_task(self._supervise(), name=f"supervisor of {self.name}")
 
     async def stop(self) -> None:
-        self._end_requests(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
+        self._requests.fail_all(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
         self._change(ReplicaState.STOPPED)
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
 
-    async def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
+    def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
         if self.state is not ReplicaState.READY:  # it ended since it was chosen
-            yield Failed(ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again"))
-            return
+            raise ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again")
         if self._num_unsent_bytes() > MAX_UNSENT_BYTES:
-            yield Failed(Overloaded(f"{self.name} has not read what was sent to it; send the request again later"))
-            return
-        ticket = next(self._tickets)
-        events = self._events[ticket] = asyncio.Queue(MAX_EVENTS)
+            raise Overloaded(f"{self.name} has not read what was sent to it; send the request again later")
         self._patience_s = max(self._patience_s, 2 * request.timeout_s)
-        try:
-            self._send(Submit(ticket, request, age_s))
-            while True:
-                event = await events.get()
-                yield event
-                if isinstance(event, Completed | Failed):
-                    return
-        finally:
-            if self._events.pop(ticket, None) is not None:
-                self._send(Cancel(ticket))
+        return self._requests.stream(
+            lambda ticket: self._send(Submit(ticket, request, age_s)), lambda ticket: self._send(Cancel(ticket))
+        )
 
     def _num_unsent_bytes(self) -> int:
         return self._writer.transport.get_write_buffer_size() if self._writer is not None else 0
@@ -219,7 +204,7 @@ class LocalReplica:
         self.error = error
         if not isinstance(error, ReplicaLost):
             self.last_words = ""  # the error says it all
-        self._end_requests(ReplicaLost(f"{error.message}; send the request again"))
+        self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
     def _is_beyond_help(self, error: SafelightError) -> bool:
         """A model that has never loaded here is not worth many tries; one that has will load again."""
@@ -302,18 +287,18 @@ class LocalReplica:
             self._unanswered_since = None
             match message:
                 case StepDone():
-                    self._pass_on(message.ticket, Step(message.image_index, message.index, message.of))
+                    self._requests.pass_on(message.ticket, Step(message.image_index, message.index, message.of))
                 case PreviewMade():
-                    self._pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
+                    self._requests.pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
                 case ImageMade():
-                    self._pass_on(
+                    self._requests.pass_on(
                         message.ticket,
                         ImageCompleted(message.image_index, message.image, message.warnings, message.num_text_tokens),
                     )
                 case Done():
-                    self._pass_on(message.ticket, Completed(message.result))
+                    self._requests.pass_on(message.ticket, Completed(message.result))
                 case RequestFailed():
-                    self._pass_on(message.ticket, Failed(from_wire(message.error)))
+                    self._requests.pass_on(message.ticket, Failed(from_wire(message.error)))
                 case Stats():
                     self._this_life = message.counters
                 case _:
@@ -336,20 +321,6 @@ class LocalReplica:
         if self._unanswered_since is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._unanswered_since
-
-    def _pass_on(self, ticket: int, event: Event) -> None:
-        events = self._events.get(ticket)
-        if events is None:
-            return  # cancelled meanwhile
-        if isinstance(event, Completed | Failed):
-            del self._events[ticket]
-            events.put_nowait(event)
-        elif isinstance(event, ImageCompleted) or events.qsize() < MAX_EVENTS - MAX_IMAGES_PER_PROMPT - 1:
-            events.put_nowait(event)
-
-    def _end_requests(self, error: SafelightError) -> None:
-        for ticket in list(self._events):
-            self._pass_on(ticket, Failed(error))
 
 
 @dataclass(frozen=True, slots=True)

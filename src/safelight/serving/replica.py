@@ -55,4 +55,7 @@ class Replica(Protocol):
         """End it now; its requests fail with GenerationCancelled."""
 
     def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
-        """The events of a request, up to Completed or Failed. Closing the generator early cancels the request."""
+        """The events of a request, up to Completed or Failed. Closing the generator early cancels the request.
+
+        Raises ReplicaLost or Overloaded at once if it cannot be sent.
+        """

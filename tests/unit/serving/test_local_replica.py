@@ -10,13 +10,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost
-from safelight.generation import Failed
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.local_replica import LocalReplica
 from safelight.serving.messages import (
@@ -242,12 +241,8 @@ async def test_a_replica_that_does_not_load_in_time_is_given_up_at_once(tmp_path
 
 @pytest.mark.anyio
 async def test_a_request_to_a_replica_that_is_not_ready_fails_at_once() -> None:
-    with _replica(fake_command()) as replica:
-        async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
-            (event,) = [event async for event in events]
-
-    assert isinstance(event, Failed)
-    assert isinstance(event.error, ReplicaLost)
+    with _replica(fake_command()) as replica, pytest.raises(ReplicaLost):
+        replica.stream(fake_request(), age_s=0.0)
 
 
 @pytest.mark.anyio
