@@ -43,7 +43,7 @@ sprite: $(VENV)/.installed-sprite ## train the embedded model (hours; resumes fr
 	$(BIN)/python -m training.sprite.pipeline
 
 eval-sprite: $(VENV)/.installed-sprite ## measure the embedded model against its bars
-	$(BIN)/python -m training.sprite.evaluate
+	$(BIN)/python -m training.sprite.judging.evaluate
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

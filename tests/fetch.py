@@ -16,7 +16,7 @@ def fetch() -> None:
     FETCHED.mkdir(exist_ok=True)
     WHY_NOT.unlink(missing_ok=True)
     os.environ["SPRITE_WORK"] = str(FETCHED)
-    from training.sprite.artwork import fetch_artwork  # noqa: PLC0415  it reads where to
+    from training.sprite.data.artwork import fetch_artwork  # noqa: PLC0415  it reads where to
 
     try:
         fetch_artwork()

@@ -15,7 +15,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def begin(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Make `folder` the one that the recipe works in, with the artwork in it. Without artwork the test fails."""
-    from training.sprite import artwork  # noqa: PLC0415  tests that need no artwork do without resvg
+    from training.sprite.data import artwork  # noqa: PLC0415  tests that need no artwork do without resvg
 
     art = FETCHED / "art"
     if not all((art / short / "package").exists() for short in artwork.PACKAGES):

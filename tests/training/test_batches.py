@@ -11,15 +11,17 @@ pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requireme
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
 from tests.training.conftest import begin
-from training.sprite import restore, shards
-from training.sprite.batches import WHOLE, Batch, Shares, batch
-from training.sprite.captions import SILENCE, Said, negative_background, negative_thing
-from training.sprite.devices import device
-from training.sprite.flow import _layout_loss
-from training.sprite.network import Taught, encoded_text, load_transformer, new_transformer
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import Scene, has_held_out_part
-from training.sprite.settling import (
+from training.sprite.data.captions import SILENCE, Said, negative_background, negative_thing
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import Scene, has_held_out_part
+from training.sprite.data.things import kind_of, things
+from training.sprite.networks.devices import device
+from training.sprite.networks.network import Taught, encoded_text, load_transformer, new_transformer
+from training.sprite.networks.text import load_text_encoders
+from training.sprite.stages import restore, shards
+from training.sprite.stages.batches import WHOLE, Batch, Shares, batch
+from training.sprite.stages.flow import _layout_loss
+from training.sprite.stages.settling import (
     DEAREST,
     EARLY,
     GUIDED_WEIGHT,
@@ -35,8 +37,6 @@ from training.sprite.settling import (
     open_to,
     settle,
 )
-from training.sprite.text import load_text_encoders
-from training.sprite.things import kind_of, things
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 

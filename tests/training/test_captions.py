@@ -5,12 +5,12 @@ from random import Random
 
 import torch
 
-from training.sprite.captions import SILENCE, caption, mistaken
-from training.sprite.devices import device
-from training.sprite.flow import NEARLY_SHARE, sigmas
-from training.sprite.scenes import Scene, has_held_out_part, random_scene
-from training.sprite.settling import EARLY
-from training.sprite.things import things
+from training.sprite.data.captions import SILENCE, caption, mistaken
+from training.sprite.data.scenes import Scene, has_held_out_part, random_scene
+from training.sprite.data.things import things
+from training.sprite.networks.devices import device
+from training.sprite.stages.flow import NEARLY_SHARE, sigmas
+from training.sprite.stages.settling import EARLY
 
 
 def test_a_caption_is_open_if_it_names_a_kind_or_nothing() -> None:

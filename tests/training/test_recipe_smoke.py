@@ -13,24 +13,13 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 pytest.importorskip("sentencepiece", reason="pip install -r training/sprite/requirements.txt")
 
-from training.sprite import (
-    autoencoder,
-    evaluate,
-    export,
-    flow,
-    judge,
-    network,
-    patches,
-    paths,
-    restore,
-    scenes,
-    settling,
-    shards,
-    text,
-    tokens,
-)
-from training.sprite.batches import Shares
-from training.sprite.checkpoints import load, save, stoppable
+from training.sprite import paths
+from training.sprite.data import scenes, tokens
+from training.sprite.judging import evaluate, judge
+from training.sprite.networks import autoencoder, network, text
+from training.sprite.networks.checkpoints import load, save, stoppable
+from training.sprite.stages import export, flow, patches, restore, settling, shards
+from training.sprite.stages.batches import Shares
 
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]

@@ -4,11 +4,11 @@ import pytest
 
 pytest.importorskip("resvg_py", reason="pip install -r training/sprite/requirements.txt")
 
-from training.sprite.judge import Verdict
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import is_held_out
-from training.sprite.things import things
-from training.sprite.trials import beside_the_point, counts, held_out_pairs, one_thing
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import is_held_out
+from training.sprite.data.things import things
+from training.sprite.judging.judge import Verdict
+from training.sprite.judging.trials import beside_the_point, counts, held_out_pairs, one_thing
 
 
 def verdict(first: int = -1, second: int = -1, relation: str = "empty", count: int = 1) -> Verdict:

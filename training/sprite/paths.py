@@ -3,8 +3,7 @@
 import os
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PACKAGE_FOLDER = HERE.parents[1] / "src" / "safelight" / "models" / "sprite"
+PACKAGE_FOLDER = Path(__file__).parents[2] / "src" / "safelight" / "models" / "sprite"
 
 
 def work_folder() -> Path:

@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Callable
 
-from training.sprite import artwork, autoencoder, evaluate, export, flow, judge, network, patches, shards, text, tokens
-from training.sprite.checkpoints import log
+from training.sprite.data import artwork, tokens
+from training.sprite.judging import evaluate, judge
+from training.sprite.networks import autoencoder, network, text
+from training.sprite.networks.checkpoints import log
 from training.sprite.paths import work_folder
+from training.sprite.stages import export, flow, patches, shards
 
 FIRST_SHARDS = 2
 

@@ -10,10 +10,11 @@ from diffusers import AutoencoderTiny, FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextModel, T5EncoderModel
 
-from training.sprite import autoencoder, flow, network, text
-from training.sprite.checkpoints import save
+from training.sprite.networks import autoencoder, network, text
+from training.sprite.networks.checkpoints import save
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
-from training.sprite.shards import Normalisation, is_normalised, save_normalisation
+from training.sprite.stages import flow
+from training.sprite.stages.shards import Normalisation, is_normalised, save_normalisation
 
 
 def restore() -> None:

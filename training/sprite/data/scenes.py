@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.sprite.artwork import Pixels, background_at, icon_at
-from training.sprite.places import BACKGROUNDS, PLACE_PHRASES
-from training.sprite.things import things
+from training.sprite.data.artwork import Pixels, background_at, icon_at
+from training.sprite.data.places import BACKGROUNDS, PLACE_PHRASES
+from training.sprite.data.things import things
 
 Relation = Literal["empty", "one", "many", "beside", "above", "on", "riding"]
 Size = Literal["small", "normal", "big"]

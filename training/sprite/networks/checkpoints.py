@@ -13,7 +13,7 @@ from threading import Event
 import torch
 from torch import Tensor, nn
 
-from training.sprite.devices import device
+from training.sprite.networks.devices import device
 from training.sprite.paths import work_folder
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.sprite.artwork import Pixels
-from training.sprite.evaluate import draw_prompts, load_pipeline
-from training.sprite.export import EXAMPLES
+from training.sprite.data.artwork import Pixels
+from training.sprite.judging.evaluate import draw_prompts, load_pipeline
+from training.sprite.stages.export import EXAMPLES
 
 SEEDS = 4
 COLUMNS = 12

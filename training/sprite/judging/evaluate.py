@@ -1,6 +1,6 @@
 """The evaluation: the shipped folder draws unseen prompts through diffusers, and the judge looks at them.
 
-`python -m training.sprite.evaluate` prints the table and writes it as JSON beside the checkpoints.
+`python -m training.sprite.judging.evaluate` prints the table and writes it as JSON beside the checkpoints.
 """
 
 import argparse
@@ -13,18 +13,14 @@ import numpy as np
 import torch
 from diffusers import FluxPipeline
 
-from training.sprite import artwork, judge
-from training.sprite.artwork import Pixels
-from training.sprite.autoencoder import held_out_psnr
-from training.sprite.checkpoints import log
-from training.sprite.devices import device, matrix_dtype
-from training.sprite.judge import Judge, Verdict, load_judge, verdicts
-from training.sprite.paths import PACKAGE_FOLDER, work_folder
-from training.sprite.phrases import thing_phrase
-from training.sprite.settling import NEGATIVE_SCALE
-from training.sprite.things import Category, categories, things
-from training.sprite.tokens import TEXT_LENGTH
-from training.sprite.trials import (
+from training.sprite.data import artwork
+from training.sprite.data.artwork import Pixels
+from training.sprite.data.phrases import thing_phrase
+from training.sprite.data.things import Category, categories, things
+from training.sprite.data.tokens import TEXT_LENGTH
+from training.sprite.judging import judge
+from training.sprite.judging.judge import Judge, Verdict, load_judge, verdicts
+from training.sprite.judging.trials import (
     Trial,
     backgrounds,
     beside_the_point,
@@ -34,6 +30,11 @@ from training.sprite.trials import (
     one_thing,
     with_unknown_word,
 )
+from training.sprite.networks.autoencoder import held_out_psnr
+from training.sprite.networks.checkpoints import log
+from training.sprite.networks.devices import device, matrix_dtype
+from training.sprite.paths import PACKAGE_FOLDER, work_folder
+from training.sprite.stages.settling import NEGATIVE_SCALE
 
 BATCH = 16
 NEGATIVE_TRIALS = 160  # of each of the two

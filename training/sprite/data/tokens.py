@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from training.sprite.captions import caption
+from training.sprite.data.captions import caption
+from training.sprite.data.scenes import random_scene
+from training.sprite.data.strange_words import strange_words
 from training.sprite.paths import work_folder
-from training.sprite.scenes import random_scene
-from training.sprite.strange_words import strange_words
 
 TEXT_LENGTH = 32
 VOCABULARY = 3000

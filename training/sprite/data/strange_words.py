@@ -5,9 +5,9 @@ import re
 from functools import cache
 from typing import Literal
 
-from training.sprite.artwork import package_folder
-from training.sprite.places import COLOUR_WORDS, PLACE_PHRASES
-from training.sprite.things import categories, plural, things
+from training.sprite.data.artwork import package_folder
+from training.sprite.data.places import COLOUR_WORDS, PLACE_PHRASES
+from training.sprite.data.things import categories, plural, things
 
 OTHER_MEANINGS = frozenset({
     "one", "two", "three", "four", "pair", "couple", "both", "some", "few", "many", "several", "group", "lots",

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.sprite.captions import SILENCE, Said, caption, mistaken
-from training.sprite.devices import device
-from training.sprite.network import image_ids
+from training.sprite.data.captions import SILENCE, Said, caption, mistaken
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import PATCH, Scene
+from training.sprite.data.tokens import TEXT_LENGTH
+from training.sprite.networks.devices import device
+from training.sprite.networks.network import image_ids
 from training.sprite.paths import work_folder
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import PATCH, Scene
-from training.sprite.shards import Shard, available_shards, encoded_scenes, open_shard
-from training.sprite.tokens import TEXT_LENGTH
+from training.sprite.stages.shards import Shard, available_shards, encoded_scenes, open_shard
 
 WHOLE = (8, 8)  # the patches of a 256x256 picture
 ALL = slice(None)

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import linear
 
-from training.sprite import network
-from training.sprite.batches import WHOLE
-from training.sprite.captions import SILENCE, caption
-from training.sprite.checkpoints import load, log, save
-from training.sprite.devices import device, mixed_precision
-from training.sprite.flow import sigmas
-from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.data.captions import SILENCE, caption
+from training.sprite.networks import network
+from training.sprite.networks.checkpoints import load, log, save
+from training.sprite.networks.devices import device, mixed_precision
+from training.sprite.networks.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.networks.text import TextEncoders, load_text_encoders
 from training.sprite.paths import work_folder
-from training.sprite.shards import Shard, available_shards, open_shard
-from training.sprite.text import TextEncoders, load_text_encoders
+from training.sprite.stages.batches import WHOLE
+from training.sprite.stages.flow import sigmas
+from training.sprite.stages.shards import Shard, available_shards, open_shard
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from training.sprite.artwork import Pixels
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
-from training.sprite.devices import device, mixed_precision
-from training.sprite.network import CHECKPOINT as FLOW
-from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.data.artwork import Pixels
+from training.sprite.data.scenes import draw, random_scene
+from training.sprite.networks.checkpoints import Average, load, log, resume_optimizers, save, stoppable
+from training.sprite.networks.devices import device, mixed_precision
+from training.sprite.networks.network import CHECKPOINT as FLOW
+from training.sprite.networks.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
-from training.sprite.scenes import draw, random_scene
 
 CHECKPOINT = "autoencoder.pt"
 

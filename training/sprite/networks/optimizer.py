@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from training.sprite.devices import matrix_dtype
+from training.sprite.networks.devices import matrix_dtype
 
 # T5 does not divide its attention by the square root of the head's width: its queries are that much smaller, and at
 # the usual rate they would outgrow the softmax in a few dozen steps.

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from training.sprite.captions import caption
-from training.sprite.judge import Verdict
-from training.sprite.places import COLOUR_WORDS, PLACE_PHRASES
-from training.sprite.scenes import PAIR_RELATIONS, Scene, is_held_out, mounts, riders
-from training.sprite.strange_words import strange_words
-from training.sprite.things import things
+from training.sprite.data.captions import caption
+from training.sprite.data.places import COLOUR_WORDS, PLACE_PHRASES
+from training.sprite.data.scenes import PAIR_RELATIONS, Scene, is_held_out, mounts, riders
+from training.sprite.data.strange_words import strange_words
+from training.sprite.data.things import things
+from training.sprite.judging.judge import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from training.sprite.batches import Batch, Shares, batch
-from training.sprite.checkpoints import Average, load, log, resume_optimizers, save, stoppable
-from training.sprite.devices import device, mixed_precision
-from training.sprite.network import (
+from training.sprite.networks.checkpoints import Average, load, log, resume_optimizers, save, stoppable
+from training.sprite.networks.devices import device, mixed_precision
+from training.sprite.networks.network import (
     ATTENTION,
     CHECKPOINT,
     FIRST_BLOCKS,
@@ -34,11 +33,12 @@ from training.sprite.network import (
     new_transformer,
     told_apart,
 )
-from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.networks.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.networks.text import TextEncoders, load_text_encoders
 from training.sprite.paths import work_folder
-from training.sprite.settling import EARLY, guided_loss, settle
-from training.sprite.shards import available_shards, encode_shards
-from training.sprite.text import TextEncoders, load_text_encoders
+from training.sprite.stages.batches import Batch, Shares, batch
+from training.sprite.stages.settling import EARLY, guided_loss, settle
+from training.sprite.stages.shards import available_shards, encode_shards
 
 FIRST_STEPS = 2000  # with the first blocks alone
 # Up to this sigma a caption may be wrong, and the picture is right (where it settles, further up). So where a negative

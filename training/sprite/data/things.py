@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-
-from training.sprite.paths import HERE
+from pathlib import Path
 
 UNCOUNTED = {
     "deer", "sheep", "fish", "angelfish", "pufferfish", "blowfish", "tropical fish", "moose", "elk", "shrimp",
@@ -87,7 +86,7 @@ def _regular_plural(word: str) -> str:
 
 
 def _lines() -> list[str]:
-    lines = (line.strip() for line in (HERE / "things.txt").read_text().splitlines())
+    lines = (line.strip() for line in (Path(__file__).with_name("things.txt")).read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -14,11 +14,11 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from training.sprite.autoencoder import load_autoencoder, to_tensor
-from training.sprite.checkpoints import log
-from training.sprite.devices import mixed_precision
+from training.sprite.data.scenes import Scene, draw, draw_with_layout, random_scene
+from training.sprite.networks.autoencoder import load_autoencoder, to_tensor
+from training.sprite.networks.checkpoints import log
+from training.sprite.networks.devices import mixed_precision
 from training.sprite.paths import work_folder
-from training.sprite.scenes import Scene, draw, draw_with_layout, random_scene
 
 SHARD_SCENES = 1024
 # Most shards are 256x256. Every third has one of the other sizes, so that they are drawn sensibly too; the smallest,

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from training.sprite.places import COLOUR_WORDS, PLACE_PHRASES
-from training.sprite.scenes import Size
-from training.sprite.strange_words import strange_words
-from training.sprite.things import UNCOUNTED, plural
+from training.sprite.data.places import COLOUR_WORDS, PLACE_PHRASES
+from training.sprite.data.scenes import Size
+from training.sprite.data.strange_words import strange_words
+from training.sprite.data.things import UNCOUNTED, plural
 
 SIZE_WORDS: dict[str, tuple[str, ...]] = {
     "small": ("small", "small", "tiny", "little", "mini"),

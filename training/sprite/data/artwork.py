@@ -14,9 +14,9 @@ import resvg_py
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.sprite.data.places import BACKGROUNDS, COLOURS, place_svg
+from training.sprite.data.things import things
 from training.sprite.paths import work_folder
-from training.sprite.places import BACKGROUNDS, COLOURS, place_svg
-from training.sprite.things import things
 
 Pixels = NDArray[np.uint8]
 ICON_SIDE = 256

@@ -1,6 +1,6 @@
 """How much of a picture the flow knows before it sees any of it: from the caption and pure noise alone.
 
-`python -m training.sprite.detail` prints the share of the latents' variance that the first step explains, over
+`python -m training.sprite.stages.detail` prints the share of the latents' variance that the first step explains, over
 scenes held out from training: in the patches that show things, for each kind of scene, and in all others.
 """
 
@@ -9,14 +9,14 @@ from random import Random
 import torch
 from torch import Tensor
 
-from training.sprite.autoencoder import load_autoencoder, to_tensor
-from training.sprite.captions import caption
-from training.sprite.checkpoints import log
-from training.sprite.devices import device
-from training.sprite.network import encoded_text, load_transformer, velocity
-from training.sprite.scenes import Scene, draw_with_layout, held_out_scene
-from training.sprite.shards import encoded, normalisation, pack
-from training.sprite.text import load_text_encoders
+from training.sprite.data.captions import caption
+from training.sprite.data.scenes import Scene, draw_with_layout, held_out_scene
+from training.sprite.networks.autoencoder import load_autoencoder, to_tensor
+from training.sprite.networks.checkpoints import log
+from training.sprite.networks.devices import device
+from training.sprite.networks.network import encoded_text, load_transformer, velocity
+from training.sprite.networks.text import load_text_encoders
+from training.sprite.stages.shards import encoded, normalisation, pack
 
 KINDS = ("one", "small", "big", "many", "beside", "above", "on", "riding")
 SCENES = 64  # of each kind

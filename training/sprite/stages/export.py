@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
-from training.sprite.autoencoder import CHECKPOINT as AUTOENCODER
-from training.sprite.autoencoder import load_autoencoder, new_autoencoder
-from training.sprite.network import CHECKPOINT as FLOW
-from training.sprite.network import load_transformer, new_transformer
+from training.sprite.data.tokens import TEXT_LENGTH, clip_tokenizer, t5_tokenizer
+from training.sprite.networks.autoencoder import CHECKPOINT as AUTOENCODER
+from training.sprite.networks.autoencoder import load_autoencoder, new_autoencoder
+from training.sprite.networks.network import CHECKPOINT as FLOW
+from training.sprite.networks.network import load_transformer, new_transformer
+from training.sprite.networks.text import CHECKPOINT as TEXT
+from training.sprite.networks.text import TextEncoders, load_text_encoders
 from training.sprite.paths import PACKAGE_FOLDER, work_folder
-from training.sprite.shards import Normalisation, is_normalised, normalisation
-from training.sprite.text import CHECKPOINT as TEXT
-from training.sprite.text import TextEncoders, load_text_encoders
-from training.sprite.tokens import TEXT_LENGTH, clip_tokenizer, t5_tokenizer
+from training.sprite.stages.shards import Normalisation, is_normalised, normalisation
 
 GUIDANCE_SCALE = 1.0
 EXAMPLES = (

@@ -3,10 +3,19 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from training.sprite.phrases import DOINGS, backdrop, empty_scene, several, spoiled, thing_phrase, unknown_word, wrapped
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import PAIR_RELATIONS, Relation, Scene, has_held_out_part, random_background
-from training.sprite.things import categories, kind_of, things
+from training.sprite.data.phrases import (
+    DOINGS,
+    backdrop,
+    empty_scene,
+    several,
+    spoiled,
+    thing_phrase,
+    unknown_word,
+    wrapped,
+)
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import PAIR_RELATIONS, Relation, Scene, has_held_out_part, random_background
+from training.sprite.data.things import categories, kind_of, things
 
 UNSAID_WHITE_SHARE = 0.85
 UNSAID_OTHER_SHARE = 0.2  # behind a thing alone

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate, pad, relu
 
-from training.sprite.artwork import Pixels
-from training.sprite.autoencoder import to_tensor
-from training.sprite.captions import RELATIONS
-from training.sprite.checkpoints import load, log, resume_optimizers, save, stoppable
-from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.data.artwork import Pixels
+from training.sprite.data.captions import RELATIONS
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import Scene, draw, held_out_scene, random_scene
+from training.sprite.data.things import things
+from training.sprite.networks.autoencoder import to_tensor
+from training.sprite.networks.checkpoints import load, log, resume_optimizers, save, stoppable
+from training.sprite.networks.devices import device, mixed_precision
+from training.sprite.networks.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import Scene, draw, held_out_scene, random_scene
-from training.sprite.things import things
 
 CHECKPOINT = "judge.pt"
 SIDE = 96

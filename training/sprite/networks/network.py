@@ -10,12 +10,12 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
-from training.sprite.checkpoints import load
-from training.sprite.devices import device
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.things import things
+from training.sprite.networks.checkpoints import load
+from training.sprite.networks.devices import device
+from training.sprite.networks.text import CLIP_WIDTH, T5_WIDTH, TextEncoders
 from training.sprite.paths import work_folder
-from training.sprite.places import BACKGROUNDS
-from training.sprite.text import CLIP_WIDTH, T5_WIDTH, TextEncoders
-from training.sprite.things import things
 
 CHECKPOINT = "flow.pt"
 FIRST_BLOCKS = 2  # single blocks, that find out what each patch shows

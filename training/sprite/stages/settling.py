@@ -25,14 +25,14 @@ from random import Random
 import torch
 from torch import Tensor
 
-from training.sprite.batches import WHOLE, Batch, pictures
-from training.sprite.captions import SILENCE, Said, negative_background, negative_nothing, negative_thing
-from training.sprite.devices import device
-from training.sprite.network import Taught, encoded_text, inputs, told_apart
-from training.sprite.places import BACKGROUNDS
-from training.sprite.scenes import Scene, has_held_out_part, random_background
-from training.sprite.text import TextEncoders
-from training.sprite.things import kind_of, things
+from training.sprite.data.captions import SILENCE, Said, negative_background, negative_nothing, negative_thing
+from training.sprite.data.places import BACKGROUNDS
+from training.sprite.data.scenes import Scene, has_held_out_part, random_background
+from training.sprite.data.things import kind_of, things
+from training.sprite.networks.devices import device
+from training.sprite.networks.network import Taught, encoded_text, inputs, told_apart
+from training.sprite.networks.text import TextEncoders
+from training.sprite.stages.batches import WHOLE, Batch, pictures
 
 # The sigmas that are reached from pure noise in so many steps. A picture of 4 steps comes there in one to three, of 32
 # in many. In one, 4 steps never come below 0.75, nor 2 below 0.5; after three, 32 are still at 0.9.

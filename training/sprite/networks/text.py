@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from training.sprite.captions import LABEL_COUNTS, SILENCE, Said, caption
-from training.sprite.checkpoints import load, log, resume_optimizers, save, stoppable
-from training.sprite.devices import device, mixed_precision
-from training.sprite.optimizer import descend, learning_rate, optimizers, set_learning_rate
+from training.sprite.data.captions import LABEL_COUNTS, SILENCE, Said, caption
+from training.sprite.data.scenes import random_scene
+from training.sprite.data.tokens import TEXT_LENGTH, clip_ids, clip_tokenizer, t5_ids, t5_tokenizer
+from training.sprite.networks.checkpoints import load, log, resume_optimizers, save, stoppable
+from training.sprite.networks.devices import device, mixed_precision
+from training.sprite.networks.optimizer import descend, learning_rate, optimizers, set_learning_rate
 from training.sprite.paths import work_folder
-from training.sprite.scenes import random_scene
-from training.sprite.tokens import TEXT_LENGTH, clip_ids, clip_tokenizer, t5_ids, t5_tokenizer
 
 CHECKPOINT = "text.pt"
 T5_WIDTH = 192

@@ -1,0 +1,1 @@
+"""What is drawn and what is said of it: artwork, scenes, captions, tokens."""

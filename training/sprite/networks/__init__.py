@@ -1,0 +1,1 @@
+"""The networks and how they learn: autoencoder, text encoders, transformer; optimizer, devices, checkpoints."""
