@@ -37,14 +37,12 @@ def train_tokenizers(lines: int = CORPUS_LINES) -> None:
         _trained_clip(corpus).save_pretrained(_folder("clip"))
 
 
-@cache
 def t5_tokenizer() -> T5Tokenizer:
-    return T5Tokenizer.from_pretrained(_folder("t5"))
+    return _t5_tokenizer(_folder("t5"))
 
 
-@cache
 def clip_tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(_folder("clip"))
+    return _clip_tokenizer(_folder("clip"))
 
 
 def t5_ids(texts: list[str]) -> Tensor:
@@ -59,6 +57,16 @@ def _ids(tokenizer: T5Tokenizer | CLIPTokenizer, texts: list[str]) -> Tensor:
     encoded = tokenizer(texts, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
     ids: Tensor = encoded.input_ids.to(torch.int64)
     return ids
+
+
+@cache
+def _t5_tokenizer(folder: Path) -> T5Tokenizer:
+    return T5Tokenizer.from_pretrained(folder)
+
+
+@cache
+def _clip_tokenizer(folder: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def _folder(name: str) -> Path:
