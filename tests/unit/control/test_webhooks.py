@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import socket
 import ssl
 import threading
@@ -21,7 +20,7 @@ from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Job
-from safelight.control.webhook_sender import Message, WebhookSender, is_public
+from safelight.control.webhook_sender import Message, WebhookSender
 from safelight.control.webhooks import Webhooks
 from safelight.errors import InvalidRequest
 from safelight.server.certificates import certificate_files
@@ -54,25 +53,6 @@ def test_a_message_is_signed_as_the_specification_does_it() -> None:
     assert (headers["webhook-id"], headers["webhook-timestamp"]) == (message.id, "1614265330")
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
-def test_addresses_of_the_internet_are_public(address: str) -> None:
-    assert is_public(ipaddress.ip_address(address))
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
-        *("224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "168.63.129.16"),
-        *("::1", "::", "fe80::1", "fc00::1", "fec0::1", "ff02::1", "2001:db8::1"),
-        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "2002:7f00:1::", "::7f00:1"),
-        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
-    ],
-)
-def test_addresses_that_lead_inside_are_not_public(address: str) -> None:
-    assert not is_public(ipaddress.ip_address(address))
-
-
 def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     sender = WebhookSender(allows_private=True, resolve=names("127.0.0.1"))
     with receiving(Receiver()) as receiver:
@@ -85,7 +65,13 @@ def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     assert receiver.deliveries[0].path == "/hook?a=b"
 
 
-@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("8.8.8.8", "127.0.0.1"), ("::ffff:127.0.0.1",)])
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        *(("127.0.0.1",), ("8.8.8.8", "127.0.0.1"), ("::ffff:127.0.0.1",), ("8.8.8.8", "2606:4700::1111", "::1")),
+        *(("192.0.0.192",), ("64:ff9b::a9fe:a9fe",), ("fe80::1%eth0",)),
+    ],
+)
 def test_a_name_that_leads_inside_is_refused_when_it_is_connected_to(addresses: tuple[str, ...]) -> None:
     answers = [["8.8.8.8"], list(addresses)]
 
