@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from safelight.api.body import read_json_object
+from safelight.api.links import server_url
 from safelight.api.openapi import request_body
 from safelight.api.validation import Model, validate
 from safelight.control.tables import Operation, OperationStatus
@@ -83,19 +84,21 @@ class Place:
 
 
 def place_of(request: Request, settings: Settings) -> Place:
+    """For an answer with links, before anything is done. Raises InvalidRequest if they cannot be made."""
     parameters = request.path_params
-    path = request.url.path
-    end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
     return Place(
-        url=base_url(request, settings),
-        path=path[: end.end()] if end else path,
+        url=server_url(request, settings),
+        path=workspace_path(request),
         subscription=parameters.get("subscription", ""),
         api_version=request.query_params.get("api-version", ""),
     )
 
 
-def base_url(request: Request, settings: Settings) -> str:
-    return (settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+def workspace_path(request: Request) -> str:
+    """The workspace in the path, as the request wrote it: what the ids of its resources begin with."""
+    path = request.url.path
+    end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
+    return path[: end.end()] if end else path
 
 
 async def read_body(request: Request, model: type[Model], settings: Settings) -> Model:

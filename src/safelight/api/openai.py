@@ -19,6 +19,7 @@ from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream
 from safelight.api.generate import generate, refuse_stream_in_job
+from safelight.api.links import server_url
 from safelight.api.negotiation import negotiate
 from safelight.api.openai_edits import read_edit, upload_body
 from safelight.api.openai_wire import (
@@ -241,14 +242,14 @@ class _ImageRoutes:
             refuse_stream_in_job(request, "stream")
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        result = await generate(request, self.dispatcher, generation_request)
         if body.response_format != "url":
-            return render(result, spec)
-        return render(result, spec, urls=await asyncio.to_thread(self._keep, request, result))
+            return render(await generate(request, self.dispatcher, generation_request), spec)
+        server = server_url(request, self.settings)  # before the work, which would be for nothing
+        result = await generate(request, self.dispatcher, generation_request)
+        return render(result, spec, urls=await asyncio.to_thread(self._keep, server, result))
 
-    def _keep(self, request: Request, result: GenerationResult) -> list[str]:
+    def _keep(self, server: str, result: GenerationResult) -> list[str]:
         """The links of the pictures. Raises ImageNotKept."""
-        server = (self.settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
         image_format = result.request.image_format
         return [f"{server}{IMAGE_LINKS}{self.store.keep(image.content, image_format)}" for image in result.images]
 

@@ -126,18 +126,17 @@ class Webhooks:
 
 def message_of(job: Job, public_url: str | None) -> Message:
     """The message that a job has ended."""
-    url = job_url(job, public_url)
+    url = (public_url or str(job.request["server"])).rstrip("/") + path_of(job)
     data = {"id": job.id, "state": job.state.value, "job": url, "result": f"{url}/result" if job.answer else None}
     ended_at = (job.finished_at or utc_now()).isoformat()
     content = {"type": f"job.{job.state.value}", "timestamp": ended_at, "data": data}
     return Message(id=f"msg_{job.id}", body=json.dumps(content).encode())
 
 
-def job_url(job: Job, public_url: str | None) -> str:
-    """Where a job's owner finds it."""
-    server = (public_url or str(job.request["server"])).rstrip("/")
+def path_of(job: Job) -> str:
+    """Where a job's owner finds it, on this server."""
     endpoint = "" if job.endpoint_name is None else f"/endpoints/{job.endpoint_name}"
-    return f"{server}{endpoint}/jobs/{job.id}"
+    return f"{endpoint}/jobs/{job.id}"
 
 
 def _read_due(session: Session, busy: frozenset[str]) -> tuple[list[Job], datetime | None]:
