@@ -45,6 +45,7 @@ _CODES = {
     409: "Conflict",
     413: "RequestTooLarge",
     415: "UnsupportedMediaType",
+    503: "ServiceUnavailable",
 }
 
 

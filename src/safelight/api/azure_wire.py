@@ -50,7 +50,7 @@ _ANSWERS = {
     409: "The endpoint has an operation in progress, or the resource is in use",
     413: "The body is larger than the server reads",
     415: "The body is not JSON",
-    503: "The model's folder cannot be read; the message names the file",
+    503: "The database takes no writes, or the model's folder cannot be read; the message says which, and why",
 }
 _TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -128,7 +128,7 @@ def refuse_nul(values: Mapping[str, object]) -> None:
 
 def documented(*statuses: int, body: type[BaseModel] | None = None) -> dict[str, Any]:
     """What FastAPI cannot read off a route that reads its own body and answers in several ways."""
-    read = () if body is None else (400, 408, 413, 415)
+    read = () if body is None else (400, 408, 413, 415, 503)
     return {
         "responses": {status: {"description": _ANSWERS[status]} for status in sorted({*statuses, *read})},
         "openapi_extra": None if body is None else request_body(body, {}),

@@ -153,7 +153,9 @@ class JobDoor:
 
     async def _replay(self, job: Job, is_new: bool) -> Response:
         if job.state in (JobState.QUEUED, JobState.RUNNING):
-            raise NotReady(f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}")
+            raise self._queue.refusal_of(job.id) or NotReady(
+                f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}"
+            )
         response = jobs.render_answer(
             await self._plane.transact(lambda session: get_answer(session, job.id, job.owner))
         )

@@ -5,14 +5,18 @@ import base64
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy.orm import Session
 
+from safelight.control import webhooks
 from safelight.control.database import Database, open_database
 from safelight.control.job_secrets import JobSecrets
 from safelight.control.jobs import Answer, JobLimits, NewJob, StoredRequest, add_job, begin_job, finish_job
@@ -22,7 +26,7 @@ from safelight.control.secrets import Cipher
 from safelight.control.tables import Job
 from safelight.control.webhook_sender import Message, WebhookSender
 from safelight.control.webhooks import Webhooks
-from safelight.errors import InvalidRequest
+from safelight.errors import InvalidRequest, StorageUnavailable
 from safelight.server.certificates import certificate_files
 from safelight.settings import Settings
 from tests.fakes import until
@@ -187,8 +191,8 @@ def add_finished_job(database: Database, cipher: Cipher, owner: str, url: str) -
         return job.id
 
 
-def is_told(plane: ControlPlane, id: str) -> bool:
-    with plane.database.transaction() as session:
+def is_told(database: Database, id: str) -> bool:
+    with database.transaction() as session:
         job = session.get(Job, id)
         assert job is not None
         return job.webhook_due_at is None
@@ -201,10 +205,12 @@ def deliver(plane: ControlPlane, id: str, tmp_path: Path, *, pauses_s: Sequence[
     async def run() -> None:
         webhooks = Webhooks(plane, sender, JobSecrets(tmp_path), public_url=None, pauses_s=pauses_s)
         await webhooks.start()
-        await until(lambda: is_told(plane, id))
+        await until(lambda: is_told(database, id))
         await webhooks.stop()
 
+    database = open_database(None, tmp_path)
     asyncio.run(run())
+    database.close()
 
 
 def test_a_message_is_sent_again_until_it_is_taken(plane: ControlPlane, tmp_path: Path) -> None:
@@ -256,7 +262,7 @@ def test_a_receiver_that_says_nothing_keeps_no_other_one_waiting(plane: ControlP
         connection, _ = await asyncio.to_thread(silent.accept)
         second = add_finished_job(plane.database, plane.cipher, "bob", receiver.url)
         webhooks.wake()
-        await until(lambda: is_told(plane, second))
+        await until(lambda: is_told(plane.database, second))
         attempts = [num_attempts(plane, each) for each in (first, second)]
         await webhooks.stop()
         connection.close()
@@ -264,6 +270,37 @@ def test_a_receiver_that_says_nothing_keeps_no_other_one_waiting(plane: ControlP
 
     with socket.create_server(("127.0.0.1", 0)) as silent, receiving(Receiver()) as receiver:
         assert asyncio.run(run(silent, receiver)) == [0, 1]
+
+
+@dataclass
+class FullDisk:
+    """A database that takes nothing for a while after the first message."""
+
+    database: Database
+    receiver: Receiver
+    num_failures: int = 5
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        if self.receiver.deliveries and self.num_failures:
+            self.num_failures -= 1
+            raise StorageUnavailable("the database takes no writes")
+        with self.database.transaction() as session:
+            yield session
+
+
+def test_a_message_is_not_sent_again_because_the_disk_is_full(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "PAUSES_S", (0.001,))
+    with receiving(Receiver()) as receiver:
+        job_id = add_finished_job(plane.database, plane.cipher, "o", receiver.url)
+        full = FullDisk(plane.database, receiver)
+
+        deliver(replace(plane, database=full), job_id, tmp_path)  # type: ignore[arg-type]
+
+    assert full.num_failures == 0
+    assert len(receiver.deliveries) == 1
 
 
 def test_what_was_due_when_the_server_ended_is_sent_by_the_next_one(plane: ControlPlane, tmp_path: Path) -> None:
