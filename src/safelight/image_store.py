@@ -35,9 +35,6 @@ REMEDY = "ask for response_format 'b64_json'"
 _NAME = re.compile(r"([0-9]{10})-[A-Za-z0-9_-]{32}\.(png|jpeg|webp)")
 
 
-_NOT_THERE = ResourceNotFound("no such picture; links to pictures end after 60 minutes")
-
-
 class ImageStore:
     """Blocking: call it in a thread. Nothing is created before the first picture is kept."""
 
@@ -68,19 +65,19 @@ class ImageStore:
         """
         match = _NAME.fullmatch(name)
         if match is None or self._has_ended(match) or not self._key_path.exists():  # without a key nothing is signed
-            raise _NOT_THERE
+            raise _not_there()
         try:
             with _failures_as_os_errors():
                 content = self._files.cat_file(f"{self._folder}/{name}") if self._is_signed(name, signature) else None
         except (FileNotFoundError, PermissionError):  # S3's word for what is not there, unless one may list
-            raise _NOT_THERE from None
+            raise _not_there() from None
         except OSError as error:
             raise NotReady(
                 f"the store of the pictures does not answer ({_reason(error)}); try the link again",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
         if content is None:
-            raise _NOT_THERE
+            raise _not_there()
         return content, cast(ImageFormat, match[2])
 
     def clean_up(self) -> int:
@@ -147,6 +144,11 @@ def _failures_as_os_errors() -> Iterator[None]:
         raise
     except Exception as error:  # any library may be the store: botocore's "no connection" is no OSError
         raise OSError(errno.EIO, type(error).__name__) from error
+
+
+def _not_there() -> ResourceNotFound:
+    """Another one each time: an error that is raised again keeps the frames of every time before."""
+    return ResourceNotFound("no such picture; links to pictures end after 60 minutes")
 
 
 def _reason(error: OSError) -> str:

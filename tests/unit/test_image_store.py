@@ -69,6 +69,17 @@ def test_a_link_that_was_changed_leads_nowhere(store: ImageStore, clock: Clock) 
             store.read(*wrong)
 
 
+def test_wrong_links_leave_nothing_behind_in_memory(store: ImageStore) -> None:
+    name, _ = keep(store)
+    refusals = []
+    for _ in range(3):
+        with pytest.raises(ResourceNotFound) as refusal:
+            store.read(name, "wrong")
+        refusals.append(len(refusal.traceback))
+
+    assert len(set(refusals)) == 1
+
+
 def test_cleaning_up_removes_what_has_ended_and_nothing_else(store: ImageStore, tmp_path: Path, clock: Clock) -> None:
     keep(store)
     (tmp_path / "images" / f".{keep(store)[0]}.partial").write_bytes(b"half")

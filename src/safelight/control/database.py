@@ -23,10 +23,8 @@ from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 BUSY_TIMEOUT_MS = 30_000
-_HAS_WRITTEN = "has_written"
-
-
 PLACE = "the database"
+_HAS_WRITTEN = "has_written"
 
 
 class Database:

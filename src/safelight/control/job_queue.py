@@ -83,7 +83,7 @@ class LiveJob:
     """None while it waits."""
     not_before: float = 0.0
     """On the event loop's clock."""
-    refusal: StorageUnavailable | None = None
+    refusal: str | None = None
     """What keeps it from being worked on, or its answer from being kept."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """It has ended, or has been refused."""
@@ -162,7 +162,7 @@ class JobQueue:
                 async with asyncio.timeout(timeout_s):
                     await live.news.wait()
 
-    def refusal_of(self, id: str) -> StorageUnavailable | None:
+    def refusal_of(self, id: str) -> str | None:
         """Why a job does not go on for now; it does as soon as it can."""
         live = self._live.get(id)
         return live.refusal if live is not None else None
@@ -255,7 +255,7 @@ class JobQueue:
     def _note(self, live: LiveJob, error: SQLAlchemyError | StorageUnavailable) -> None:
         """The database did not take how a job stands. That a disk is full is in the log already."""
         if isinstance(error, StorageUnavailable):
-            live.refusal = error
+            live.refusal = error.message
             live.news.set()
         else:
             logger.error("job %s: the database cannot be used; trying again in %g s: %s", live.id, RETRY_S, error)

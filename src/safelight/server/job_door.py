@@ -28,7 +28,7 @@ from safelight.control.tables import Job, JobState
 from safelight.control.webhook_sender import HEADER as WEBHOOK_URL
 from safelight.control.webhook_sender import WebhookSender
 from safelight.control.webhooks import path_of
-from safelight.errors import InvalidRequest, NotReady, SafelightError
+from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of
 from safelight.server.endpoint_routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import ErrorRenderer
@@ -119,8 +119,9 @@ class JobDoor:
         url = _only(request.headers, WEBHOOK_URL)
         if url is not None and not preferences.is_async:
             raise InvalidRequest(f"{WEBHOOK_URL} goes with `Prefer: {RESPOND_ASYNC}`; send both", field=WEBHOOK_URL)
+        server = known_server_url(request, self._settings) or ""
         if url is not None:
-            server_url(request, self._settings)
+            server = server_url(request, self._settings)  # its message has links
             await self._sender.check(url)
         max_bytes, timeout_s = self._settings.max_upload_bytes, self._settings.request_timeout_s
         body = await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s)
@@ -130,7 +131,7 @@ class JobDoor:
             webhook_url=url,
             request=StoredRequest(
                 endpoint_name=caller.endpoint_name,
-                server=known_server_url(request, self._settings) or "",
+                server=server,
                 path=path,
                 query=request.scope["query_string"].decode("latin-1"),
                 headers=tuple((name, value) for name, value in request.headers.items() if name in KEPT_HEADERS),
@@ -153,9 +154,9 @@ class JobDoor:
 
     async def _replay(self, job: Job, is_new: bool) -> Response:
         if job.state in (JobState.QUEUED, JobState.RUNNING):
-            raise self._queue.refusal_of(job.id) or NotReady(
-                f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}"
-            )
+            if (refusal := self._queue.refusal_of(job.id)) is not None:
+                raise StorageUnavailable(refusal)
+            raise NotReady(f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}")
         response = jobs.render_answer(
             await self._plane.transact(lambda session: get_answer(session, job.id, job.owner))
         )
