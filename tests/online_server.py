@@ -11,9 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +35,12 @@ class OnlineServer:
     process: subprocess.Popen[str]
     url: str
     data_dir: Path
+    log: list[str] = field(default_factory=list)
+    """What it has written to standard error since it started; all of it when the block is over."""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     @property
     def admin_token(self) -> str:
@@ -50,8 +56,13 @@ class OnlineServer:
 
 
 @contextmanager
-def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int = 0) -> Iterator[OnlineServer]:
-    """Running when the block begins, gone when it ends; started again over the same `data_dir` it continues."""
+def online_server(
+    data_dir: Path, env: Mapping[str, str] | None = None, *, port: int = 0, by: Sequence[str] = ()
+) -> Iterator[OnlineServer]:
+    """Running when the block begins, gone when it ends; started again over the same `data_dir` it continues.
+
+    `by` is the command that becomes the server's.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "HF_"))}
     settings = {
         "SAFELIGHT_DATA_DIR": str(data_dir),
@@ -61,7 +72,7 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.online_server"],
+        [*by, sys.executable, "-m", "tests.online_server"],
         env=kept | settings | dict(env or {}),
         stderr=subprocess.PIPE,
         text=True,
@@ -77,10 +88,11 @@ def online_server(data_dir: Path, env: Mapping[str, str] | None = None, *, port:
         process.stderr.close()
         raise AssertionError(printed)
     url = printed.rpartition(STARTED)[2].split()[0]
-    reader = threading.Thread(target=process.stderr.read, daemon=True)
+    server = OnlineServer(process, url, data_dir, printed.splitlines())
+    reader = threading.Thread(target=server.log.extend, args=[process.stderr], daemon=True)
     reader.start()
     try:
-        yield OnlineServer(process, url, data_dir)
+        yield server
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -19,6 +19,7 @@ SafelightError
 ├── EngineFailure             the model could not make this image
 │   └── NonFiniteValues       NaN or infinity in latents or pixels; names the step
 ├── ImageNotKept              an image was made, but the store behind its link did not take it
+├── StorageUnavailable        what is to be kept cannot be: a disk is full, or takes no writes for another reason
 ├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
 ├── DownloadError             the hub refused or could not be reached; names the remedy
 ├── ResourceNotFound          no connection, endpoint, deployment, operation or job of that name
@@ -122,6 +123,14 @@ class NonFiniteValues(EngineFailure):
 
 class ImageNotKept(SafelightError):
     """An image was made, but the store behind its link did not take it."""
+
+
+class StorageUnavailable(SafelightError):
+    """A disk or a database takes no writes; come back after `retry_after_s`."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 10) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ModelLoadError(SafelightError):

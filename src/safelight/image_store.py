@@ -15,13 +15,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from safelight.disk import Disk
 from safelight.errors import ConfigurationError, ImageNotKept, NotReady, ResourceNotFound
 from safelight.generation import ImageFormat
 from safelight.settings import Settings
@@ -30,34 +31,32 @@ LIFETIME_S = 3600
 """Of a link, as OpenAI's clients expect it."""
 RETRY_AFTER_S = 5
 KEY_FILE = "image-links.key"
+REMEDY = "ask for response_format 'b64_json'"
 _NAME = re.compile(r"([0-9]{10})-[A-Za-z0-9_-]{32}\.(png|jpeg|webp)")
-
-
-_NOT_THERE = ResourceNotFound("no such picture; links to pictures end after 60 minutes")
 
 
 class ImageStore:
     """Blocking: call it in a thread. Nothing is created before the first picture is kept."""
 
-    def __init__(self, url: str, key_path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, url: str, key_path: Path, *, disk: Disk | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         self._files, self._folder = fsspec.core.url_to_fs(url)
         self._key_path = key_path
+        self._disk = disk or Disk()
         self._clock = clock
 
     def keep(self, content: bytes, image_format: ImageFormat) -> str:
-        """The name of the picture's link, with its signature. Raises ImageNotKept."""
+        """The name of the picture's link, with its signature. Raises StorageUnavailable or ImageNotKept."""
         name = f"{int(self._clock()) + LIFETIME_S}-{secrets.token_urlsafe(24)}.{image_format}"
-        partial = f"{self._folder}/.{name}.partial"
         try:
-            with _failures_as_os_errors():
+            with self._disk.writing("the store of pictures", remedy=f", or {REMEDY}"), _failures_as_os_errors():
+                signature = self._sign(name)
                 self._make_folder()
-                self._files.pipe_file(partial, content)
-                self._files.mv(partial, f"{self._folder}/{name}")
-            return f"{name}?signature={self._sign(name)}"
+                self._write(name, content)
+            return f"{name}?signature={signature}"
         except OSError as error:
-            raise ImageNotKept(
-                f"the picture cannot be kept behind a link ({_reason(error)}); ask for response_format 'b64_json'"
-            ) from error
+            raise ImageNotKept(f"the picture cannot be kept behind a link ({_reason(error)}); {REMEDY}") from error
 
     def read(self, name: str, signature: str) -> tuple[bytes, ImageFormat]:
         """The picture. Raises ResourceNotFound, saying no more about a wrong link than about one that has ended.
@@ -65,18 +64,21 @@ class ImageStore:
         Raises NotReady if the store does not answer.
         """
         match = _NAME.fullmatch(name)
-        if match is None or self._has_ended(match) or not self._is_signed(name, signature):
-            raise _NOT_THERE
+        if match is None or self._has_ended(match) or not self._key_path.exists():  # without a key nothing is signed
+            raise _not_there()
         try:
             with _failures_as_os_errors():
-                return self._files.cat_file(f"{self._folder}/{name}"), cast(ImageFormat, match[2])
+                content = self._files.cat_file(f"{self._folder}/{name}") if self._is_signed(name, signature) else None
         except (FileNotFoundError, PermissionError):  # S3's word for what is not there, unless one may list
-            raise _NOT_THERE from None
+            raise _not_there() from None
         except OSError as error:
             raise NotReady(
                 f"the store of the pictures does not answer ({_reason(error)}); try the link again",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
+        if content is None:
+            raise _not_there()
+        return content, cast(ImageFormat, match[2])
 
     def clean_up(self) -> int:
         """Remove the pictures whose links have ended, and what was left half-written. Returns their number.
@@ -91,6 +93,17 @@ class ImageStore:
             for path in ended:
                 self._files.rm_file(path)
             return len(ended)
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Whole or not at all."""
+        partial = f"{self._folder}/.{name}.partial"
+        try:
+            self._files.pipe_file(partial, content)
+            self._files.mv(partial, f"{self._folder}/{name}")
+        except OSError:
+            with suppress(OSError):
+                self._files.rm_file(partial)  # it would keep its room for as long as the link would have lasted
+            raise
 
     def _make_folder(self) -> None:
         """On a disk for its owner alone, if it is new: who may not list the pictures has to have their links."""
@@ -114,11 +127,11 @@ class ImageStore:
         return self._key_path.read_bytes()
 
 
-def open_image_store(settings: Settings) -> ImageStore:
+def open_image_store(settings: Settings, disk: Disk | None = None) -> ImageStore:
     """The store that the settings name. Raises ConfigurationError if there is no reaching it."""
     url = settings.image_store_url or str(settings.data_dir / "images")
     try:
-        return ImageStore(url, settings.data_dir / KEY_FILE)
+        return ImageStore(url, settings.data_dir / KEY_FILE, disk=disk)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(f"image_store_url {url} cannot be used: {error}") from None
 
@@ -133,6 +146,11 @@ def _failures_as_os_errors() -> Iterator[None]:
         raise OSError(errno.EIO, type(error).__name__) from error
 
 
+def _not_there() -> ResourceNotFound:
+    """Another one each time: an error that is raised again keeps the frames of every time before."""
+    return ResourceNotFound("no such picture; links to pictures end after 60 minutes")
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
@@ -141,11 +159,11 @@ def _create_key(path: Path) -> None:
     """Whoever is first makes it, whole or not at all: replicas of a server may share the directory."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
     try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(32))
         os.link(partial, path)
     except FileExistsError:
         pass
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)

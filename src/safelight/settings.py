@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from safelight.errors import ConfigurationError
+from safelight.hosts import is_name
 
 ENV_PREFIX = "SAFELIGHT_"
 
@@ -87,6 +88,9 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         None, description="how clients reach this server, such as https://images.example.org"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names by which clients reach this server, with commas: a Host among them may be put into links"
+    )
     base_domain: str = Field("localhost", description="NAME.base_domain reaches endpoint NAME; empty turns it off")
     private_prompts: bool = Field(False, description="leave prompts out of the recipe that a picture carries")
     content_credentials_certificate: Path | None = Field(
@@ -117,6 +121,20 @@ class Settings(BaseSettings):
     @classmethod
     def _split_loras(cls, loras: object) -> object:
         return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, hosts: object) -> object:
+        given = hosts.split(",") if isinstance(hosts, str) else hosts
+        return tuple(each.strip() for each in given if each.strip()) if isinstance(given, list | tuple) else given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for each in hosts:
+            if not is_name(each):
+                raise ValueError(f"{each[:64]!r} is no name or address without scheme, port and path")
+        return hosts
 
     @property
     def binds_loopback(self) -> bool:

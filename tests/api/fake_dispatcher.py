@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -68,6 +68,8 @@ class FakeDispatcher:
     error: Exception | None = None
     warnings: tuple[str, ...] = ()
     requests: list[GenerationRequest] = field(default_factory=list)
+    states: tuple[ReplicaState, ...] | None = None
+    """Of its replicas, if they are not the one of `SNAPSHOT`."""
 
     async def start(self) -> None:
         pass
@@ -76,7 +78,9 @@ class FakeDispatcher:
         pass
 
     def snapshot(self) -> Snapshot:
-        return SNAPSHOT
+        if self.states is None:
+            return SNAPSHOT
+        return replace(SNAPSHOT, replicas=tuple(ReplicaSnapshot(name="replica", state=each) for each in self.states))
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         if isinstance(self.error, Overloaded | NotReady):

@@ -11,6 +11,7 @@ from tests.api.fake_dispatcher import FakeDispatcher
 CASES: list[tuple[Exception, int, str, str]] = [
     (errors.Overloaded("the queue is full", retry_after_s=3), 429, "rate_limit_error", "rate_limit_exceeded"),
     (errors.NotReady("loading", retry_after_s=2), 503, "server_error", "not_ready"),
+    (errors.StorageUnavailable("full", retry_after_s=9), 503, "server_error", "storage_unavailable"),
     (errors.DeadlineExceeded("too old"), 408, "server_error", "timeout"),
     (errors.GenerationCancelled("shutting down"), 503, "server_error", "shutting_down"),
     (errors.ReplicaLost("the replica ended"), 503, "server_error", "replica_lost"),

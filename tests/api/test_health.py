@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from starlette.testclient import TestClient
 
+from safelight.serving.replica import ReplicaState
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.full_disk import no_file_grows
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
@@ -34,6 +39,68 @@ def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, disp
     assert response.json()["replicas"] == [
         {"name": "replica 0", "state": "loading", "detail": "killed by SIGKILL", "pid": 7, "restarts": 0}
     ]
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"api-key": ""}, {"Authorization": "Basic k"}]
+)
+@pytest.mark.parametrize(
+    ("is_ready", "told"), [(True, {"ready": True, "cause": None}), (False, {"ready": False, "cause": "loading"})]
+)
+def test_who_has_not_the_key_learns_whether_it_is_ready_and_one_word(
+    connect: Callable[..., TestClient],
+    dispatcher: FakeDispatcher,
+    headers: dict[str, str],
+    is_ready: bool,
+    told: dict[str, object],
+) -> None:
+    dispatcher.is_ready = is_ready
+
+    response = connect(api_key="k").get("/health/ready", headers=headers)
+
+    assert (response.status_code, response.json()) == (200 if is_ready else 503, told)
+
+
+@pytest.mark.parametrize("headers", [{"Authorization": "Bearer k"}, {"api-key": "k"}])
+def test_who_has_the_key_learns_all(
+    connect: Callable[..., TestClient], client: TestClient, headers: dict[str, str]
+) -> None:
+    response = connect(api_key="k").get("/health/ready", headers=headers)
+
+    assert response.json() == client.get("/health/ready").json()
+    assert response.json()["replicas"][0]["pid"] == 7
+
+
+@pytest.mark.parametrize(
+    ("states", "cause"),
+    [
+        (["failed", "loading", "starting"], "loading"),
+        (["failed", "starting"], "starting"),
+        (["failed", "failed"], "failed"),
+        (["ready", "ready"], "draining"),
+        (["stopped"], "draining"),
+    ],
+)
+def test_the_word_is_that_of_the_replica_that_is_nearest_to_being_ready(
+    connect: Callable[..., TestClient], dispatcher: FakeDispatcher, states: list[str], cause: str
+) -> None:
+    dispatcher.is_ready = False
+    dispatcher.states = tuple(map(ReplicaState, states))
+
+    assert connect(api_key="k").get("/health/ready").json() == {"ready": False, "cause": cause}
+
+
+def test_a_full_disk_is_a_word_for_strangers_and_a_sentence_for_who_has_the_key(
+    connect: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    client, key = connect(api_key="k", data_dir=tmp_path), {"Authorization": "Bearer k"}
+    with no_file_grows():
+        client.post("/v1/images/generations", json={"prompt": "a fox", "response_format": "url"}, headers=key)
+
+    assert client.get("/health/ready").json() == {"ready": True, "cause": "storage"}
+    assert (
+        client.get("/health/ready", headers=key).json()["storage"].startswith("the store of pictures takes no writes")
+    )
 
 
 def test_alive_even_when_not_ready(client: TestClient, dispatcher: FakeDispatcher) -> None:

@@ -35,7 +35,9 @@ def opened(b64_json: str | None) -> Image.Image:
 
 
 def replicas_of(server: LiveServer) -> list[dict[str, Any]]:
-    replicas: list[dict[str, Any]] = httpx.get(f"{server.url}/health/ready").json()["replicas"]
+    replicas: list[dict[str, Any]] = httpx.get(
+        f"{server.url}/health/ready", headers={"Authorization": f"Bearer {KEY}"}
+    ).json()["replicas"]
     return replicas
 
 

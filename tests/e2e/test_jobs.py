@@ -45,7 +45,7 @@ def metrics_of(server: Server) -> str:
 
 
 def at(server: Server, url: str) -> str:
-    """The link of a server that had another port before."""
+    """A path, or the link of a server that had another port before."""
     return server.url + httpx.URL(url).raw_path.decode()
 
 
@@ -56,7 +56,7 @@ def test_a_job_that_was_killed_under_way_ends_as_if_nothing_had_been(start: Call
         with start() as server:
             running = httpx.post(f"{server.url}/", json=LONG, headers=headers, timeout=60)
             queued = [httpx.post(f"{server.url}/score", json=SHORT, headers=KEY | ASYNC, timeout=60) for _ in range(5)]
-            eventually(lambda: (poll(running.headers["location"])["step"] or 0) > 2, timeout_s=TIMEOUT_S)
+            eventually(lambda: (poll(at(server, running.headers["location"]))["step"] or 0) > 2, timeout_s=TIMEOUT_S)
             server.process.kill()
 
         with start() as server:

@@ -75,6 +75,19 @@ def test_a_picture_made_among_others_is_the_one_made_alone(server: Server) -> No
     assert together[0] == alone
 
 
+def test_what_a_client_says_of_proxies_is_believed_neither_in_links_nor_in_the_log(server: Server) -> None:
+    forged = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example"}
+    body = {"prompt": "a cat", "response_format": "url", "size": "128x128", "seed": 1}
+    path = "/openai/deployments/sprite/images/generations"
+
+    answer = httpx.post(f"{server.url}{path}", json=body, headers=forged, timeout=60)
+    wait_until(lambda: path in server.text)
+
+    assert answer.json()["data"][0]["url"].startswith(f"{server.url}/v1/images/files/")
+    assert "203.0.113.9" not in server.text
+    assert httpx.get(answer.json()["data"][0]["url"]).content.startswith(b"\x89PNG")
+
+
 def test_a_killed_replica_comes_back(server: Server) -> None:
     (replica,) = psutil.Process(server.process.pid).children()
     replica.kill()

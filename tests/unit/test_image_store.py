@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
-from safelight.errors import ConfigurationError, ImageNotKept, ResourceNotFound
+from safelight.errors import ConfigurationError, ResourceNotFound, StorageUnavailable
 from safelight.image_store import LIFETIME_S, ImageStore, open_image_store
 from safelight.settings import Settings
+from tests.full_disk import no_file_grows
 
 
 class Clock:
@@ -69,6 +69,17 @@ def test_a_link_that_was_changed_leads_nowhere(store: ImageStore, clock: Clock) 
             store.read(*wrong)
 
 
+def test_wrong_links_leave_nothing_behind_in_memory(store: ImageStore) -> None:
+    name, _ = keep(store)
+    refusals = []
+    for _ in range(3):
+        with pytest.raises(ResourceNotFound) as refusal:
+            store.read(name, "wrong")
+        refusals.append(len(refusal.traceback))
+
+    assert len(set(refusals)) == 1
+
+
 def test_cleaning_up_removes_what_has_ended_and_nothing_else(store: ImageStore, tmp_path: Path, clock: Clock) -> None:
     keep(store)
     (tmp_path / "images" / f".{keep(store)[0]}.partial").write_bytes(b"half")
@@ -97,17 +108,30 @@ def test_the_key_is_for_its_owner_alone(store: ImageStore, tmp_path: Path) -> No
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
 
 
-def test_a_picture_that_cannot_be_written_is_an_error_and_leaves_nothing(
-    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_picture_that_finds_no_room_is_an_error_with_the_remedy_and_leaves_nothing(
+    store: ImageStore, tmp_path: Path
 ) -> None:
-    def fail(*_: object, **__: object) -> NoReturn:
-        raise OSError(28, "No space left on device")
+    keep(store)
+    kept = sorted(tmp_path.rglob("*"))
 
-    monkeypatch.setattr(store._files, "pipe_file", fail)
-
-    with pytest.raises(ImageNotKept, match=r"No space left on device.*b64_json"):
+    with no_file_grows(), pytest.raises(StorageUnavailable, match=r"the store of pictures.*limit.*b64_json"):
         store.keep(b"picture", "png")
-    assert list((tmp_path / "images").iterdir()) == []
+    assert sorted(tmp_path.rglob("*")) == kept
+
+
+def test_the_first_picture_that_finds_no_room_leaves_no_half_key(store: ImageStore, tmp_path: Path) -> None:
+    with no_file_grows(), pytest.raises(StorageUnavailable):
+        store.keep(b"picture", "png")
+
+    assert list(tmp_path.rglob("*")) == []
+    assert store.read(*keep(store))[0] == b"picture"
+
+
+def test_a_link_is_looked_up_without_making_a_key(store: ImageStore, tmp_path: Path) -> None:
+    with pytest.raises(ResourceNotFound):
+        store.read(f"1999999999-{'a' * 32}.png", "b")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_store_may_be_anywhere_that_fsspec_reaches(tmp_path: Path) -> None:

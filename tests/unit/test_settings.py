@@ -47,6 +47,12 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object
         load_settings(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["https://images.example.org", "example.org:443", "example.org/x", "*", "a b", "[::1"])
+def test_an_allowed_host_is_a_name_and_nothing_else(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"allowed_hosts: .*no name or address without scheme, port and path"):
+        load_settings(allowed_hosts=f"good.example.org,{name}")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_any_address_but_loopback_needs_a_key(host: str) -> None:
     with pytest.raises(ConfigurationError, match="without a key"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -19,7 +20,6 @@ from safelight.api.azure_wire import (
     PROVIDER,
     WORKSPACE,
     JsonObject,
-    base_url,
     documented,
     identity_of,
     place_of,
@@ -28,6 +28,7 @@ from safelight.api.azure_wire import (
 )
 from safelight.api.dialect import Dialect, ErrorReport
 from safelight.api.dialect import JsonObject as ErrorBody
+from safelight.api.links import server_url
 from safelight.control.operations import get_operation
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import OperationStatus
@@ -44,6 +45,7 @@ _CODES = {
     409: "Conflict",
     413: "RequestTooLarge",
     415: "UnsupportedMediaType",
+    503: "ServiceUnavailable",
 }
 
 
@@ -125,7 +127,8 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
     async def operation_result(request: Request, id: str) -> Response:
         operation = await plane.transact(lambda session: get_operation(session, id))
         if operation.status is OperationStatus.IN_PROGRESS:
-            return Response(status_code=202, headers={"Location": str(request.url), "Retry-After": "1"})
+            location = f"{server_url(request, settings)}{quote(request.url.path)}?{request.url.query}"
+            return Response(status_code=202, headers={"Location": location, "Retry-After": "1"})
         return Response(status_code=204)
 
     return router
@@ -136,7 +139,7 @@ def _create_metadata_router(settings: Settings) -> APIRouter:
 
     @router.get("/metadata/endpoints", summary="The cloud, for ARM_CLOUD_METADATA_URL")
     async def cloud(request: Request) -> Response:
-        url = base_url(request, settings)
+        url = server_url(request, settings)
         cloud = {
             "name": "Safelight",
             "portal": url,

@@ -9,12 +9,11 @@ from safelight.api.azure_wire import (
     WORKSPACE,
     ArmModel,
     JsonObject,
-    Place,
     collection,
     documented,
-    place_of,
     read_body,
     system_data,
+    workspace_path,
 )
 from safelight.control.connections import (
     API_KEY,
@@ -88,7 +87,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     async def put(request: Request, name: str) -> JsonObject:
         spec = _spec(name, (await read_body(request, ConnectionResource, settings)).properties)
         row = await plane.transact(lambda session: put_connection(session, plane.cipher, spec))
-        return _render(place_of(request, settings), row)
+        return _render(workspace_path(request), row)
 
     @router.patch(
         CONNECTIONS + "/{name}",
@@ -101,18 +100,18 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         row = await plane.transact(
             lambda session: change_connection(session, plane.cipher, name, change, reader=reader)
         )
-        return _render(place_of(request, settings), row)
+        return _render(workspace_path(request), row)
 
     @router.get(CONNECTIONS + "/{name}", summary="Show a connection, without its secrets", **documented(200, 404))
     async def get(request: Request, name: str) -> JsonObject:
-        return _render(place_of(request, settings), await plane.transact(lambda session: get_connection(session, name)))
+        return _render(workspace_path(request), await plane.transact(lambda session: get_connection(session, name)))
 
     @router.get(CONNECTIONS, summary="List the connections, without their secrets")
     async def list_(request: Request, category: str | None = None, target: str | None = None) -> JsonObject:
         rows = await plane.transact(list_connections)
-        place = place_of(request, settings)
+        workspace = workspace_path(request)
         wanted = [row for row in rows if category in (None, row.category) and target in (None, row.target)]
-        return collection([_render(place, row) for row in wanted])
+        return collection([_render(workspace, row) for row in wanted])
 
     @router.delete(CONNECTIONS + "/{name}", summary="Delete a connection", **documented(200, 204))
     async def delete(name: str) -> Response:
@@ -126,7 +125,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         row, credentials = await plane.transact(
             lambda session: read_secrets(session, plane.cipher, name, reader=ADMINISTRATOR)
         )
-        return _render(place_of(request, settings), row, credentials)
+        return _render(workspace_path(request), row, credentials)
 
     @router.get(WORKSPACE + "/secretReads", summary="Who read which secret, newest first")
     async def audit() -> JsonObject:
@@ -179,12 +178,12 @@ def _secrets(given: Credentials | None) -> dict[str, str]:
     return dict(given.keys or {}) | ({} if given.key is None else {"key": given.key})
 
 
-def _render(place: Place, row: Connection, credentials: dict[str, str] | None = None) -> JsonObject:
+def _render(workspace: str, row: Connection, credentials: dict[str, str] | None = None) -> JsonObject:
     shown: JsonObject | None = None
     if credentials is not None:
         shown = {"key": credentials["key"]} if row.auth_type == API_KEY else {"keys": credentials}
     return {
-        "id": f"{place.path}/connections/{row.name}",
+        "id": f"{workspace}/connections/{row.name}",
         "name": row.name,
         "type": "Microsoft.MachineLearningServices/workspaces/connections",
         "properties": {

@@ -13,7 +13,6 @@ from safelight.api.azure_wire import (
     LOCATION,
     ArmModel,
     JsonObject,
-    Place,
     accepted,
     collection,
     documented,
@@ -22,6 +21,7 @@ from safelight.api.azure_wire import (
     place_of,
     read_body,
     system_data,
+    workspace_path,
 )
 from safelight.control.deployments import (
     DeploymentBody,
@@ -150,30 +150,30 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         return await _put(request, _patched(row, changes))
 
     async def _put(request: Request, body: DeploymentBody) -> Response:
+        place = place_of(request, settings)
         row, operation = await plane.transact(lambda session: put_deployment(session, body))
         plane.wake()
-        place = place_of(request, settings)
         status = 201 if operation.kind is OperationKind.CREATE else 200
-        return accepted(place, operation, _render(place, row), status=status)
+        return accepted(place, operation, _render(place.path, row), status=status)
 
     @router.get(DEPLOYMENT, summary="Show a deployment", **documented(200, 404))
     async def get(request: Request, endpoint: str, name: str) -> JsonObject:
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
-        return _render(place_of(request, settings), row)
+        return _render(workspace_path(request), row)
 
     @router.get(DEPLOYMENTS, summary="List the deployments of an endpoint", **documented(200, 404))
     async def list_(request: Request, endpoint: str) -> JsonObject:
-        place = place_of(request, settings)
         rows = await plane.transact(lambda session: list_deployments(session, endpoint))
-        return collection([_render(place, row) for row in rows])
+        return collection([_render(workspace_path(request), row) for row in rows])
 
     @router.delete(DEPLOYMENT, summary="Delete a deployment", status_code=202, **documented(202, 204, 404, 409))
     async def delete(request: Request, endpoint: str, name: str) -> Response:
+        place = place_of(request, settings)
         operation = await plane.transact(lambda session: delete_deployment(session, endpoint, name))
         if operation is None:
             return Response(status_code=204)
         plane.wake()
-        return accepted(place_of(request, settings), operation, None, status=202)
+        return accepted(place, operation, None, status=202)
 
     _add_logs(router, plane, settings)
     return router
@@ -273,11 +273,11 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
     )
 
 
-def _render(place: Place, row: Deployment) -> JsonObject:
+def _render(workspace: str, row: Deployment) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
     return {
-        "id": f"{place.path}/onlineEndpoints/{row.endpoint_name}/deployments/{row.name}",
+        "id": f"{workspace}/onlineEndpoints/{row.endpoint_name}/deployments/{row.name}",
         "name": row.name,
         "type": "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments",
         "location": row.location,

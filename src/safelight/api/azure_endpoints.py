@@ -106,15 +106,16 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         return await _put(request, spec if body.tags is None else replace(spec, tags=body.tags))
 
     async def _put(request: Request, spec: EndpointSpec) -> Response:
+        place = place_of(request, settings)
         row, operation = await plane.transact(lambda session: put_endpoint(session, plane.cipher, spec))
         plane.wake()
-        place = place_of(request, settings)
         status = 201 if operation.kind is OperationKind.CREATE else 200
         return accepted(place, operation, _render(place, row), status=status)
 
     @router.get(ENDPOINT, summary="Show an endpoint", **documented(200, 404))
     async def get(request: Request, name: str) -> JsonObject:
-        return _render(place_of(request, settings), await plane.transact(lambda session: get_endpoint(session, name)))
+        place = place_of(request, settings)
+        return _render(place, await plane.transact(lambda session: get_endpoint(session, name)))
 
     @router.get(ENDPOINTS, summary="List the endpoints")
     async def list_(request: Request) -> JsonObject:
@@ -125,11 +126,12 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         ENDPOINT, summary="Delete an endpoint with its deployments", status_code=202, **documented(202, 204, 409)
     )
     async def delete(request: Request, name: str) -> Response:
+        place = place_of(request, settings)
         operation = await plane.transact(lambda session: delete_endpoint(session, name))
         if operation is None:
             return Response(status_code=204)
         plane.wake()
-        return accepted(place_of(request, settings), operation, None, status=202)
+        return accepted(place, operation, None, status=202)
 
     _add_credentials(router, plane, settings)
     return router

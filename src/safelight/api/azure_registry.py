@@ -9,13 +9,13 @@ from safelight.api.azure_wire import (
     WORKSPACE,
     ArmModel,
     JsonObject,
-    base_url,
     collection,
     documented,
-    place_of,
     read_body,
     system_data,
+    workspace_path,
 )
+from safelight.api.links import server_url
 from safelight.control.catalog import Model, find_model, list_models
 from safelight.control.models import list_registered_models, register_model
 from safelight.control.plane import ControlPlane
@@ -51,7 +51,7 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     async def discovery(request: Request, registry: str) -> JsonObject:
         return {
             "registryName": registry,
-            "primaryRegionResourceProviderUri": f"{base_url(request, settings)}/",
+            "primaryRegionResourceProviderUri": f"{server_url(request, settings)}/",
             "primaryRegion": LOCATION,
             "resourceGroup": "safelight",
             "subscriptionId": NOWHERE,
@@ -104,18 +104,18 @@ def _add_workspace_models(router: APIRouter, plane: ControlPlane, settings: Sett
                 description=properties.description or "",
             )
         )
-        return _render(request, model, workspace=place_of(request, settings).path)
+        return _render(request, model, workspace=workspace_path(request))
 
     @router.get(path, summary="Show a model of the workspace", **documented(200, 404))
     async def get(request: Request, name: str, version: str) -> JsonObject:
         registered = await plane.transact(list_registered_models)
         model = find_model(f"azureml:{name}:{version}", registered)
-        return _render(request, model, workspace=place_of(request, settings).path)
+        return _render(request, model, workspace=workspace_path(request))
 
     @router.get(WORKSPACE + "/models", summary="List the models of the catalogue and of the workspace")
     async def list_(request: Request) -> JsonObject:
         registered = await plane.transact(list_registered_models)
-        workspace = place_of(request, settings).path
+        workspace = workspace_path(request)
         return collection([_render(request, model, workspace=workspace) for model in (*list_models(), *registered)])
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from safelight.api.body import read_json_object
+from safelight.api.links import server_url
 from safelight.api.openapi import request_body
 from safelight.api.validation import Model, validate
 from safelight.control.tables import Operation, OperationStatus
@@ -49,7 +50,7 @@ _ANSWERS = {
     409: "The endpoint has an operation in progress, or the resource is in use",
     413: "The body is larger than the server reads",
     415: "The body is not JSON",
-    503: "The model's folder cannot be read; the message names the file",
+    503: "The database takes no writes, or the model's folder cannot be read; the message says which, and why",
 }
 _TENANT = uuid.uuid5(uuid.NAMESPACE_DNS, "safelight")
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -83,19 +84,21 @@ class Place:
 
 
 def place_of(request: Request, settings: Settings) -> Place:
+    """For an answer with links, before anything is done. Raises InvalidRequest if they cannot be made."""
     parameters = request.path_params
-    path = request.url.path
-    end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
     return Place(
-        url=base_url(request, settings),
-        path=path[: end.end()] if end else path,
+        url=server_url(request, settings),
+        path=workspace_path(request),
         subscription=parameters.get("subscription", ""),
         api_version=request.query_params.get("api-version", ""),
     )
 
 
-def base_url(request: Request, settings: Settings) -> str:
-    return (settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+def workspace_path(request: Request) -> str:
+    """The workspace in the path, as the request wrote it: what the ids of its resources begin with."""
+    path = request.url.path
+    end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
+    return path[: end.end()] if end else path
 
 
 async def read_body(request: Request, model: type[Model], settings: Settings) -> Model:
@@ -125,7 +128,7 @@ def refuse_nul(values: Mapping[str, object]) -> None:
 
 def documented(*statuses: int, body: type[BaseModel] | None = None) -> dict[str, Any]:
     """What FastAPI cannot read off a route that reads its own body and answers in several ways."""
-    read = () if body is None else (400, 408, 413, 415)
+    read = () if body is None else (400, 408, 413, 415, 503)
     return {
         "responses": {status: {"description": _ANSWERS[status]} for status in sorted({*statuses, *read})},
         "openapi_extra": None if body is None else request_body(body, {}),

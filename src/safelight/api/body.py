@@ -62,7 +62,7 @@ class Form:
 
 async def read_form(request: Request, *, max_bytes: int, max_field_bytes: int, timeout_s: float) -> Form:
     """The body as a form. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""
-    parser = MultiPartParser(
+    parser = _InMemory(
         request.headers,
         _limited(request, max_bytes),
         max_files=MAX_FILES,
@@ -78,6 +78,13 @@ async def read_form(request: Request, *, max_bytes: int, max_field_bytes: int, t
         return await _sort(form)
     finally:
         await form.close()
+
+
+class _InMemory(MultiPartParser):
+    """Files are held in memory, where the limits count them, and never on a disk, which may be full."""
+
+    spool_max_size = 0
+    """No limit: that is what it means to Python's SpooledTemporaryFile."""
 
 
 async def _sort(form: FormData) -> Form:

@@ -37,6 +37,12 @@ def refuse_stream_in_job(request: Request, field: str) -> None:
         )
 
 
+def put_off(request: Request, error: SafelightError) -> None:
+    """The pictures are made, and what is left cannot be done now: a job's request is sent again later."""
+    if (run := run_of(request)) is not None:
+        run.error = error
+
+
 def run_of(request: Request) -> Run | None:
     """The run of a job that this request is; None if a client waits for the answer itself."""
     run: Run | None = getattr(request.state, "run", None)

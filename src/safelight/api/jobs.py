@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.huggingface import ScoreError
+from safelight.api.links import server_url
 from safelight.api.openapi import error_responses
 from safelight.control.job_queue import JobQueue, Run
 from safelight.control.job_secrets import JobSecrets
 from safelight.control.jobs import Answer, get_answer, get_job
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, JobState
-from safelight.control.webhooks import job_url
+from safelight.control.webhooks import path_of
 from safelight.errors import ResourceNotFound
 from safelight.settings import Settings
 
@@ -24,6 +25,7 @@ SECRET_PATH = "/webhook-secret"  # noqa: S105  a path
 POLL_AFTER_S = 1
 
 _NOT_FOUND = error_responses(ScoreError, {404: "No such job of this key, or it has expired"})
+_NO_LINKS = error_responses(ScoreError, {400: "The request came by a name that is not known to be the server's"})
 
 
 class JobObject(BaseModel):
@@ -51,11 +53,12 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
     """The routes of this dialect. `request.state.caller` is who asks."""
     router = APIRouter(tags=["Jobs"])
 
-    @router.get(f"{PATH}{{id}}", summary="How a job stands", response_model=JobObject, responses=_NOT_FOUND)
+    @router.get(f"{PATH}{{id}}", summary="How a job stands", response_model=JobObject, responses=_NOT_FOUND | _NO_LINKS)
     async def read_job(request: Request, id: str) -> Response:
+        server_url(request, settings)  # or a client would be refused in the middle of its polls, at the first link
         owner = request.state.caller.owner
         job = await plane.transact(lambda session: get_job(session, id, owner))
-        return render_job(job, queue, settings)
+        return render_job(request, job, queue, settings)
 
     @router.get(f"{PATH}{{id}}/result", summary="The answer, as it would have been without a job", **_RESULT)
     async def read_result(request: Request, id: str) -> Response:
@@ -73,7 +76,7 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
     @router.delete(f"{PATH}{{id}}", summary="Cancel a job; forget one that has ended", **_DELETE)
     async def delete_job(request: Request, id: str) -> Response:
         job = await queue.cancel(id, request.state.caller.owner)
-        return Response(status_code=204) if job is None else render_job(job, queue, settings)
+        return Response(status_code=204) if job is None else render_job(request, job, queue, settings)
 
     @router.get(SECRET_PATH, summary="What this key's webhooks are signed with")
     async def read_webhook_secret(request: Request) -> WebhookSecret:
@@ -82,10 +85,11 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
     return router
 
 
-def render_job(job: Job, queue: JobQueue, settings: Settings, *, status: int = 200) -> Response:
-    """The job as JSON."""
-    url, run = job_url(job, settings.public_url), _run_of(job, queue)
-    has_preview = run is not None and run.preview is not None
+def render_job(request: Request, job: Job, queue: JobQueue, settings: Settings, *, status: int = 200) -> Response:
+    """The job as JSON. Raises InvalidRequest if it has links, and the request came by no known name of this server."""
+    run = _run_of(job, queue)
+    has_preview, has_result = run is not None and run.preview is not None, job.answer is not None
+    url = server_url(request, settings) + path_of(job) if has_preview or has_result else ""
     step, steps = _progress(run)
     content = JobObject(
         id=job.id,
@@ -94,7 +98,7 @@ def render_job(job: Job, queue: JobQueue, settings: Settings, *, status: int = 2
         step=step,
         steps=steps,
         preview=f"{url}/preview" if has_preview else None,
-        result=f"{url}/result" if job.answer is not None else None,
+        result=f"{url}/result" if has_result else None,
         created_at=job.created_at.isoformat(),
         finished_at=job.finished_at.isoformat() if job.finished_at else None,
         expires_at=job.expires_at.isoformat() if job.expires_at else None,

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream
-from safelight.api.generate import generate, refuse_stream_in_job
+from safelight.api.generate import generate, put_off, refuse_stream_in_job
+from safelight.api.links import server_url
 from safelight.api.negotiation import negotiate
 from safelight.api.openai_edits import read_edit, upload_body
 from safelight.api.openai_wire import (
@@ -34,7 +35,8 @@ from safelight.api.openai_wire import (
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import validate
-from safelight.errors import ModelNotFound
+from safelight.disk import Disk
+from safelight.errors import ModelNotFound, StorageUnavailable
 from safelight.generation import GenerationResult
 from safelight.image_store import ImageStore, open_image_store
 from safelight.images import MEDIA_TYPES
@@ -146,11 +148,11 @@ _LINKS: dict[str, Any] = {
 }
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget) -> APIRouter:
+def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget, disk: Disk) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
     model = ServedModel(dispatcher.spec.name, _hub_id(settings.model), int(time.time()))
-    store = open_image_store(settings)
+    store = open_image_store(settings, disk)
     _add_image_routes(router, _ImageRoutes(dispatcher, settings, model, store, uploads))
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
@@ -241,14 +243,18 @@ class _ImageRoutes:
             refuse_stream_in_job(request, "stream")
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        result = await generate(request, self.dispatcher, generation_request)
         if body.response_format != "url":
-            return render(result, spec)
-        return render(result, spec, urls=await asyncio.to_thread(self._keep, request, result))
+            return render(await generate(request, self.dispatcher, generation_request), spec)
+        server = server_url(request, self.settings)  # before the work, which would be for nothing
+        result = await generate(request, self.dispatcher, generation_request)
+        try:
+            return render(result, spec, urls=await asyncio.to_thread(self._keep, server, result))
+        except StorageUnavailable as error:
+            put_off(request, error)
+            raise
 
-    def _keep(self, request: Request, result: GenerationResult) -> list[str]:
-        """The links of the pictures. Raises ImageNotKept."""
-        server = (self.settings.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+    def _keep(self, server: str, result: GenerationResult) -> list[str]:
+        """The links of the pictures. Raises StorageUnavailable or ImageNotKept."""
         image_format = result.request.image_format
         return [f"{server}{IMAGE_LINKS}{self.store.keep(image.content, image_format)}" for image in result.images]
 

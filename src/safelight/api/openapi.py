@@ -53,7 +53,8 @@ GENERATION_ERRORS = {
     422: "Another request came under the same `Idempotency-Key`",
     429: "The queue is full; `Retry-After` says when to come back",
     500: "The model could not make this picture",
-    503: "No replica can take the request yet, or it was lost with its replica; `Retry-After` says when to come back",
+    503: "No replica can take the request yet, or it was lost with its replica, or a disk is full; `Retry-After` says "
+    "when to come back",
 }
 
 

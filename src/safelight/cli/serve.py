@@ -53,6 +53,13 @@ def serve(
     tls_certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate chain.")] = None,
     tls_private_key: Annotated[Path | None, typer.Option(help="PEM file with the certificate's key.")] = None,
     public_url: Annotated[str | None, typer.Option(help="How clients reach this server.")] = None,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name by which clients reach this server, beside its address: a Host that links may be made of; may "
+            "be given several times."
+        ),
+    ] = None,
     private_prompts: Annotated[
         bool | None,
         typer.Option(
@@ -99,6 +106,7 @@ def serve(
         tls_certificate=tls_certificate,
         tls_private_key=tls_private_key,
         public_url=public_url,
+        allowed_hosts=",".join(allowed_hosts) if allowed_hosts else None,
         private_prompts=private_prompts,
         content_credentials_certificate=content_credentials_certificate,
         content_credentials_key=content_credentials_key,

@@ -14,28 +14,46 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+from safelight.control.database_failures import cause_of
+from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 BUSY_TIMEOUT_MS = 30_000
+PLACE = "the database"
+_HAS_WRITTEN = "has_written"
 
 
 class Database:
     """An engine and its transactions."""
 
-    def __init__(self, url: str | URL) -> None:
+    def __init__(self, url: str | URL, disk: Disk) -> None:
         """Raises ConfigurationError if the URL is none of a database that can be used."""
         self._engine = _engine_of(url)
+        self._disk = disk
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session that commits at the end of the block, or rolls back if an error leaves it."""
-        with self._sessions.begin() as session:
-            yield session
+        """A session that commits at the end of the block, or rolls back if an error leaves it.
+
+        Raises StorageUnavailable if the database takes nothing now.
+        """
+        try:
+            with self._sessions.begin() as session:
+                yield session
+                session.flush()
+                has_written = session.connection().info[_HAS_WRITTEN]
+        except DBAPIError as error:
+            cause = cause_of(error)
+            if cause is None:
+                raise
+            raise self._disk.refused(PLACE, cause, detail=str(error.orig)) from error
+        if has_written:
+            self._disk.took(PLACE)
 
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Raises ConfigurationError if the database cannot be used."""
@@ -50,14 +68,14 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(url: str | None, data_dir: Path) -> Database:
+def open_database(url: str | None, data_dir: Path, disk: Disk | None = None) -> Database:
     """The database at `url`, or `safelight.db` in the data directory; its tables are up to date."""
     path = data_dir / "safelight.db"
     if url is None:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(OSError):  # opening it then says what is wrong
             path.touch(mode=0o600)  # jobs hold prompts and pictures; SQLite gives its other files the same mode
-    database = Database(URL.create("sqlite", database=str(path)) if url is None else url)
+    database = Database(URL.create("sqlite", database=str(path)) if url is None else url, disk or Disk())
     database.migrate()
     return database
 
@@ -89,7 +107,7 @@ def _engine_of(given: str | URL) -> Engine:
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigurationError(f"database_url begins with {url.drivername}; use postgresql or sqlite")
     try:
-        return _create_engine(url)
+        engine = _create_engine(url)
     except ValueError:
         raise ConfigurationError("database_url has an option behind its ? that cannot be read") from None
     except (ImportError, SQLAlchemyError):
@@ -97,6 +115,9 @@ def _engine_of(given: str | URL) -> Engine:
             f"there is no driver for {url.drivername} here; write postgresql://, and run: pip install "
             "'safelight[postgres]'"
         ) from None
+    event.listen(engine, "begin", _forget_writes)
+    event.listen(engine, "after_cursor_execute", _note_writes)
+    return engine
 
 
 def _create_engine(url: URL) -> Engine:
@@ -117,6 +138,24 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _forget_writes(connection: Connection) -> None:
+    connection.info[_HAS_WRITTEN] = False
+
+
+def _note_writes(
+    connection: Connection,
+    cursor: DBAPICursor,
+    _statement: str,
+    _parameters: object,
+    context: ExecutionContext,
+    _executemany: bool,
+) -> None:
+    """That a statement changed a row: a disk that lets itself be read may be full all the same."""
+    returns_nothing = cursor.description is None  # a deletion is told by that alone
+    if context.isinsert or (cursor.rowcount > 0 and (context.isupdate or returns_nothing)):
+        connection.info[_HAS_WRITTEN] = True
 
 
 def _begin_immediate(connection: Connection) -> None:

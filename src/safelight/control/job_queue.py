@@ -33,7 +33,7 @@ from safelight.control.jobs import (
 )
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, JobState
-from safelight.errors import GenerationCancelled, NotReady, Overloaded, ReplicaLost, SafelightError
+from safelight.errors import GenerationCancelled, NotReady, Overloaded, ReplicaLost, SafelightError, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class Run:
     def is_refused(self, answer: Answer) -> bool:
         """Whether the server could not, or not yet, work on it: then it is tried again later."""
         if self.error is not None:
-            return isinstance(self.error, NotReady | Overloaded | GenerationCancelled | ReplicaLost)
+            return isinstance(
+                self.error, NotReady | Overloaded | GenerationCancelled | ReplicaLost | StorageUnavailable
+            )
         return answer.status in (429, 503) and not self.is_valid
 
 
@@ -81,7 +83,10 @@ class LiveJob:
     """None while it waits."""
     not_before: float = 0.0
     """On the event loop's clock."""
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: str | None = None
+    """What keeps it from being worked on, or its answer from being kept."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has ended, or has been refused."""
 
 
 class JobQueue:
@@ -113,10 +118,9 @@ class JobQueue:
         self._runs: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Take up what is in the database."""
-        for job in await self._plane.transact(recover_jobs):
-            self._live.setdefault(job.id, LiveJob(job.id, job.owner))
-        self._tasks = {asyncio.create_task(self._begin_runs()), asyncio.create_task(self._clean_up())}
+        """Take up what is in the database; over a full disk as soon as it has room."""
+        is_recovered = await self._recover()
+        self._tasks = {asyncio.create_task(self._begin_runs(is_recovered)), asyncio.create_task(self._clean_up())}
 
     async def stop(self) -> None:
         """End what runs; the next start takes it up again."""
@@ -151,12 +155,17 @@ class JobQueue:
         return job
 
     async def wait(self, id: str, timeout_s: float) -> None:
-        """Until the job has ended, or time is up."""
+        """Until the job has ended, or cannot for `refusal_of` it, or time is up."""
         live = self._live.get(id)
         if live is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await live.ended.wait()
+                    await live.news.wait()
+
+    def refusal_of(self, id: str) -> str | None:
+        """Why a job does not go on for now; it does as soon as it can."""
+        live = self._live.get(id)
+        return live.refusal if live is not None else None
 
     def run_of(self, id: str) -> Run | None:
         """How a job stands that runs."""
@@ -173,7 +182,19 @@ class JobQueue:
         live = {JobState.QUEUED: len(self._live) - num_running, JobState.RUNNING: num_running}
         return {**live, **{state: self._num_ended[state] for state in JobState if state not in live}}
 
-    async def _begin_runs(self) -> None:
+    async def _recover(self) -> bool:
+        try:
+            jobs = await self._plane.transact(recover_jobs)
+        except StorageUnavailable:
+            return False
+        for job in jobs:
+            self._live.setdefault(job.id, LiveJob(job.id, job.owner))
+        return True
+
+    async def _begin_runs(self, is_recovered: bool) -> None:
+        while not is_recovered:
+            await asyncio.sleep(RETRY_S)
+            is_recovered = await self._recover()
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -201,14 +222,16 @@ class JobQueue:
             if begun is None:
                 self._forget(live)
                 return
+            live.refusal = None
+            live.news.clear()
             answer = await self._perform(begun, run)
             if self._is_stopping or run.is_refused(answer):
                 is_lost = isinstance(run.error, ReplicaLost) and not self._is_stopping
                 await self._plane.transact(lambda session: put_back_job(session, live.id, is_lost=is_lost))
                 self._wait_again(live, getattr(run.error, "retry_after_s", RETRY_S))
                 return
-        except SQLAlchemyError as error:
-            logger.error("job %s: the database cannot be used; trying again in %g s: %s", live.id, RETRY_S, error)
+        except (SQLAlchemyError, StorageUnavailable) as error:
+            self._note(live, error)
             self._wait_again(live, RETRY_S)
             return
         await self._finish(live, answer)
@@ -219,15 +242,23 @@ class JobQueue:
             try:
                 state = await self._plane.transact(lambda session: finish_job(session, live.id, answer, self.limits))
                 break
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, StorageUnavailable) as error:
                 if self._is_stopping:
                     return
-                logger.error("job %s: its answer cannot be kept; trying again in %g s: %s", live.id, RETRY_S, error)
+                self._note(live, error)
                 await asyncio.sleep(RETRY_S)
         if state is not None:
             self._num_ended[state] += 1
         self._forget(live)
         self._on_end()
+
+    def _note(self, live: LiveJob, error: SQLAlchemyError | StorageUnavailable) -> None:
+        """The database did not take how a job stands. That a disk is full is in the log already."""
+        if isinstance(error, StorageUnavailable):
+            live.refusal = error.message
+            live.news.set()
+        else:
+            logger.error("job %s: the database cannot be used; trying again in %g s: %s", live.id, RETRY_S, error)
 
     def _wait_again(self, live: LiveJob, seconds: float) -> None:
         live.run = None
@@ -237,7 +268,7 @@ class JobQueue:
         self._live.pop(live.id, None)
         if all(each.owner != live.owner for each in self._live.values()):
             self._last_turns.pop(live.owner, None)
-        live.ended.set()
+        live.news.set()
 
     def _in_order(self) -> list[LiveJob]:
         running = Counter(each.owner for each in self._live.values() if each.run is not None)
@@ -246,7 +277,8 @@ class JobQueue:
     async def _clean_up(self) -> None:
         while True:
             try:
-                await self._plane.transact(forget_expired_jobs)
+                with suppress(StorageUnavailable):  # the log has it
+                    await self._plane.transact(forget_expired_jobs)
             except SQLAlchemyError as error:
                 logger.warning("jobs that have expired cannot be removed: %s", error)
             await asyncio.sleep(CLEANING_INTERVAL_S)

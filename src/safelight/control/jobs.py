@@ -36,7 +36,7 @@ class StoredRequest:
     endpoint_name: str | None
     """None: the server's own model."""
     server: str
-    """Scheme and host, as the client wrote them."""
+    """What links to this server begin with, as far as it was known when the request came; empty if it was not."""
     path: str
     """Behind the endpoint's name."""
     query: str

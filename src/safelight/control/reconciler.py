@@ -40,7 +40,7 @@ from safelight.control.operations import fail, get_operation, list_operations_in
 from safelight.control.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState
-from safelight.errors import EngineFailure, SafelightError, SecretsInjectionFailed
+from safelight.errors import EngineFailure, SafelightError, SecretsInjectionFailed, StorageUnavailable
 from safelight.model_revision import hub_id_of
 
 logger = logging.getLogger(__name__)
@@ -143,11 +143,10 @@ class Reconciler(Generic[ServingT]):
         """Publish every endpoint, begin to bring back what served, and take up what was in progress."""
         for state in await asyncio.to_thread(self._read_endpoints):
             self._routes.publish(state, {})
-        for applied in await asyncio.to_thread(self._read_what_served):
-            key = (applied.endpoint_name, applied.name)
-            self._restoring[key] = self._spawn(self._restore(applied, "the server has started again"))
-        self._spawn(self._retry_lost())
-        self._spawn(self._take_up_operations())
+        try:
+            self._begin(await asyncio.to_thread(self._read_what_served))
+        except StorageUnavailable:  # who read which secret cannot be written down, so none is read
+            self._spawn(self._begin_later())
 
     def wake(self) -> None:
         """There is a new operation in the database."""
@@ -171,6 +170,16 @@ class Reconciler(Generic[ServingT]):
             state = await _transact(self._read_endpoint, endpoint_name)
             serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
             self._routes.publish(state, serving)
+
+    def _begin(self, served: Sequence[AppliedDeployment]) -> None:
+        for applied in served:
+            key = (applied.endpoint_name, applied.name)
+            self._restoring[key] = self._spawn(self._restore(applied, "the server has started again"))
+        self._spawn(self._retry_lost())
+        self._spawn(self._take_up_operations())
+
+    async def _begin_later(self) -> None:
+        self._begin(await _transact(self._read_what_served))
 
     async def _take_up_operations(self) -> None:
         while True:
@@ -424,6 +433,8 @@ async def _transact(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     while True:
         try:
             return await asyncio.to_thread(work, *args, **kwargs)
+        except StorageUnavailable:  # the log has it
+            await asyncio.sleep(RETRY_S)
         except _AWAY:
             logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
             await asyncio.sleep(RETRY_S)

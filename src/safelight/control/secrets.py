@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from safelight.control.database import Database, lock_tables
 from safelight.control.tables import Connection, Deployment, Endpoint, Job
+from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 KEY_FILE = "encryption-keys"
@@ -60,8 +61,9 @@ class Cipher:
 class KeyRing:
     """The keys on disk or from the environment, and the cipher that the whole control plane shares."""
 
-    def __init__(self, data_dir: Path, from_environment: str | None) -> None:
+    def __init__(self, data_dir: Path, from_environment: str | None, disk: Disk | None = None) -> None:
         self._data_dir = data_dir
+        self._disk = disk or Disk()
         self._is_from_environment = from_environment is not None
         self._keys = read_keys(data_dir, from_environment)
         self._rotating = threading.Lock()
@@ -70,7 +72,7 @@ class KeyRing:
     def rotate(self, database: Database) -> int:
         """Put every secret under a new key; how many there were. With keys from the environment: under its newest.
 
-        If it fails, the old keys stay beside the new one, and another rotation drops them.
+        If it fails, the old keys stay beside the new one, and another rotation drops them. Raises StorageUnavailable.
         """
         with self._rotating:
             with database.transaction() as session:
@@ -83,7 +85,8 @@ class KeyRing:
             return count
 
     def _use(self, keys: list[str]) -> None:
-        write_keys(self._data_dir, keys)
+        with self._disk.writing("the file of encryption keys"):
+            write_keys(self._data_dir, keys)
         self._keys = keys
         self.cipher.use(keys)
 
@@ -160,11 +163,15 @@ def _write_private(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # half of it is of no use, and a full disk has none to spare
+        raise
     _keep_name(path.parent)
 
 

@@ -21,6 +21,7 @@ from functools import cached_property, partial
 
 import httpx
 
+from safelight.control.public_addresses import is_public
 from safelight.errors import InvalidRequest
 
 HEADER = "Webhook-Url"
@@ -28,9 +29,6 @@ TIMEOUT_S = 15.0
 RESOLVE_TIMEOUT_S = 5.0
 MAX_LOOKUPS = 8
 MAX_URL_CHARACTERS = 2048
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
-"""A public address, behind which each virtual machine of Azure finds its own host."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -126,20 +124,8 @@ class WebhookSender:
         """Raises InvalidRequest."""
         address = ipaddress.ip_address(text.partition("%")[0])
         if not self._allows_private and not is_public(address):
-            raise InvalidRequest(
-                f"{HEADER} leads to {address}, which is no public address; whoever runs this server can allow it with "
+            raise InvalidRequest(  # without the address: names of this network are not looked up for strangers
+                f"{HEADER} leads to no public address; whoever runs this server can allow it with "
                 "SAFELIGHT_WEBHOOKS_TO_PRIVATE_ADDRESSES=true",
                 field=HEADER,
             )
-
-
-def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether it is one of the internet, in whatever way an IPv4 address is written inside it."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved and address != _AZURE_HOST

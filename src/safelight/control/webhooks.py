@@ -24,7 +24,7 @@ from safelight.control.jobs import list_due_webhooks, next_webhook_at, record_we
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, utc_now
 from safelight.control.webhook_sender import Message, WebhookSender
-from safelight.errors import ConfigurationError, InvalidRequest
+from safelight.errors import ConfigurationError, InvalidRequest, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ class Webhooks:
             busy = frozenset(self._attempts)
             try:
                 due, next_at = await self._plane.transact(lambda session: _read_due(session, busy))  # noqa: B023
-            except SQLAlchemyError as error:
-                logger.error("webhooks: the database cannot be used; trying again in %g s: %s", PAUSES_S[0], error)
+            except (SQLAlchemyError, StorageUnavailable) as error:
+                _log(error)
                 due, next_at = [], utc_now() + timedelta(seconds=PAUSES_S[0])
             for job in due:
                 self._attempts[job.id] = task = asyncio.create_task(self._tell(job), name=f"webhook of job {job.id}")
@@ -101,12 +101,17 @@ class Webhooks:
         if problem is not None:
             what_next = "it is given up" if pause_s is None else f"trying again in {pause_s:g} s"
             logger.warning("the webhook of job %s: %s; %s", job.id, problem, what_next)
-        next_at = None if pause_s is None else utc_now() + timedelta(seconds=pause_s)
-        try:
-            await self._plane.transact(lambda session: record_webhook(session, job.id, next_attempt_at=next_at))
-        except SQLAlchemyError as error:
-            logger.error("the webhook of job %s: the database cannot be used: %s", job.id, error)
-            await asyncio.sleep(PAUSES_S[0])  # it is due again at once
+        await self._record(job.id, None if pause_s is None else utc_now() + timedelta(seconds=pause_s))
+
+    async def _record(self, id: str, next_at: datetime | None) -> None:
+        """However often it takes: a message is not sent again because a disk is full."""
+        while True:
+            try:
+                await self._plane.transact(lambda session: record_webhook(session, id, next_attempt_at=next_at))
+                return
+            except (SQLAlchemyError, StorageUnavailable) as error:
+                _log(error)
+                await asyncio.sleep(PAUSES_S[0])
 
     async def _attempt(self, job: Job) -> str | None:
         """What went wrong. Never the URL, which may hold a secret."""
@@ -126,18 +131,22 @@ class Webhooks:
 
 def message_of(job: Job, public_url: str | None) -> Message:
     """The message that a job has ended."""
-    url = job_url(job, public_url)
+    url = (public_url or str(job.request["server"])).rstrip("/") + path_of(job)
     data = {"id": job.id, "state": job.state.value, "job": url, "result": f"{url}/result" if job.answer else None}
     ended_at = (job.finished_at or utc_now()).isoformat()
     content = {"type": f"job.{job.state.value}", "timestamp": ended_at, "data": data}
     return Message(id=f"msg_{job.id}", body=json.dumps(content).encode())
 
 
-def job_url(job: Job, public_url: str | None) -> str:
-    """Where a job's owner finds it."""
-    server = (public_url or str(job.request["server"])).rstrip("/")
+def path_of(job: Job) -> str:
+    """Where a job's owner finds it, on this server."""
     endpoint = "" if job.endpoint_name is None else f"/endpoints/{job.endpoint_name}"
-    return f"{server}{endpoint}/jobs/{job.id}"
+    return f"{endpoint}/jobs/{job.id}"
+
+
+def _log(error: SQLAlchemyError | StorageUnavailable) -> None:
+    if not isinstance(error, StorageUnavailable):  # that is in the log already
+        logger.error("webhooks: the database cannot be used; trying again in %g s: %s", PAUSES_S[0], error)
 
 
 def _read_due(session: Session, busy: frozenset[str]) -> tuple[list[Job], datetime | None]:

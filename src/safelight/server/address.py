@@ -21,9 +21,16 @@ class ServerAddress:
 
 
 def write_address(data_dir: Path, address: ServerAddress) -> None:
-    partial = data_dir / f".{ADDRESS_FILE}.partial"
-    partial.write_text(json.dumps(asdict(address)), encoding="utf-8")
-    partial.replace(data_dir / ADDRESS_FILE)
+    """Raises ConfigurationError if it cannot be written, and is not there already."""
+    path, partial = data_dir / ADDRESS_FILE, data_dir / f".{ADDRESS_FILE}.partial"
+    text = json.dumps(asdict(address))
+    try:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return  # a server that is started again over a full disk
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def read_address(data_dir: Path) -> ServerAddress:

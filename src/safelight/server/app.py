@@ -14,6 +14,7 @@ from safelight import __version__
 from safelight.api import azure, huggingface, openai
 from safelight.api import jobs as job_routes
 from safelight.api.upload_budget import UploadBudget
+from safelight.disk import Disk
 from safelight.image_store import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey
@@ -62,10 +63,11 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     errors = ErrorRenderer(DIALECTS)
     key = _server_key(settings)
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
+    disk = Disk() if online is None else online.disk
     jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors)
-    app.include_router(openai.create_router(dispatcher, settings, uploads), dependencies=[KEY])
+    app.include_router(openai.create_router(dispatcher, settings, uploads, disk), dependencies=[KEY])
     app.include_router(huggingface.create_router(dispatcher, settings, uploads), dependencies=[KEY])
-    app.include_router(health.create_router(dispatcher))
+    app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
     app.include_router(metrics.create_router(registry), dependencies=[KEY])

@@ -39,12 +39,16 @@ class ServerKey:
     def __init__(self, key: str) -> None:
         self._digest = _digest(key)
 
+    def is_known(self, request: Request) -> bool:
+        """Whether it comes with the key."""
+        given = key_of(request)
+        return given is not None and hmac.compare_digest(_digest(given), self._digest)
+
     def check(self, request: Request) -> None:
         """Raises AuthenticationFailed."""
-        given = key_of(request)
-        if given is None:
+        if key_of(request) is None:
             raise AuthenticationFailed("You didn't provide an API key; send it as `Authorization: Bearer <key>`")
-        if not hmac.compare_digest(_digest(given), self._digest):
+        if not self.is_known(request):
             raise AuthenticationFailed("Incorrect API key provided; ask whoever runs this server for the right one")
 
 

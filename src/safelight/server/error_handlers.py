@@ -49,6 +49,7 @@ TABLE: dict[type[Exception], _Kind] = {
     ClientDisconnect: _Kind(CLIENT_LEFT, _INVALID, "client_left"),
     errors.EngineFailure: _Kind(500, _SERVER, "engine_failure"),
     errors.NotReady: _Kind(503, _SERVER, "not_ready"),
+    errors.StorageUnavailable: _Kind(503, _SERVER, "storage_unavailable"),
     errors.ReplicaLost: _Kind(503, _SERVER, "replica_lost"),
     errors.GenerationCancelled: _Kind(503, _SERVER, "shutting_down"),
     errors.ModelLoadError: _Kind(503, _SERVER, "model_not_loaded"),
@@ -76,7 +77,7 @@ class ErrorRenderer:
         path = request.url.path
         report = _report(request, error)
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
-        if report.status >= 500:
+        if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
             logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)
         return Response(
             json.dumps(dialect.error_body(path, report)),
@@ -131,7 +132,7 @@ def _headers(request: Request, error: Exception) -> dict[str, str]:
         return {**(error.headers or {}), **({"Allow": _allowed_methods(request)} if is_wrong_method else {})}
     if isinstance(error, errors.AuthenticationFailed):
         return {"WWW-Authenticate": 'Bearer realm="safelight"'}
-    if isinstance(error, errors.Overloaded | errors.NotReady):
+    if isinstance(error, errors.Overloaded | errors.NotReady | errors.StorageUnavailable):
         return {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, errors.DeadlineExceeded):
         return {"x-should-retry": "false"}  # the openai client repeats a 408 otherwise, and takes as long again

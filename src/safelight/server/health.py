@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Callable, Sequence
+
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from safelight.disk import Disk
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
+from safelight.serving.replica import ReplicaState
 
 
-def create_router(dispatcher: Dispatcher) -> APIRouter:
-    """The routes that orchestrators and load balancers ask; none of them needs the key."""
+def create_router(
+    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None
+) -> APIRouter:
+    """The routes that orchestrators and load balancers ask; none of them needs the key.
+
+    Who `is_known` is told why, replica by replica; others get a word. None: whoever comes here is known.
+    """
     router = APIRouter(tags=["Health"])
 
     @router.head("/", include_in_schema=False)
@@ -26,17 +35,32 @@ def create_router(dispatcher: Dispatcher) -> APIRouter:
         return PlainTextResponse("Ok")
 
     @router.get("/health/ready", summary="200 when a picture can be made", responses={503: {"description": "Not yet"}})
-    async def ready() -> JSONResponse:
-        return JSONResponse(
-            {
-                "ready": dispatcher.is_ready,
+    async def ready(request: Request) -> JSONResponse:
+        replicas, trouble = dispatcher.snapshot().replicas, disk.trouble
+        content: dict[str, object] = {"ready": dispatcher.is_ready}
+        if is_known is None or is_known(request):
+            content |= {
                 "model": dispatcher.spec.name,
-                "replicas": [_describe(each) for each in dispatcher.snapshot().replicas],
-            },
-            status_code=200 if dispatcher.is_ready else 503,
-        )
+                "replicas": [_describe(each) for each in replicas],
+                "storage": trouble,
+            }
+        else:
+            content["cause"] = _cause(dispatcher.is_ready, replicas, trouble)
+        return JSONResponse(content, status_code=200 if dispatcher.is_ready else 503)
 
     return router
+
+
+def _cause(is_ready: bool, replicas: Sequence[ReplicaSnapshot], trouble: str | None) -> str | None:
+    """One word."""
+    if not is_ready:
+        states = {each.state for each in replicas}
+        return next((each.value for each in _NEAREST if each in states), ReplicaState.DRAINING.value)
+    return None if trouble is None else "storage"
+
+
+_NEAREST = (ReplicaState.LOADING, ReplicaState.STARTING, ReplicaState.DRAINING, ReplicaState.FAILED)
+"""Those nearest to being ready first: of several replicas one is enough."""
 
 
 def _describe(replica: ReplicaSnapshot) -> dict[str, str | int | None]:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from safelight.api import huggingface, jobs, openai
 from safelight.api.body import declared_bytes, read_bytes
 from safelight.api.disconnect import while_connected
+from safelight.api.links import known_server_url, server_url
 from safelight.api.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.api.upload_budget import UploadBudget
 from safelight.control.job_queue import JobQueue, Run
@@ -26,8 +27,8 @@ from safelight.control.plane import ControlPlane
 from safelight.control.tables import Job, JobState
 from safelight.control.webhook_sender import HEADER as WEBHOOK_URL
 from safelight.control.webhook_sender import WebhookSender
-from safelight.control.webhooks import job_url
-from safelight.errors import InvalidRequest, NotReady, SafelightError
+from safelight.control.webhooks import path_of
+from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of
 from safelight.server.endpoint_routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import ErrorRenderer
@@ -35,7 +36,7 @@ from safelight.server.replay import send_through
 from safelight.settings import Settings
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-KEPT_HEADERS = frozenset({"accept", "content-type", "host", "azureml-model-deployment"})
+KEPT_HEADERS = frozenset({"accept", "content-type", "azureml-model-deployment"})
 """All that is kept of a request's header: what an answer depends on, and no credential."""
 MAX_KEY_CHARACTERS = 255
 
@@ -94,7 +95,7 @@ class JobDoor:
             wait_s = min(wait_s, preferences.wait_s)
         job = await self._wait(request, job, wait_s)
         if preferences.is_async and (job.answer is None or not preferences.wait_s):
-            return self._accepted(job)
+            return self._accepted(request, job)
         return await self._replay(job, is_new)
 
     async def _take(self, request: Request, preferences: Preferences) -> tuple[Job, bool] | Answer:
@@ -118,7 +119,9 @@ class JobDoor:
         url = _only(request.headers, WEBHOOK_URL)
         if url is not None and not preferences.is_async:
             raise InvalidRequest(f"{WEBHOOK_URL} goes with `Prefer: {RESPOND_ASYNC}`; send both", field=WEBHOOK_URL)
+        server = known_server_url(request, self._settings) or ""
         if url is not None:
+            server = server_url(request, self._settings)  # its message has links
             await self._sender.check(url)
         max_bytes, timeout_s = self._settings.max_upload_bytes, self._settings.request_timeout_s
         body = await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s)
@@ -128,7 +131,7 @@ class JobDoor:
             webhook_url=url,
             request=StoredRequest(
                 endpoint_name=caller.endpoint_name,
-                server=f"{request.url.scheme}://{request.url.netloc}",
+                server=server,
                 path=path,
                 query=request.scope["query_string"].decode("latin-1"),
                 headers=tuple((name, value) for name, value in request.headers.items() if name in KEPT_HEADERS),
@@ -143,14 +146,16 @@ class JobDoor:
             return await self._plane.transact(lambda session: get_job(session, job.id, job.owner))
         return job
 
-    def _accepted(self, job: Job) -> Response:
-        response = jobs.render_job(job, self._queue, self._settings, status=202)
-        response.headers["location"] = job_url(job, self._settings.public_url)
+    def _accepted(self, request: Request, job: Job) -> Response:
+        response = jobs.render_job(request, job, self._queue, self._settings, status=202)
+        response.headers["location"] = (self._settings.public_url or "").rstrip("/") + path_of(job)
         response.headers["preference-applied"] = RESPOND_ASYNC
         return response
 
     async def _replay(self, job: Job, is_new: bool) -> Response:
         if job.state in (JobState.QUEUED, JobState.RUNNING):
+            if (refusal := self._queue.refusal_of(job.id)) is not None:
+                raise StorageUnavailable(refusal)
             raise NotReady(f"still being worked on; send the request again with the same {IDEMPOTENCY_KEY}")
         response = jobs.render_answer(
             await self._plane.transact(lambda session: get_answer(session, job.id, job.owner))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -22,6 +23,7 @@ from safelight.control.plane import ControlPlane
 from safelight.control.reconciler import Reconciler
 from safelight.control.secrets import KeyRing, check_keys, read_admin_token
 from safelight.control.tokens import OidcVerifier
+from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
@@ -48,8 +50,9 @@ class OnlineEndpoints:
     def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
         self._lock = _lock(settings.data_dir)
-        self._database = open_database(_secret(settings.database_url), settings.data_dir)
-        key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys))
+        self.disk = Disk()
+        self._database = open_database(_secret(settings.database_url), settings.data_dir, self.disk)
+        key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys), self.disk)
         try:
             with self._database.transaction() as session:
                 check_keys(session, key_ring.cipher)
@@ -109,10 +112,10 @@ class OnlineEndpoints:
         )
 
     def _create_deployment_app(self, settings: Settings, dispatcher: Dispatcher) -> FastAPI:
-        return create_deployment_app(settings, dispatcher, self.uploads)
+        return create_deployment_app(settings, dispatcher, self.uploads, self.disk)
 
 
-def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: UploadBudget) -> FastAPI:
+def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: UploadBudget, disk: Disk) -> FastAPI:
     """The routes of one deployment: every dialect, and its own metrics, in front of its own dispatcher."""
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
@@ -120,9 +123,9 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: U
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
     for router in (
-        openai.create_router(dispatcher, settings, uploads),
+        openai.create_router(dispatcher, settings, uploads, disk),
         huggingface.create_router(dispatcher, settings, uploads),
-        health.create_router(dispatcher),
+        health.create_router(dispatcher, disk),
         metrics.create_router(registry),
     ):
         app.include_router(router)
@@ -168,8 +171,8 @@ def _lock(data_dir: Path) -> TextIO:
             f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
             "SAFELIGHT_ONLINE_ENDPOINTS=false"
         ) from None
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with suppress(OSError):  # for people only, and a full disk is no reason not to start
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
 
 

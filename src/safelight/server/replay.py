@@ -56,7 +56,6 @@ def replayed_scope(stored: StoredRequest, run: Run, request_id: str) -> Scope:
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "scheme": stored.server.partition(":")[0],
         "path": stored.path,
         "raw_path": stored.path.encode(),
         "query_string": stored.query.encode("latin-1"),
@@ -66,6 +65,7 @@ def replayed_scope(stored: StoredRequest, run: Run, request_id: str) -> Scope:
         "server": None,
         "state": {
             "caller": Caller(stored.endpoint_name),
+            "server_url": stored.server,
             "run": run,
             "request_id": request_id,
             "generation_id": uuid.uuid4().hex,

@@ -57,6 +57,7 @@ async def _serve(
         ssl_keyfile=key,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # X-Forwarded-*: any client on this machine could write them
         timeout_graceful_shutdown=LAST_WORDS_S,
     )
     server = _Server(config)

@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, text
 
 from safelight.control.database import Database
 from safelight.control.secrets import Cipher, generate_key
+from safelight.disk import Disk
 from tests.postgresql import postgresql_server
 from tests.unit.control.fake_serving import FakeStarter
 from tests.unit.control.world import Run, World, running
@@ -31,8 +32,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'safelight.db'}"
     else:
-        url = _emptied(request.getfixturevalue("postgresql_url"))
-    database = Database(url)
+        url = emptied(request.getfixturevalue("postgresql_url"))
+    database = Database(url, Disk())
     database.migrate()
     yield database
     database.close()
@@ -57,7 +58,8 @@ def run(database: Database, cipher: Cipher, tmp_path: Path) -> Run:
     return run
 
 
-def _emptied(url: str) -> str:
+def emptied(url: str) -> str:
+    """The URL, when nothing is in its database."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))

@@ -30,6 +30,7 @@ from safelight.control.operations import get_operation
 from safelight.control.reconciler import EndpointState, Reconciler
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Operation, OperationStatus
+from safelight.disk import Disk
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
 
@@ -118,7 +119,7 @@ def run_and_die(folder: Path, change: str, kill_at: int) -> None:
 
 
 async def _run(folder: Path, change: str, countdown: Countdown) -> None:
-    database = Database(f"sqlite:///{folder / 'safelight.db'}")
+    database = Database(f"sqlite:///{folder / 'safelight.db'}", Disk())
     event.listen(Session, "before_commit", countdown.step_of_thread)
     event.listen(Session, "after_commit", countdown.step_of_thread)
     starter, routes = DyingStarter(), DyingRoutes()

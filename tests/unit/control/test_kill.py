@@ -16,6 +16,7 @@ from safelight.control.operations import list_operations_in_progress
 from safelight.control.reconciler import Reconciler
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint
+from safelight.disk import Disk
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
 from tests.unit.control.kill_points import KEY, is_done, make_change, run_and_die
@@ -32,7 +33,7 @@ BEFORE = {
 
 async def _restart(folder: Path, *changes: str) -> object:
     """Start over the database, make changes, wait until nothing is in progress: what there is then, and what serves."""
-    database, routes = Database(f"sqlite:///{folder / 'safelight.db'}"), FakeRoutes()
+    database, routes = Database(f"sqlite:///{folder / 'safelight.db'}", Disk()), FakeRoutes()
     reconciler = Reconciler[FakeServing](
         database, Cipher([KEY]), starter=FakeStarter(), routes=routes, logs=DeploymentLogs(folder / "logs")
     )
@@ -72,7 +73,7 @@ def _state(database: Database, routes: FakeRoutes) -> object:
 def test_killed_at_any_step_the_state_is_the_one_before_or_after(tmp_path: Path, change: str) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    Database(f"sqlite:///{origin / 'safelight.db'}").migrate()
+    Database(f"sqlite:///{origin / 'safelight.db'}", Disk()).migrate()
     before = asyncio.run(_restart(origin, *BEFORE[change]))
     after_folder = Path(shutil.copytree(origin, tmp_path / "after"))
     after = asyncio.run(_restart(after_folder, change))

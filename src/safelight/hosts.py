@@ -1,0 +1,43 @@
+"""Names and addresses of servers, as `Host` and settings have them, in one spelling: so they can be compared."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?P<port>:[0-9]{0,5})?")
+
+
+def name_in_host(field: str) -> str | None:
+    """The name or address in a `Host` field (RFC 9110, section 7.2); None if the field is no name with a port or none.
+
+    Strict, because links are made of the field: no user, path, percent sign, or letter that is not ASCII.
+    """
+    match = _HOST.fullmatch(field)
+    return None if match is None else canonical_name(match["name"]) or None
+
+
+def is_name(text: str) -> bool:
+    """Whether it is a name or an address and nothing else, an IPv6 address in brackets or without."""
+    match = _HOST.fullmatch(text) or _HOST.fullmatch(f"[{text}]")
+    return match is not None and match["port"] is None
+
+
+def canonical_name(name: str) -> str:
+    """In lower case, without brackets, zone and final dot; an IPv4 address inside an IPv6 one as itself."""
+    name = name.strip("[]").lower().removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return name
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def is_loopback(canonical: str) -> bool:
+    """Whether a name in that spelling means the machine that it is looked up on (RFC 6761, section 6.3)."""
+    try:
+        return ipaddress.ip_address(canonical).is_loopback
+    except ValueError:
+        return canonical == "localhost" or canonical.endswith(".localhost")
