@@ -78,9 +78,12 @@ class FakeDispatcher:
     def snapshot(self) -> Snapshot:
         return SNAPSHOT
 
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    def check(self) -> None:
         if isinstance(self.error, Overloaded | NotReady):
             raise self.error
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        self.check()
         return self._stream(request)
 
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:

@@ -21,7 +21,7 @@ from safelight.api.body import check_content_type, declared_bytes, parse_json_ob
 from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
-from safelight.api.generate import generate, refuse_stream_in_job
+from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
 from safelight.api.loras import LoraReference, named_loras
 from safelight.api.negotiation import negotiate
@@ -119,6 +119,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
+        refuse_if_full(request, dispatcher)
         media_type = negotiate(request.headers.getlist("accept"), offers)
         parsed, image = await _read(request, dispatcher.spec, settings, uploads)
         generation_request = to_generation_request(
