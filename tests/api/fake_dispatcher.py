@@ -82,9 +82,12 @@ class FakeDispatcher:
             return SNAPSHOT
         return replace(SNAPSHOT, replicas=tuple(ReplicaSnapshot(name="replica", state=each) for each in self.states))
 
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    def check(self) -> None:
         if isinstance(self.error, Overloaded | NotReady):
             raise self.error
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        self.check()
         return self._stream(request)
 
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:

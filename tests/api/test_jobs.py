@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from safelight.control.database import open_database
 from safelight.control.tables import Job
-from safelight.errors import EngineFailure
+from safelight.errors import EngineFailure, Overloaded
 from safelight.generation import Event, GenerationRequest
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints
@@ -222,6 +222,17 @@ def test_wait_answers_at_once_if_it_does_not_take_long(connect: Connect, stepped
 
     assert (slow.status_code, fast.status_code, patient.status_code) == (202, 200, 200)
     assert base64.b64decode(patient.json()).startswith(b"\x89PNG")
+
+
+def test_a_job_is_taken_while_the_queue_of_those_who_wait_is_full(connect: Connect, dispatcher: FakeDispatcher) -> None:
+    client = connect()
+    dispatcher.error = Overloaded("all is taken")
+
+    waiting, job = client.post(SCORE, json=PROMPT), client.post(SCORE, json=PROMPT, headers=ASYNC)
+
+    assert (waiting.status_code, job.status_code) == (429, 202)
+    dispatcher.error = None
+    assert ended(client, job)["state"] == "succeeded"
 
 
 def test_without_the_preference_nothing_changes(connect: Connect, dispatcher: FakeDispatcher) -> None:

@@ -46,5 +46,10 @@ def test_what_nobody_can_make_is_refused_with_the_list(accept: str) -> None:
         negotiate([accept], OFFERS)
 
 
+def test_a_list_that_nobody_writes_is_refused() -> None:
+    with pytest.raises(NotAcceptable, match="more than 100 media types"):
+        negotiate(["*/*," * 60, "image/png," * 60], OFFERS)
+
+
 def test_several_accept_fields_count_as_one_list() -> None:
     assert negotiate(["text/html", "image/webp"], OFFERS) == WEBP

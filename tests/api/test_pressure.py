@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Iterator
@@ -61,6 +62,37 @@ def test_one_more_than_the_queue_holds_gets_429_at_once_and_the_others_their_pic
         assert [code_of(response) for response in refused] == [None, "rate_limit_exceeded", "rate_limit_exceeded"]
         gate.open()
         assert [each.result().status_code for each in admitted] == [200, 200]
+
+
+def test_a_full_queue_is_told_before_the_body_is_sent_but_to_nobody_without_the_key(
+    gate: Gate, pool: ThreadPoolExecutor
+) -> None:
+    deployment = FakeDeployment(
+        options=FakeEngineOptions(gate=str(gate.path)), max_concurrent_requests=1, max_queued_requests=0
+    )
+    key = {"Authorization": "Bearer k"}
+    with live_server(deployment, api_key="k") as server:
+        admitted = pool.submit(httpx.post, f"{server.url}/score", json=BODIES["/score"], headers=key, timeout=60)
+        eventually(lambda: server.count("safelight_running") == 1)
+
+        told = [status_before_the_body(server, path, key) for path in (*BODIES, "/v1/images/edits")]
+
+        assert told == [429] * 4
+        assert status_before_the_body(server, "/score", {}) == 401
+        gate.open()
+        assert admitted.result().status_code == 200
+
+
+def status_before_the_body(server: LiveServer, path: str, headers: dict[str, str]) -> int:
+    """The status that a client reads which has sent nothing but the header yet."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.putrequest("POST", path)
+    for name, value in {"Content-Type": "application/json", "Content-Length": "1000", **headers}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 @pytest.mark.parametrize("path", BODIES)

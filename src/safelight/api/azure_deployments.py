@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
@@ -189,7 +190,8 @@ def _add_logs(router: APIRouter, plane: ControlPlane, settings: Settings) -> Non
         if body.container_type is not None and container is None:
             raise InvalidRequest(f"containerType must be one of {', '.join(CONTAINERS)}", field="containerType")
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
-        return {"content": plane.logs.of(row.endpoint_name, row.name).read(container, tail=body.tail)}
+        log = plane.logs.of(row.endpoint_name, row.name)
+        return {"content": await asyncio.to_thread(log.read, container, tail=body.tail)}
 
     @router.get(DEPLOYMENT + "/skus", summary="How far a deployment scales", **documented(200, 404))
     async def skus(endpoint: str, name: str) -> JsonObject:

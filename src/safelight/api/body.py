@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from safelight.api.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
 MAX_FILES = 17
@@ -22,7 +22,7 @@ MAX_FIELDS = 64
 async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float) -> dict[str, object]:
     """The body as a JSON object. Raises InvalidRequest, BodyTooLarge, DeadlineExceeded or HTTPException 415."""
     check_content_type(request.headers.get("content-type"))
-    return parse_json_object(await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s))
+    return await parse_json_object(await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s))
 
 
 async def read_bytes(
@@ -75,7 +75,7 @@ async def read_form(request: Request, *, max_bytes: int, max_field_bytes: int, t
         except (MultiPartException, KeyError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"the body is no multipart/form-data: {error}") from None
     try:
-        return await _sort(form)
+        return await _sort(form, max_field_bytes)
     finally:
         await form.close()
 
@@ -87,8 +87,9 @@ class _InMemory(MultiPartParser):
     """No limit: that is what it means to Python's SpooledTemporaryFile."""
 
 
-async def _sort(form: FormData) -> Form:
+async def _sort(form: FormData, max_field_bytes: int) -> Form:
     fields: dict[str, str] = {}
+    num_left = max_field_bytes
     files: dict[str, list[bytes]] = {}
     for key, value in form.multi_items():
         name = key.removesuffix("[]")
@@ -96,33 +97,11 @@ async def _sort(form: FormData) -> Form:
             files.setdefault(name, []).append(await value.read())
         elif name in fields:
             raise InvalidRequest(f"{name[:64]!r} is given more than once", field=name[:64])
+        elif (num_left := num_left - len(value)) < 0:
+            raise _too_large(max_field_bytes)
         else:
             fields[name] = value
     return Form(fields, files)
-
-
-def parse_json_object(content: bytes) -> dict[str, object]:
-    """RFC 8259 to the letter: no NaN, no key twice, no half of a surrogate pair. Raises InvalidRequest."""
-    if not content.strip():
-        raise InvalidRequest("the body is empty; send a JSON object")
-    try:
-        value = json.loads(
-            content.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
-        )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the body is not UTF-8 (at byte {error.start})") from None
-    except UnicodeEncodeError:
-        raise InvalidRequest("the body has half of a surrogate pair (\\ud800 to \\udfff) in a string") from None
-    except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    except ValueError:
-        raise InvalidRequest("the body has an integer of thousands of digits") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body must be a JSON object, such as {...}")
-    return value
 
 
 def check_content_type(header: str | None) -> None:
@@ -155,16 +134,3 @@ async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is larger than the {max_bytes} bytes that are read; send less")
-
-
-def _refuse_constant(name: str) -> None:
-    raise InvalidRequest(f"the body is not JSON: {name} is not a number of JSON's")
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(f"{twice[:64]!r} is given more than once", field=twice[:64])
-    return value

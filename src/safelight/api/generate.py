@@ -27,6 +27,15 @@ async def generate(request: Request, dispatcher: Dispatcher, generation_request:
     return await while_connected(request, work)
 
 
+def refuse_if_full(request: Request, dispatcher: Dispatcher) -> None:
+    """Before the body is read, which would be for nothing. A job waits for its turn elsewhere.
+
+    Raises Overloaded or NotReady.
+    """
+    if run_of(request) is None:
+        dispatcher.check()
+
+
 def refuse_stream_in_job(request: Request, field: str) -> None:
     """Raises InvalidRequest if the answer is kept: nobody would read it while it is made."""
     if run_of(request) is not None:

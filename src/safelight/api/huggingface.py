@@ -17,15 +17,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from safelight.api.body import check_content_type, declared_bytes, parse_json_object, read_bytes
+from safelight.api.body import check_content_type, declared_bytes, read_bytes
 from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
-from safelight.api.generate import generate, refuse_stream_in_job
+from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
-from safelight.api.loras import LoraReference, named_loras
+from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter
@@ -77,7 +78,7 @@ class Parameters(WireModel):
     preview_decoder: PreviewDecoder | None = Field(
         default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
     )
-    loras: list[LoraReference] | None = Field(default=None, description="Adapters of this server, and their scales")
+    loras: LoraReferences | None = Field(default=None, description="Adapters of this server, and their scales")
     lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
     target_size: TargetSize | None = Field(default=None, description="In place of width and height")
     num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
@@ -119,6 +120,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
+        refuse_if_full(request, dispatcher)
         media_type = negotiate(request.headers.getlist("accept"), offers)
         parsed, image = await _read(request, dispatcher.spec, settings, uploads)
         generation_request = to_generation_request(
@@ -252,7 +254,7 @@ async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object]
     if is_image(content):
         return _with_query({"inputs": ""}, request), content
     check_content_type(request.headers.get("content-type"))
-    body = _with_query(_with_inputs_unpacked(parse_json_object(content)), request)
+    body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
     _refuse_mask(body)
     image = await asyncio.to_thread(_image_in, body.get("inputs"))
     return body if image is None else {**body, "inputs": ""}, image
@@ -309,9 +311,9 @@ def _with_inputs_unpacked(body: Mapping[str, object]) -> Mapping[str, object]:
         return body
     if "prompt" not in inputs:
         raise MissingParameter("inputs is an object without a prompt; send inputs as a string", field="inputs")
-    twice = sorted(inputs.keys() & parameters.keys())
-    if twice:
-        raise InvalidRequest(f"{twice[0][:64]!r} is given in inputs and in parameters", field=twice[0][:64])
+    if twice := inputs.keys() & parameters.keys():
+        name = min(twice)[:64]
+        raise InvalidRequest(f"{name!r} is given in inputs and in parameters", field=name)
     rest = {name: value for name, value in inputs.items() if name != "prompt"}
     return {**body, "inputs": inputs["prompt"], "parameters": {**rest, **parameters}}
 
@@ -323,6 +325,8 @@ def _with_query(body: Mapping[str, object], request: Request) -> Mapping[str, ob
         return body
     if body.get("parameters"):
         raise InvalidRequest("parameters are given in the URL and in the body; send one of them", field=names[0][:64])
+    if len(names) > MAX_NAMES:
+        raise InvalidRequest(f"the URL has {len(names)} parameters; at most {MAX_NAMES} are read")
     if len(names) != len(request.query_params.multi_items()):
         raise InvalidRequest("a parameter is given more than once in the URL")
     return {

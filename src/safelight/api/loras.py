@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from safelight.api.validation import Number, WireModel
 from safelight.errors import InvalidRequest
+from safelight.generation import MAX_LORAS
 
 
 class LoraReference(WireModel):
@@ -14,6 +17,9 @@ class LoraReference(WireModel):
     name: str | None = Field(default=None, description="Its name here")
     path: str | None = Field(default=None, description="In place of name: its name, or the hub id it came from")
     scale: Number | None = Field(default=None, description="Strength, -4 to 4; by default the server's, usually 1")
+
+
+LoraReferences = Annotated[list[LoraReference], Field(max_length=MAX_LORAS)]
 
 
 def named_loras(loras: list[LoraReference] | None, lora: LoraReference | None) -> list[tuple[str, float | None]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from safelight.errors import NotAcceptable
 
+MAX_RANGES = 100
 _ALIASES = {"image/jpg": "image/jpeg", "*": "*/*"}
 
 
@@ -34,6 +35,10 @@ def negotiate(fields: Sequence[str], offers: Sequence[str]) -> str:
     wildcard, then what the client named first, then the server's favourite.
     """
     accept = ", ".join(fields)
+    if accept.count(",") >= MAX_RANGES:
+        raise NotAcceptable(
+            f"Accept names more than {MAX_RANGES} media types; name those that are wanted", field="Accept"
+        )
     ranges = _parse(accept)
     if not ranges:
         return offers[0]

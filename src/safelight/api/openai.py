@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream
-from safelight.api.generate import generate, put_off, refuse_stream_in_job
+from safelight.api.generate import generate, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.links import server_url
 from safelight.api.negotiation import negotiate
 from safelight.api.openai_edits import read_edit, upload_body
@@ -207,6 +207,7 @@ class _ImageRoutes:
     uploads: UploadBudget
 
     async def create(self, request: Request, deployment: str | None = None) -> Response:
+        refuse_if_full(request, self.dispatcher)
         media_type = _negotiate(request)
         max_bytes, timeout_s = self.settings.max_body_bytes, self.settings.request_timeout_s
         content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
@@ -217,6 +218,7 @@ class _ImageRoutes:
     async def edit(
         self, request: Request, body_class: type[ImageVariationBody], deployment: str | None = None
     ) -> Response:
+        refuse_if_full(request, self.dispatcher)
         media_type = _negotiate(request)
         body, image = await read_edit(request, body_class, self.dispatcher.spec, self.settings, self.uploads)
         self.model.check(deployment or body.model)

@@ -57,7 +57,7 @@ async def _read(request: Request, body_class: type[ImageVariationBody], settings
         form = await read_form(
             request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
         )
-        return _from_form(form, body_class)
+        return await asyncio.to_thread(_from_form, form, body_class)
     content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
     return await asyncio.to_thread(_from_json, content, body_class)
 

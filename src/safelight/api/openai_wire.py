@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from safelight.api.event_stream import RenderEvent, frame
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
-from safelight.api.loras import LoraReference, named_loras
+from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.api.validation import Integer, Number, WireModel
 from safelight.errors import InvalidRequest
 from safelight.generation import (
@@ -32,6 +32,8 @@ from safelight.parameters import build_generation_request
 from safelight.uploads import FittedImage
 
 MAX_PARTIAL_IMAGES = 3
+MAX_IMAGES = 16
+"""As OpenAI's clients may send, though no model here starts from more than one."""
 EventKind = Literal["image_generation", "image_edit"]
 
 _QUALITY_NAMES: Mapping[str, Quality] = {name: name for name in QUALITY_STEPS} | {"standard": "medium", "hd": "high"}
@@ -77,7 +79,7 @@ class ImageBody(WireModel):
         default=None, description="What not to show; every step then costs twice as much"
     )
     scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
-    loras: list[LoraReference] | None = Field(default=None, description="Adapters of this server, and their scales")
+    loras: LoraReferences | None = Field(default=None, description="Adapters of this server, and their scales")
     lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
     width: Integer | None = Field(default=None, description="Pixels; in place of size")
     height: Integer | None = Field(default=None, description="Pixels; in place of size")
@@ -102,7 +104,9 @@ class ImageVariationBody(ImageBody):
     """A picture like another. As multipart/form-data the image is a file."""
 
     prompt: str | None = Field(default=None, description="What to change; may be left out")
-    images: list[ImageReference] | None = Field(default=None, description="One image, as far as models read them")
+    images: list[ImageReference] | None = Field(
+        default=None, max_length=MAX_IMAGES, description="One image, as far as models read them"
+    )
     strength: Number | None = Field(
         default=None,
         description="Above 0, at most 1: how much of the picture is made anew; 0.6 by default, 1 with a mask",

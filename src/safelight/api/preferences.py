@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from safelight.errors import InvalidRequest
+
 RESPOND_ASYNC = "respond-async"
+MAX_PREFERENCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +21,15 @@ class Preferences:
 
 
 def read_preferences(fields: Sequence[str]) -> Preferences:
-    """`fields` are all the Prefer fields of a request; of a preference given twice the first counts."""
+    """`fields` are all the Prefer fields of a request; of a preference given twice the first counts.
+
+    Raises InvalidRequest.
+    """
     given: dict[str, str] = {}
-    for element in ",".join(fields).split(","):
+    text = ",".join(fields)
+    if text.count(",") >= MAX_PREFERENCES:
+        raise InvalidRequest(f"Prefer has more than {MAX_PREFERENCES} preferences; send fewer", field="Prefer")
+    for element in text.split(","):
         name, _, value = element.partition(";")[0].partition("=")
         given.setdefault(name.strip().lower(), value.strip().strip('"'))
     return Preferences(RESPOND_ASYNC in given, _seconds(given.get("wait", "")))

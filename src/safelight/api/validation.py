@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from safelight.api.strict_json import parse_json
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -17,6 +17,7 @@ _SECRETS = frozenset({"credentials", "keys", "keyValue"})
 """Fields whose values no error repeats."""
 MAX_PROBLEMS = 4
 """Of a body with more, the first ones are described."""
+MAX_FIELD_CHARACTERS = 256
 
 
 class WireModel(BaseModel):
@@ -47,8 +48,8 @@ def from_text(model: type[BaseModel], name: str, text: str) -> object:
     if name not in model.model_fields or _is_text(model.model_fields[name].annotation):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text.encode())
+    except InvalidRequest:
         return text
 
 
@@ -58,13 +59,15 @@ def _is_text(annotation: object) -> bool:
 
 def _invalid_request(problems: list[ErrorDetails], model: type[BaseModel]) -> InvalidRequest:
     first = problems[0]
-    path = ".".join(str(part) for part in first["loc"])
+    path = _short(".".join(str(part) for part in first["loc"]), MAX_FIELD_CHARACTERS)
     message = "; ".join(_describe(problem, model) for problem in problems[:MAX_PROBLEMS])
+    if len(problems) > MAX_PROBLEMS:
+        message = f"{len(problems)} problems, of which the first {MAX_PROBLEMS} are: {message}"
     kind = first["type"]
     if kind == "missing":
         return MissingParameter(message, field=path)
     if kind == "extra_forbidden":
-        return UnknownParameter(message, field=_short(path))
+        return UnknownParameter(message, field=path)
     if kind.endswith("_type"):
         return WrongType(message, field=path)
     return InvalidRequest(message, field=path)
@@ -74,12 +77,12 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
     path = ".".join(_short(str(part)) for part in problem["loc"]) or "the body"
     context: Mapping[str, object] = problem.get("ctx", {})
     match problem["type"]:
-        case "missing":
-            return f"{path} is missing"
+        case kind if kind in _PLAIN:
+            return f"{path} {_PLAIN[kind]}"
         case "extra_forbidden":
             return _unknown(path, str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1]))
-        case "finite_number":
-            return f"{path} must be a finite number"
+        case "too_long":
+            return f"{path} has {context['actual_length']} items; at most {context['max_length']} are read"
         case "literal_error":
             return f"{path} must be one of {context['expected']}, not {_sent(problem)}"
         case kind if kind in _JSON_TYPES:
@@ -88,6 +91,7 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
             return f"{path}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_sent(problem)}"
 
 
+_PLAIN = {"missing": "is missing", "finite_number": "must be a finite number"}
 _JSON_TYPES = {
     "int_type": "an integer",
     "float_type": "a number",
@@ -132,7 +136,7 @@ def _show(value: object) -> str:
         return "a list"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return _short(repr(value))
+    return _short(repr(value[:64] if isinstance(value, str) else value))
 
 
 def _short(text: str, limit: int = 64) -> str:

@@ -125,6 +125,8 @@ def list_models() -> tuple[Model, ...]:
     )
 
 
+MAX_PATH_CHARACTERS = 4096
+"""As on Linux; what resolves a path takes the square of its length."""
 _HUB_REFERENCE = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w.-]*(?:/[\w-][\w.-]*)*))?", re.ASCII
 )
@@ -188,6 +190,8 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
 
 def find_folder(name: str) -> Path | None:
     """The folder of that path, if there is one."""
+    if len(name) > MAX_PATH_CHARACTERS:
+        return None
     try:
         path = Path(name).expanduser().resolve()
         return path if path.is_dir() else None

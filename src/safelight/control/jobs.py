@@ -25,6 +25,8 @@ from safelight.errors import Conflict, IdempotencyKeyReused, Overloaded, Resourc
 
 FINGERPRINTED_HEADERS = ("accept", "content-type", "azureml-model-deployment")
 FULL_RETRY_AFTER_S = 60
+MAX_BOUNDARIES = 100
+"""More parts no form has that is read."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -52,7 +54,7 @@ class StoredRequest:
         boundary = boundary.partition(";")[0].strip('" ')
         if boundary:
             headers["content-type"] = headers["content-type"].replace(boundary, "")
-            body = body.replace(boundary.encode("latin-1"), b"")
+            body = body.replace(boundary.encode("latin-1"), b"", MAX_BOUNDARIES)
         told = repr((self.path, self.query, sorted(headers.items()))).encode()
         return hashlib.sha256(told + b"\0" + body).hexdigest()
 

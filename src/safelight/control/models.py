@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, find_hub_model, list_models, registered_model
+from safelight.control.catalog import Model, find_folder, find_hub_model, list_models, registered_model
 from safelight.control.tables import RegisteredModel
 from safelight.errors import Conflict, InvalidRequest
 from safelight.model_spec import read_model_spec
@@ -49,14 +48,14 @@ def list_registered_models(session: Session) -> list[Model]:
 
 
 def _checked_path(path: str) -> str:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
+    folder = find_folder(path)
+    if folder is not None:
         read_model_spec(folder)
-        return str(folder.resolve())
+        return str(folder)
     if find_hub_model(path) is not None:
         return path
     raise InvalidRequest(
-        f"path {path!r} is neither a folder on this machine nor a hub id such as org/name or org/name@REVISION",
+        f"path {path[:256]!r} is neither a folder on this machine nor a hub id such as org/name or org/name@REVISION",
         field="path",
     )
 

@@ -103,7 +103,8 @@ class EndpointGateway:
         async def receive_and_copy() -> Message:
             message = await receive()
             if message["type"] == "http.request":
-                body.extend(message.get("body", b"")[: self._max_mirrored_bytes + 1])
+                if len(body) <= self._max_mirrored_bytes:
+                    body.extend(message.get("body", b""))
                 if not message.get("more_body") and len(body) <= self._max_mirrored_bytes:
                     task = asyncio.create_task(_send_copy(mirror, scope, bytes(body)))
                     self._mirrored.add(task)

@@ -143,5 +143,5 @@ def _headers(request: Request, error: Exception) -> dict[str, str]:
 
 def _presentable(text: str) -> str:
     """Bounded, and without what no UTF-8 JSON can carry: a message may quote what the client sent."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return text if len(text) <= MAX_MESSAGE_CHARACTERS else text[:MAX_MESSAGE_CHARACTERS] + "…"
+    shown = text if len(text) <= MAX_MESSAGE_CHARACTERS else text[:MAX_MESSAGE_CHARACTERS] + "…"
+    return shown.encode("utf-8", "replace").decode("utf-8")

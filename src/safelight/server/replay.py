@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Iterator
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
@@ -10,6 +12,8 @@ from starlette.types import ASGIApp, Message, Scope
 from safelight.control.job_queue import Run
 from safelight.control.jobs import Answer, StoredRequest
 from safelight.server.auth import Caller
+
+PART_BYTES = 64 * 1024
 
 
 async def send_through(
@@ -21,11 +25,12 @@ async def send_through(
     """
     status, body = 500, bytearray()
     headers: list[tuple[str, str]] = []
-    pending: list[Message] = [{"type": "http.request", "body": stored.body, "more_body": False}]
+    parts = _parts(stored.body)
 
     async def receive() -> Message:
-        if pending:
-            return pending.pop()
+        if (part := next(parts, None)) is not None:
+            await asyncio.sleep(0)  # the turn of others, which a client on the line would leave them too
+            return part
         await run.left.wait()
         return {"type": "http.disconnect"}
 
@@ -41,6 +46,13 @@ async def send_through(
     await app(scope if owner is None else {**scope, "app": owner}, receive, send)
     kept = tuple((name, value) for name, value in headers if name.lower() != "x-request-id")
     return Answer(status=status, headers=kept, body=bytes(body))
+
+
+def _parts(body: bytes) -> Iterator[Message]:
+    """The messages that a server makes of a body."""
+    for start in range(0, len(body) or 1, PART_BYTES):
+        end = start + PART_BYTES
+        yield {"type": "http.request", "body": body[start:end], "more_body": end < len(body)}
 
 
 def answer_of(response: Response) -> Answer:

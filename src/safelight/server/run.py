@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -61,6 +62,8 @@ async def _serve(
         timeout_graceful_shutdown=LAST_WORDS_S,
     )
     server = _Server(config)
+    gc.collect()
+    gc.freeze()  # what is there for good is not looked through again: a full collection stopped all requests for 0.1 s
     stop_asked = _catch_signals(server)
     tasks = (
         asyncio.create_task(_announce(settings, listener, dispatcher, server, console)),

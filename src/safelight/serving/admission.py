@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
 from safelight.serving.replica import Replica, ReplicaState
@@ -41,7 +42,7 @@ class Admission:
 
     @property
     def num_queued(self) -> int:
-        return sum(not waiter.done() for waiter in self._waiting)
+        return len(self._waiting)
 
     @property
     def num_running(self) -> int:
@@ -100,10 +101,11 @@ class Admission:
 
     def wake(self) -> None:
         """Give free places to those who wait; called whenever one may have become free."""
-        self._waiting = deque(waiter for waiter in self._waiting if not waiter.done())
         while self._waiting and (replica := self._least_loaded()):
-            self._running[replica] += 1
-            self._waiting.popleft().set_result(replica)
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._running[replica] += 1
+                waiter.set_result(replica)
         if all(replica.state is ReplicaState.FAILED for replica in self._running):
             self.refuse_waiting(NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S))
 
@@ -120,6 +122,8 @@ class Admission:
 
     def _give_up(self, waiter: asyncio.Future[Replica]) -> None:
         """The request was cancelled; its place may have been given in the same turn of the event loop."""
+        with suppress(ValueError):
+            self._waiting.remove(waiter)
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result())
 

@@ -106,6 +106,10 @@ class Dispatcher:
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
         await asyncio.gather(*(replica.stop() for replica in self._replicas))
 
+    def check(self) -> None:
+        """Raises Overloaded or NotReady if a request that comes now is refused."""
+        self._admission.check()
+
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""
         async with aclosing(self.stream(request)) as events:
@@ -122,7 +126,7 @@ class Dispatcher:
         Raises Overloaded or NotReady at once, before there is a stream. If a replica is lost, the request is run again
         on another one, and the steps of its images count from one again.
         """
-        self._admission.check()
+        self.check()
         return self._stream(request)
 
     def snapshot(self) -> Snapshot:

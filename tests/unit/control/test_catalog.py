@@ -108,7 +108,9 @@ def test_a_registered_version_never_changes(database: Database) -> None:
             register_model(session, name="mine", path="org/other", version="3")
 
 
-@pytest.mark.parametrize(("name", "path"), [("Mine", "org/name"), ("mine", "/no/such/folder")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("Mine", "org/name"), ("mine", "/no/such/folder"), ("mine", "/a" * 500_000)]
+)
 def test_a_model_that_makes_no_sense_is_not_registered(database: Database, name: str, path: str) -> None:
     with database.transaction() as session, pytest.raises(InvalidRequest):
         register_model(session, name=name, path=path)

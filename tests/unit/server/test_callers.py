@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from safelight.api import huggingface, openai
 from safelight.control.job_queue import Run
@@ -21,7 +22,7 @@ from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.replay import send_through
+from safelight.server.replay import PART_BYTES, send_through
 from tests.fakes import until
 
 CREATED_AT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -111,3 +112,28 @@ def test_a_job_is_mirrored_once_and_not_when_it_is_only_looked_at() -> None:
     asyncio.run(look_and_send())
 
     assert mirrored == [b"sent"]
+
+
+@pytest.mark.anyio
+async def test_a_long_body_comes_in_parts_between_which_others_have_their_turn() -> None:
+    body, turns, parts = bytes(range(256)) * 1000, [], []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            message = await receive()
+            parts.append(message["body"])
+            turns.append(num_turns)
+            more = message["more_body"]
+        await Response()(scope, receive, send)
+
+    num_turns = 0
+    stored = StoredRequest(endpoint_name=None, server="http://x", path="/", query="", headers=(), body=body)
+    sending = asyncio.create_task(send_through(app, stored, Run(), request_id="r"))
+    while not sending.done():
+        num_turns += 1
+        await asyncio.sleep(0)
+
+    assert b"".join(parts) == body
+    assert max(map(len, parts)) <= PART_BYTES
+    assert len(set(turns)) == len(turns) == 4
