@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -20,6 +19,7 @@ from safelight.errors import ConfigurationError, SafelightError
 from safelight.model_spec import ModelSpec
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
+from safelight.server.listener import Server, raise_descriptor_limit
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
@@ -27,8 +27,6 @@ from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_S = 2
-"""For answers that are still being sent, and clients that never finish sending, after everything else is done."""
 EXAMPLE_PROMPT = "Astronaut riding a horse"
 
 
@@ -36,6 +34,7 @@ def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
     console = Console(highlight=False, soft_wrap=True)
     _configure_logging(settings.log_level, console)
+    raise_descriptor_limit()
     with _bind(settings) as listener:
         online = OnlineEndpoints(settings) if settings.online_endpoints else None
         asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), online, console))
@@ -48,18 +47,10 @@ async def _serve(
     online: OnlineEndpoints | None,
     console: Console,
 ) -> None:
-    certificate, key = certificate_files(settings) if settings.tls else (None, None)
     if online is not None:
+        certificate = certificate_files(settings)[0] if settings.tls else None
         online.announce(settings.public_url or _url(settings, listener), certificate)
-    config = uvicorn.Config(
-        create_app(settings, dispatcher, online),
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=LAST_WORDS_S,
-    )
-    server = _Server(config)
+    server = _Server(create_app(settings, dispatcher, online), settings)
     stop_asked = _catch_signals(server)
     tasks = (
         asyncio.create_task(_announce(settings, listener, dispatcher, server, console)),
@@ -78,15 +69,15 @@ async def _serve(
         raise error
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but for signals: it would cancel what is running, and we let that finish first."""
+class _Server(Server):
+    """Not uvicorn's way with signals: it would cancel what is running, and we let that finish first."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _catch_signals(server: uvicorn.Server) -> asyncio.Event:
+def _catch_signals(server: Server) -> asyncio.Event:
     """An event that SIGTERM or SIGINT sets; a second one ends the server at once."""
     stop_asked = asyncio.Event()
 
@@ -104,7 +95,7 @@ async def _stop_when_asked(
     stop_asked: asyncio.Event,
     dispatcher: Dispatcher,
     online: OnlineEndpoints | None,
-    server: uvicorn.Server,
+    server: Server,
     *,
     timeout_s: float,
 ) -> None:
@@ -117,7 +108,7 @@ async def _stop_when_asked(
 
 
 async def _announce(
-    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: uvicorn.Server, console: Console
+    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: Server, console: Console
 ) -> None:
     """Wait for the model and say what is served; if it cannot load, stop the server."""
     if not console.is_terminal:
