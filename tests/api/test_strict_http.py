@@ -24,6 +24,7 @@ def post(fields: str, body: str = "") -> str:
 
 
 CHUNKED = "Transfer-Encoding: chunked"
+FOX, END = '10\r\n{"inputs": "fox"\r\n', "1\r\n}\r\n0\r\n\r\n"
 
 REFUSED: dict[str, tuple[str, int]] = {
     "a length and chunks": (post(f"Content-Length: 5\r\n{CHUNKED}", "0\r\n\r\n"), 400),
@@ -102,8 +103,8 @@ REFUSED: dict[str, tuple[str, int]] = {
     "a chunk size that ends in LF": (post(CHUNKED, "2\n{}\r\n0\r\n\r\n"), 400),
     "a trailer without a colon": (post(CHUNKED, "2\r\n{}\r\n0\r\nnonsense\r\n\r\n"), 400),
     "a trailer without end": (post(CHUNKED, "2\r\n{}\r\n0\r\nX: " + "a" * 200_000), 431),
-    "a body in tiny chunks": (post(CHUNKED, '9\r\n{"inputs"\r\n' + "1\r\n \r\n" * 100_000), 400),
-    "a body in short chunks": (post(CHUNKED, ("ff\r\n" + " " * 255 + "\r\n") * 2000), 400),
+    "a body in tiny chunks": (post(CHUNKED, FOX + "1\r\n \r\n" * 100_000 + END), 400),
+    "a body in short chunks": (post(CHUNKED, FOX + ("ff\r\n" + " " * 255 + "\r\n") * 2000 + END), 400),
     "the hello of TLS": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "nonsense": ("\x00" * 100, 400),
 }
@@ -155,14 +156,14 @@ SERVED: dict[str, tuple[str, int]] = {
     "a thousand tiny chunks": (
         post(
             f"{CHUNKED}\r\nConnection: close",
-            '10\r\n{"inputs": "fox"\r\n' + "1\r\n \r\n" * 1000 + "1\r\n}\r\n0\r\n\r\n",
+            FOX + "1\r\n \r\n" * 1000 + END,
         ),
         200,
     ),
     "thousands of chunks": (
         post(
             f"{CHUNKED}\r\nConnection: close",
-            '10\r\n{"inputs": "fox"\r\n' + ("200\r\n" + " " * 512 + "\r\n") * 2000 + "1\r\n}\r\n0\r\n\r\n",
+            FOX + ("200\r\n" + " " * 512 + "\r\n") * 2000 + END,
         ),
         200,
     ),

@@ -27,6 +27,8 @@ ACCEPTS_PER_TURN = 8
 RETRY_S = 0.02
 """Until connections are accepted again after there was no descriptor for one."""
 LOG_INTERVAL_S = 1.0
+TICKS_PER_S = 10
+"""uvicorn's. Each connection is looked at once a second, or four times in the shortest deadline."""
 DESCRIPTORS_IF_UNLIMITED = 10_240
 """What macOS gives a process at most, whatever it says."""
 A_DAY_S = 86_400.0
@@ -54,6 +56,8 @@ class Server(uvicorn.Server):
         self._max_connections = connections_possible(settings.max_connections)
         self._max_requests = self._max_connections - max(1, self._max_connections // 8)
         """A few connections more than requests: there is always one to be told so, or to be closed for another."""
+        shortest_s = min(settings.header_timeout_s, settings.keep_alive_timeout_s, settings.stall_timeout_s)
+        self._ticks_per_look = max(1, min(TICKS_PER_S, int(shortest_s / 4 * TICKS_PER_S)))
         self._opening: set[asyncio.Task[None]] = set()
         self._logged_at: dict[str, float] = {}
 
@@ -70,10 +74,11 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        now = asyncio.get_running_loop().time()
-        for each in self._connections:
-            if each.is_overdue(now):
-                each.expire()
+        if counter % self._ticks_per_look == 0:
+            now = asyncio.get_running_loop().time()
+            for each in self._connections:
+                if each.is_overdue(now):
+                    each.expire()
         return await super().on_tick(counter)
 
     @property
