@@ -1,8 +1,9 @@
-"""The app behind a real uvicorn on loopback, with replicas in child processes that run FakeEngine."""
+"""The app behind the real server on loopback, with replicas in child processes that run FakeEngine."""
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from safelight.server.app import create_app
+from safelight.server.certificates import certificate_files
+from safelight.server.listener import Server
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FakeDeployment, fake_dispatcher
 
@@ -24,15 +26,20 @@ class LiveServer:
 
     port: int
     api_key: str | None = None
+    tls: ssl.SSLContext | None = None
+    """What trusts its certificate, if it serves HTTPS."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return httpx.get(self.url + path, headers=headers, timeout=DEADLINE_S, verify=self.tls or False)
 
     def count(self, name: str, **labels: str) -> float:
         """A metric's value; 0 if it is not there yet."""
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        text = httpx.get(f"{self.url}/metrics", headers=headers, timeout=DEADLINE_S).text
+        text = self.get("/metrics").text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
@@ -46,13 +53,14 @@ def live_server(
     deployment: FakeDeployment | None = None, *, is_awaited: bool = True, **settings: object
 ) -> Iterator[LiveServer]:
     """Ready (or only alive, if not `is_awaited`) when the block begins, gone when it ends."""
-    app = create_app(Settings(**settings), fake_dispatcher(deployment))  # type: ignore[arg-type]
-    config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    given = Settings(**settings)  # type: ignore[arg-type]
+    app = create_app(given, fake_dispatcher(deployment))
+    server = Server(app, given)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        live = LiveServer(listener.getsockname()[1], settings.get("api_key"))  # type: ignore[arg-type]
+        tls = ssl.create_default_context(cafile=certificate_files(given)[0]) if given.tls else None
+        live = LiveServer(listener.getsockname()[1], given.read_api_key(), tls)
         try:
             eventually(lambda: _is_ok(live, "/health/ready" if is_awaited else "/health/live"))
             yield live
@@ -78,6 +86,6 @@ def is_eventually(condition: Callable[[], bool], *, timeout_s: float) -> bool:
 
 def _is_ok(live: LiveServer, path: str) -> bool:
     try:
-        return httpx.get(f"{live.url}{path}", timeout=DEADLINE_S).status_code == 200
+        return live.get(path).status_code == 200
     except httpx.TransportError:
         return False

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
-
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
+from safelight.server.listener import Server
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import load_settings
 from tests.fakes import FakeEngineOptions, fake_command, fake_dispatcher, until
@@ -109,20 +108,13 @@ def main() -> None:
         raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
     online = OnlineEndpoints(settings, command=fake_command(gates))
-    certificate, key = certificate_files(settings)
+    certificate, _ = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
     online.announce(url, certificate)
 
     async def serve() -> None:
-        config = uvicorn.Config(
-            create_app(settings, fake_dispatcher(), online),
-            log_level="warning",
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-            timeout_graceful_shutdown=1,  # an idle TLS client takes its time to say goodbye
-        )
-        server = uvicorn.Server(config)
+        server = Server(create_app(settings, fake_dispatcher(), online), settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started or serving.done())
         sys.stderr.write(f"{STARTED}{url}\n")

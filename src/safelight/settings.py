@@ -42,6 +42,18 @@ class Settings(BaseSettings):
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
     )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
+    max_connections: int = Field(
+        1024,
+        ge=2,
+        description="connections that are open at once, as far as descriptors allow; an eighth has no request",
+    )
+    header_timeout_s: float = Field(
+        20.0, gt=0, description="a TLS handshake or a request's header that takes longer ends the connection"
+    )
+    keep_alive_timeout_s: float = Field(75.0, gt=0, description="a connection idle for longer is closed")
+    stall_timeout_s: float = Field(
+        30.0, gt=0, description="a client that sends a body or takes an answer, but next to nothing in so long, is gone"
+    )
     drain_timeout_s: float = Field(30.0, ge=0, description="how long SIGTERM waits for requests to finish")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="a longer request body gets 413")
     image_store_url: str | None = Field(

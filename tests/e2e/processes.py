@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,16 +61,27 @@ def run_safelight(
     )
 
 
-def start_server(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """`safelight serve` on a free port, not waited for."""
-    command = [str(SAFELIGHT), "serve", *arguments, "--port", "0"]
-    return subprocess.Popen(command, env=environment(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start_server(
+    *arguments: str, env: Mapping[str, str] | None = None, shell: str = "", inherited: Sequence[int] = ()
+) -> subprocess.Popen[str]:
+    """`safelight serve` on a free port, not waited for. `shell` is run before it, in its process."""
+    command = ["sh", "-c", f'{shell}\nexec "$@"', "sh", str(SAFELIGHT), "serve", *arguments, "--port", "0"]
+    return subprocess.Popen(
+        command,
+        env=environment(env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        pass_fds=inherited,
+    )
 
 
 @contextmanager
-def running_server(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """`safelight serve` on a free port; ready when the block begins, gone when it ends."""
-    process = start_server(*arguments, env=env)
+def running_server(
+    *arguments: str, env: Mapping[str, str] | None = None, shell: str = "", inherited: Sequence[int] = ()
+) -> Iterator[Server]:
+    """As `start_server`; ready when the block begins, gone when it ends."""
+    process = start_server(*arguments, env=env, shell=shell, inherited=inherited)
     server = Server(process)
     is_serving = threading.Event()
     reader = threading.Thread(target=_read, args=(server, is_serving), daemon=True)

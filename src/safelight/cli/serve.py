@@ -36,6 +36,18 @@ def serve(
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")
     ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Connections open at once, as far as descriptors allow [1024].")
+    ] = None,
+    header_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for a TLS handshake, and for a request's header [20].")
+    ] = None,
+    keep_alive_timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which an idle connection is closed [75].")
+    ] = None,
+    stall_timeout: Annotated[
+        float | None, typer.Option(help="Seconds in which a body or an answer must move on [30].")
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(help="LoRA that requests may name, as NAME=PATH_OR_HUB_ID[:SCALE]; may be given several times."),
@@ -98,6 +110,10 @@ def serve(
         max_concurrent_requests_per_instance=max_concurrent_requests,
         max_queued_requests=max_queued_requests,
         request_timeout_s=request_timeout,
+        max_connections=max_connections,
+        header_timeout_s=header_timeout,
+        keep_alive_timeout_s=keep_alive_timeout,
+        stall_timeout_s=stall_timeout,
         loras=tuple(lora) if lora else None,
         api_key=api_key,
         api_key_file=api_key_file,

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -21,6 +20,7 @@ from safelight.errors import ConfigurationError, SafelightError
 from safelight.model_spec import ModelSpec
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
+from safelight.server.listener import Server, raise_descriptor_limit
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
@@ -28,8 +28,6 @@ from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_S = 2
-"""For answers that are still being sent, and clients that never finish sending, after everything else is done."""
 EXAMPLE_PROMPT = "Astronaut riding a horse"
 
 
@@ -37,6 +35,7 @@ def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
     console = Console(highlight=False, soft_wrap=True)
     _configure_logging(settings.log_level, console)
+    raise_descriptor_limit()
     with _bind(settings) as listener:
         online = OnlineEndpoints(settings) if settings.online_endpoints else None
         asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), online, console))
@@ -49,19 +48,10 @@ async def _serve(
     online: OnlineEndpoints | None,
     console: Console,
 ) -> None:
-    certificate, key = certificate_files(settings) if settings.tls else (None, None)
     if online is not None:
+        certificate = certificate_files(settings)[0] if settings.tls else None
         online.announce(settings.public_url or _url(settings, listener), certificate)
-    config = uvicorn.Config(
-        create_app(settings, dispatcher, online),
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,  # X-Forwarded-*: any client on this machine could write them
-        timeout_graceful_shutdown=LAST_WORDS_S,
-    )
-    server = _Server(config)
+    server = _Server(create_app(settings, dispatcher, online), settings)
     gc.collect()
     gc.freeze()  # what is there for good is not looked through again: a full collection stopped all requests for 0.1 s
     stop_asked = _catch_signals(server)
@@ -82,15 +72,15 @@ async def _serve(
         raise error
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but for signals: it would cancel what is running, and we let that finish first."""
+class _Server(Server):
+    """Not uvicorn's way with signals: it would cancel what is running, and we let that finish first."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _catch_signals(server: uvicorn.Server) -> asyncio.Event:
+def _catch_signals(server: Server) -> asyncio.Event:
     """An event that SIGTERM or SIGINT sets; a second one ends the server at once."""
     stop_asked = asyncio.Event()
 
@@ -108,7 +98,7 @@ async def _stop_when_asked(
     stop_asked: asyncio.Event,
     dispatcher: Dispatcher,
     online: OnlineEndpoints | None,
-    server: uvicorn.Server,
+    server: Server,
     *,
     timeout_s: float,
 ) -> None:
@@ -121,7 +111,7 @@ async def _stop_when_asked(
 
 
 async def _announce(
-    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: uvicorn.Server, console: Console
+    settings: Settings, listener: socket.socket, dispatcher: Dispatcher, server: Server, console: Console
 ) -> None:
     """Wait for the model and say what is served; if it cannot load, stop the server."""
     if not console.is_terminal:

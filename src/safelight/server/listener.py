@@ -1,0 +1,196 @@
+"""uvicorn's server with a door of its own: it accepts as many connections as there is room for, and never runs out.
+
+asyncio's accepts whatever comes, and where descriptors are out it logs a traceback for every connection that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from contextlib import suppress
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from safelight.server.certificates import certificate_files
+from safelight.server.connections import ClientConnection
+from safelight.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 2
+"""For answers that are still being sent, and clients that never finish sending, after everything else is done."""
+ACCEPTS_PER_TURN = 8
+"""Of the event loop: those who come must not keep waiting those who are here."""
+RETRY_S = 0.02
+"""Until connections are accepted again after there was no descriptor for one."""
+LOG_INTERVAL_S = 1.0
+TICKS_PER_S = 10
+"""uvicorn's. Each connection is looked at once a second, or four times in the shortest deadline."""
+DESCRIPTORS_IF_UNLIMITED = 10_240
+"""What macOS gives a process at most, whatever it says."""
+A_DAY_S = 86_400.0
+"""asyncio's own deadline for the end of TLS would cut an answer off that is still being taken."""
+
+
+class Server(uvicorn.Server):
+    """Serves an application as the settings say, on the sockets that `serve` is given."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        certificate, key = certificate_files(settings) if settings.tls else (None, None)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,  # X-Forwarded-*: any client on this machine could write them
+                timeout_graceful_shutdown=LAST_WORDS_S,
+            )
+        )
+        self._settings = settings
+        self._max_connections = connections_possible(settings.max_connections)
+        self._max_requests = self._max_connections - max(1, self._max_connections // 8)
+        """A few connections more than requests: there is always one to be told so, or to be closed for another."""
+        shortest_s = min(settings.header_timeout_s, settings.keep_alive_timeout_s, settings.stall_timeout_s)
+        self._ticks_per_look = max(1, min(TICKS_PER_S, int(shortest_s / 4 * TICKS_PER_S)))
+        self._opening: set[asyncio.Task[None]] = set()
+        self._logged_at: dict[str, float] = {}
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        for listener in sockets or []:
+            listener.setblocking(False)
+            listener.listen(self.config.backlog)
+            self._listen(listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or []:
+            asyncio.get_running_loop().remove_reader(listener)
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % self._ticks_per_look == 0:
+            now = asyncio.get_running_loop().time()
+            for each in self._connections:
+                if each.is_overdue(now):
+                    each.expire()
+        return await super().on_tick(counter)
+
+    @property
+    def _connections(self) -> list[ClientConnection]:
+        return [each for each in self.server_state.connections if isinstance(each, ClientConnection)]
+
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._wait_for_descriptors(listener, error)
+                return
+            if len(self.server_state.connections) < self._max_connections or self._make_room():
+                self._open(sock)
+            else:
+                sock.close()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest, if there is one."""
+        now = asyncio.get_running_loop().time()
+        self._warn(
+            "%d connections are open and there is room for no more: each new one closes that which has been without a "
+            "request for longest (max_connections)",
+            len(self.server_state.connections),
+        )
+        waiting = [each for each in self._connections if not each.has_request]
+        if not waiting:
+            return False
+        min(waiting, key=lambda each: each.look(now)).abort()
+        return True
+
+    def _wait_for_descriptors(self, listener: socket.socket, error: OSError) -> None:
+        self._warn(
+            "no connection can be accepted beside the %d that are open: %s; raise the limit (ulimit -n, LimitNOFILE=), "
+            "or lower max_connections",
+            len(self.server_state.connections),
+            error.strerror,
+        )
+        for _ in range(ACCEPTS_PER_TURN):
+            self._make_room()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        loop.call_later(RETRY_S, self._listen, listener)
+
+    def _open(self, sock: socket.socket) -> None:
+        connection = ClientConnection(
+            sock,
+            config=self.config,
+            state=self.server_state,
+            app_state=self.lifespan.state,
+            settings=self._settings,
+            is_full=self._is_full,
+        )
+        self.server_state.connections.add(connection)
+        task = asyncio.create_task(self._connect(connection, sock))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _connect(self, connection: ClientConnection, sock: socket.socket) -> None:
+        timeouts = {}
+        if self.config.ssl is not None:
+            timeouts = {"ssl_handshake_timeout": self._settings.header_timeout_s, "ssl_shutdown_timeout": A_DAY_S}
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, sock, ssl=self.config.ssl, **timeouts
+            )
+        except OSError as error:  # the client has left, or does not speak TLS
+            logger.debug("a connection could not be opened: %s", error)
+            self.server_state.connections.discard(connection)
+
+    def _is_full(self) -> bool:
+        """Whether the request that has just come is one too many."""
+        if len(self.server_state.connections) <= self._max_requests:
+            return False
+        is_full = sum(each.has_request for each in self._connections) >= self._max_requests
+        if is_full:
+            self._warn("%d requests are in progress; more get 503 (max_connections)", self._max_requests)
+        return is_full
+
+    def _warn(self, message: str, *args: object) -> None:
+        """Log it, but not again within a second: whoever is to see it does, and the log does not fill the disk."""
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at.get(message, -LOG_INTERVAL_S) >= LOG_INTERVAL_S:
+            self._logged_at[message] = now
+            logger.warning(message, *args)
+
+
+def raise_descriptor_limit() -> None:
+    """To what the system allows this process: each connection takes a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, DESCRIPTORS_IF_UNLIMITED)
+    with suppress(ValueError, OSError):  # then it stays as it is, and `connections_possible` reckons with that
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def connections_possible(wanted: int) -> int:
+    """`wanted`, or fewer: a quarter of the descriptors is for replicas, files and the database."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or wanted <= soft * 3 // 4:
+        return wanted
+    logger.warning(
+        "max_connections is %d, but %d descriptors leave room for %d; raise their limit (ulimit -n, LimitNOFILE=)",
+        wanted,
+        soft,
+        soft * 3 // 4,
+    )
+    return soft * 3 // 4
