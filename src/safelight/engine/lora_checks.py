@@ -90,7 +90,7 @@ def _refuse_others(tensors: LoraTensors, found: _Sorted, sizes: Sequence[Misfit]
     if is_lora and (names or sizes):
         other = name_model(names, sizes, tensors.metadata) or other
     if other is not None:
-        raise ModelLoadError(f"is a LoRA for {other[0]}, not for this FLUX.1: {shown(other[1])}")
+        raise ModelLoadError(f"is a LoRA for {other[0]}, not for this model: {shown(other[1])}")
     for key in lost:
         if method := name_method(key):
             raise ModelLoadError(f"holds {method} ({shown(key)}): only LoRAs of the transformer and of CLIP are read")

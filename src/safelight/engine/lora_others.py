@@ -92,7 +92,9 @@ _METHODS = {
 """What is not read here, and how the names of such tensors look."""
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _METHODS.items()}
 _NOT_ADDED = re.compile(r"dora_scale|lora_magnitude_vector|ia3_|\.on_input$|\.set_weight$|modules_to_save")
+_CHANNELS = {128: "a FLUX.1 with a control picture (Canny or Depth)", 384: "FLUX.1 Fill"}
 _BLOCK_WIDTHS = {
+    3072: "FLUX.1 in its full width, or another model as wide",
     1536: "Stable Diffusion 3 (Medium)",
     2432: "Stable Diffusion 3.5 (Large)",
     4096: "FLUX.2 [klein] 9B",
@@ -131,8 +133,7 @@ def is_added(key: str) -> bool:
 def _model_of_size(misfit: Misfit) -> str | None:
     layer, columns = misfit.place.layers[-1], misfit.columns
     if layer == "x_embedder":
-        channels = {2: "a FLUX.1 with a control picture (Canny or Depth)", 6: "FLUX.1 Fill"}
-        return channels.get(columns // misfit.width) if columns % misfit.width == 0 else None
+        return _CHANNELS.get(columns) if misfit.width == 64 else None
     if layer == "context_embedder":
         return _TEXT_WIDTHS.get(columns)
     if columns == misfit.width:  # FLUX.2 as wide as FLUX.1: its feed-forward layers are gated
