@@ -13,7 +13,7 @@ from safelight.model_revision import ADAPTER_SETTINGS, lora_revision
 from safelight.model_spec import LoraFile
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
-_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>.+))?")
+_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>(?!.*\.\./).+))?")
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _ENDING = ".safetensors"
 _LONGEST_HEAD = 100_000_000
@@ -53,6 +53,8 @@ def _locate(entry: str, token: str | None) -> LoraFile:
         hub_id, file = hub_match["id"], hub_match["file"]
         path = hub.download(hub_id, token=token, files=_files_on_hub(file))
         path = path / file if file else path
+        if not path.exists():
+            raise ModelLoadError(f"LoRA {match['name']!r}: {hub_id} has no file {file} on the hub")
     file = _only_file(path)
     return LoraFile(name=match["name"], file=str(file.absolute()), scale=scale, hub_id=hub_id, revision=_revision(file))
 
@@ -68,11 +70,14 @@ def _path_to(source: str) -> Path | None:
 def _only_file(path: Path) -> Path:
     if path.is_file():
         return path
-    files = sorted(each for each in path.iterdir() if each.is_file() and _is_safetensors(each))
+    try:
+        files = sorted(each for each in path.iterdir() if each.is_file() and _is_safetensors(each))
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from None
     usual = [file for file in files if file.name in _USUAL_NAMES]
     if len(files) != 1 and len(usual) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise ModelLoadError(f"{path} must hold one LoRA as .safetensors; it has: {names}. Name the file itself")
+        raise ModelLoadError(f"{path} must hold one LoRA as safetensors; it has: {names}. Name the file itself")
     return usual[0] if usual else files[0]
 
 
