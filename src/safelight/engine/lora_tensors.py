@@ -66,6 +66,9 @@ def open_lora_file(file: Path) -> Iterator[LoraTensors]:
 
 def name_content(file: Path) -> str | None:
     """What a file that is no safetensors is, by its first bytes; None if they are not known."""
-    with file.open("rb") as content:
-        start = content.read(4)
+    try:
+        with file.open("rb") as content:
+            start = content.read(4)
+    except OSError:
+        return None
     return next((told for beginning, told in _BEGINNINGS.items() if start.startswith(beginning)), None)

@@ -9,22 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from safelight.engine.components import Components
-from safelight.engine.lora_files import Lora, read_lora
 from safelight.engine.low_rank import Layers, adapted
-from safelight.model_spec import LoraFile
+from tests.full_width import WIDTH, full_width_components, read
 
-WIDTH, MLP, TEXT, POOLED = 3072, 12288, 4096, 768
+MLP, TEXT, POOLED = 12288, 4096, 768
 PROBES = 3
 """Random inputs of each layer: two matrices that agree on them are the same."""
 BFL = {
@@ -78,21 +73,12 @@ class Silent(nn.Linear):
 
 @pytest.fixture(scope="module")
 def components() -> Components:
-    """FLUX.1 with one block of each kind and no weights: what comes out of a layer is what was added."""
-    with torch.device("meta"):
-        transformer = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
-        clip = CLIPTextModel(
-            CLIPTextConfig(hidden_size=POOLED, intermediate_size=WIDTH, num_hidden_layers=1, num_attention_heads=12)
-        )
-    for network in (transformer, clip):
+    """What comes out of a layer is what was added."""
+    components = full_width_components(guidance_embeds=True)
+    for network in (components.transformer, components.text_encoder):
         for _, linear in linears(network):
             linear.__class__ = Silent
-    unused: dict[str, Any] = dict.fromkeys(
-        ("autoencoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler_config")
-    )
-    return Components(
-        transformer=transformer, text_encoder=clip, device=torch.device("cpu"), dtype=torch.float32, **unused
-    )
+    return components
 
 
 class Format:
@@ -124,12 +110,6 @@ def probes(inputs: int) -> Tensor:
 
 def linears(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     return ((name, each) for name, each in network.named_modules() if isinstance(each, nn.Linear))
-
-
-def read(components: Components, folder: Path, tensors: Mapping[str, Tensor], **metadata: str) -> Lora:
-    file = folder / "film.safetensors"
-    save_file(dict(tensors), file, metadata=metadata or None)
-    return read_lora(LoraFile(name="film", file=str(file)), components)
 
 
 def in_diffusers(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,7 +168,7 @@ def test_bfls_layers_add_what_they_mean(components: Components, tmp_path: Path, 
     made = Format(parts=parts, alpha=has_alpha, dtype=dtype)
     rows = {layer: made.add(rename(layer), *sizes) for layer, sizes in BFL.items()}
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
 
@@ -217,7 +197,7 @@ def test_diffusers_layers_add_what_they_mean(
         for name, linear in linears(components.transformer)
     }
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, expected)
 
@@ -232,7 +212,7 @@ def test_one_trainers_numbered_parts_of_bfls_layers_add_what_they_mean(component
         else:
             rows[layer] = made.add(name, inputs, outputs)
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
 
@@ -243,7 +223,7 @@ def test_xlabs_processors_add_what_they_mean(components: Components, tmp_path: P
         added = made.add(name, BFL[layer][0], outputs)
         rows[layer] = torch.cat([added, torch.zeros(BFL[layer][1] - outputs, PROBES).double()])
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
 
@@ -270,7 +250,7 @@ def test_clips_layers_add_what_they_mean_whatever_the_transformers_naming(
         expected[name] = made.add(full, linear.in_features, linear.out_features)
     rows = {"img_in": transformers.add("diffusion_model.img_in", *BFL["img_in"])}
 
-    lora = read(components, tmp_path, made.tensors | transformers.tensors)
+    lora = read(tmp_path / "film", components, made.tensors | transformers.tensors)
 
     assert_adds(lora.text_encoder, components.text_encoder, expected)
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
@@ -288,7 +268,7 @@ def test_fused_layers_with_a_block_for_each_part_are_split_without_the_zeros(
         up[index * WIDTH : (index + 1) * WIDTH, index * 4 : (index + 1) * 4] = torch.randn(WIDTH, 4)
     made.tensors |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(6)}
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     added = up.double() @ (down.double() @ probes(WIDTH)) * (6 / 12)
     assert_adds(lora.transformer, components.transformer, in_diffusers({layer: added}))
@@ -303,7 +283,7 @@ def test_a_bias_of_the_factors_is_added_and_scaled_with_them(components: Compone
     made.tensors[f"{name}.lora_B.bias"] = bias
     scaling = made.tensors[f"{name}.alpha"].item() / len(made.tensors[f"{name}.lora_A.weight"])
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     expected = in_diffusers({name: rows + scaling * bias.double()[:, None]})
     assert_adds(lora.transformer, components.transformer, expected)
@@ -336,7 +316,7 @@ def test_alphas_of_pefts_settings_are_used(
         own = {f"transformer.{name}": value for name, value in config.items()}
         metadata["lora_adapter_metadata"] = json.dumps(own)
 
-    lora = read(components, tmp_path, made.tensors, **metadata)
+    lora = read(tmp_path / "film", components, made.tensors, **metadata)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
 
@@ -346,7 +326,7 @@ def test_settings_beside_a_file_that_is_not_pefts_are_not_its_own(components: Co
     rows = {"img_in": made.add(kohya("img_in"), *BFL["img_in"])}
     (tmp_path / "adapter_config.json").write_text(json.dumps(PEFT))
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))
 
@@ -361,6 +341,6 @@ def test_an_alpha_may_be_any_one_number(
     alpha = f"{kohya('img_in')}.alpha"
     made.tensors[alpha] = made.tensors[alpha].to(kind).reshape(shape)
 
-    lora = read(components, tmp_path, made.tensors)
+    lora = read(tmp_path / "film", components, made.tensors)
 
     assert_adds(lora.transformer, components.transformer, in_diffusers(rows))

@@ -272,6 +272,25 @@ def test_a_file_that_does_not_fit_is_refused_with_the_names(
     assert str(file) in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("layer", "inputs", "expected"),
+    [
+        ("transformer_blocks.0.attn.to_q", 3072, "is a LoRA for FLUX.1 in its full width"),
+        ("x_embedder", 128, "transformer.x_embedder.lora_A.weight is 4x128, not 4x16"),
+    ],
+)
+def test_a_lora_for_a_larger_flux_is_refused_as_one(
+    load: Callable[..., Engine], tmp_path: Path, layer: str, inputs: int, expected: str
+) -> None:
+    file, name = tmp_path / "large.safetensors", f"transformer.{layer}"
+    save_file({f"{name}.lora_A.weight": torch.ones(4, inputs), f"{name}.lora_B.weight": torch.ones(3072, 4)}, file)
+
+    with pytest.raises(ModelLoadError) as caught:
+        load({"large": file})
+
+    assert expected in caught.value.message
+
+
 @pytest.mark.parametrize("setting", [{"alpha_pattern": {"(": 1}}, {"lora_alpha": "much"}, {"alpha_pattern": 3}])
 def test_a_file_whose_settings_make_no_sense_is_refused(
     load: Callable[..., Engine], lora_files: dict[str, Path], tmp_path: Path, setting: dict[str, Any]
