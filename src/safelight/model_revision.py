@@ -14,6 +14,9 @@ _FILES = (
     "*/*.safetensors.index.json",
 )
 """What a picture depends on."""
+ADAPTER_SETTINGS = "adapter_config.json"
+"""Where PEFT's own save_pretrained writes alpha and rank."""
+_MOST_SETTINGS_BYTES = 1024 * 1024
 _HUB_FOLDER = "models--"
 """How huggingface_hub's cache begins the name of a folder: models--ORG--NAME/snapshots/COMMIT."""
 
@@ -30,6 +33,24 @@ def file_revision(file: Path) -> str:
     """`sha256:` and 16 digits over one file. Raises OSError."""
     with file.open("rb") as content:
         return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()[:16]}"
+
+
+def lora_revision(file: Path) -> str:
+    """`file_revision`, with the settings that PEFT saves beside the file, where they are. Raises OSError."""
+    own, beside = file_revision(file), settings_beside(file)
+    if beside is None:
+        return own
+    return f"sha256:{hashlib.sha256(f'{own}{beside}'.encode()).hexdigest()[:16]}"
+
+
+def settings_beside(file: Path) -> str | None:
+    """The adapter_config.json in the folder of a LoRA; None if there is none. Raises OSError or ValueError."""
+    path = file.parent / ADAPTER_SETTINGS
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MOST_SETTINGS_BYTES:
+        raise ValueError(f"{path} is too large for the settings of an adapter")
+    return path.read_text(encoding="utf-8")
 
 
 def hub_id_of(folder: Path) -> str | None:

@@ -61,7 +61,7 @@ class LoraFile:
     hub_id: str | None = None
     """Another name for it, if it came from the hub."""
     revision: str = ""
-    """`sha256:` and 16 digits over the file."""
+    """`sha256:` and 16 digits over the file, and over PEFT's settings if they lie beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,10 +76,26 @@ def test_a_server_makes_the_same_pictures_for_requests_that_come_together(
     assert pixels[1] == open_picture(tmp_path / "alone.png").tobytes() != pixels[0]
 
 
-def test_a_lora_comes_from_the_hub(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
-    with fake_hub(lora.parent) as hub:
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("pytorch_lora_weights.safetensors", ""),
+        ("FILM.SAFETENSORS", ""),
+        ("FILM.SAFETENSORS", "/FILM.SAFETENSORS"),
+        ("films/noir v1.2", "/films/noir v1.2"),
+    ],
+)
+def test_a_lora_comes_from_the_hub_with_the_settings_beside_it(
+    tiny_flux_folder: Path, lora: Path, tmp_path: Path, stored: str, asked: str
+) -> None:
+    file = tmp_path / "repository" / stored
+    settings = file.parent / "adapter_config.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(lora.read_bytes())
+    settings.write_text("{}")
+    with fake_hub(tmp_path / "repository") as hub:
         done = run_safelight(
-            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}"),
+            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}{asked}"),
             env={
                 "HF_ENDPOINT": hub.endpoint,
                 "HF_HUB_OFFLINE": "0",
@@ -90,7 +106,19 @@ def test_a_lora_comes_from_the_hub(tiny_flux_folder: Path, lora: Path, tmp_path:
         )
 
     assert done.returncode == 0, done.stderr
-    assert hub.downloads == ["pytorch_lora_weights.safetensors"]
+    assert set(hub.downloads) == {hub.name_of(file), hub.name_of(settings)}
+
+
+def test_a_file_that_the_hub_does_not_have_is_named(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
+    with fake_hub(lora.parent, "open") as hub:
+        done = run_safelight(
+            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}/noir"),
+            env={"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")},
+            cwd=tmp_path,
+        )
+
+    assert done.returncode == 1
+    assert f"{REPO_ID} has no file noir on the hub" in done.stderr
 
 
 def test_a_deployment_names_its_own_loras(tmp_path: Path) -> None:
@@ -122,7 +150,7 @@ def _with_lora(body: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("film={sprite}", "does not fit the model: transformer."),
+        ("film={sprite}", "does not fit the model: "),
         ("film=missing.safetensors", "neither a file, nor a folder, nor a hub id"),
         ("film", "NAME=PATH_OR_HUB_ID[:SCALE]"),
     ],

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from safelight import hub
 from safelight.errors import ConfigurationError, ModelLoadError
 from safelight.limits import MAX_LORA_SCALE
-from safelight.model_revision import file_revision
+from safelight.model_revision import ADAPTER_SETTINGS, lora_revision
 from safelight.model_spec import LoraFile
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
-_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>.+\.safetensors))?")
+_HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>(?!.*\.\./).+))?")
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_ENDING = ".safetensors"
+_LONGEST_HEAD = 100_000_000
+"""Bytes; what safetensors itself takes."""
 
 
 def locate_loras(entries: Sequence[str], *, token: str | None = None) -> tuple[LoraFile, ...]:
@@ -48,8 +51,10 @@ def _locate(entry: str, token: str | None) -> LoraFile:
                 f"LoRA {match['name']!r}: {match['source'][:256]} is neither a file, nor a folder, nor a hub id"
             )
         hub_id, file = hub_match["id"], hub_match["file"]
-        path = hub.download(hub_id, token=token, files=(file or "*.safetensors",))
+        path = hub.download(hub_id, token=token, files=_files_on_hub(file))
         path = path / file if file else path
+        if not path.exists():
+            raise ModelLoadError(f"LoRA {match['name']!r}: {hub_id} has no file {file} on the hub")
     file = _only_file(path)
     return LoraFile(name=match["name"], file=str(file.absolute()), scale=scale, hub_id=hub_id, revision=_revision(file))
 
@@ -65,16 +70,40 @@ def _path_to(source: str) -> Path | None:
 def _only_file(path: Path) -> Path:
     if path.is_file():
         return path
-    files = sorted(path.glob("*.safetensors"))
+    try:
+        files = sorted(each for each in path.iterdir() if each.is_file() and _is_safetensors(each))
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from None
     usual = [file for file in files if file.name in _USUAL_NAMES]
     if len(files) != 1 and len(usual) != 1:
         names = ", ".join(file.name for file in files) or "none"
-        raise ModelLoadError(f"{path} must hold one LoRA as .safetensors; it has: {names}. Name the file itself")
+        raise ModelLoadError(f"{path} must hold one LoRA as safetensors; it has: {names}. Name the file itself")
     return usual[0] if usual else files[0]
+
+
+def _files_on_hub(file: str | None) -> tuple[str, ...]:
+    """With the settings that PEFT saves beside a file."""
+    if file is None:
+        return f"*{_ENDING}", f"*{_ENDING.upper()}", ADAPTER_SETTINGS
+    return file, (PurePosixPath(file).parent / ADAPTER_SETTINGS).as_posix()
+
+
+def _is_safetensors(file: Path) -> bool:
+    """By its name, or by how it begins: the length of a JSON object, and the object."""
+    if file.suffix.lower() == _ENDING:
+        return True
+    try:
+        with file.open("rb") as content:
+            start = content.read(9)
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEAD
 
 
 def _revision(file: Path) -> str:
     try:
-        return file_revision(file)
+        return lora_revision(file)
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelLoadError(f"{file}: {error}") from None

@@ -229,12 +229,12 @@ def test_names_in_a_file_do_not_move_the_cursor(load: Callable[..., Engine], tmp
     assert len(caught.value.message) < 2000
 
 
-def test_what_diffusers_does_not_know_is_named(load: Callable[..., Engine], tmp_path: Path) -> None:
+def test_layers_that_the_model_does_not_have_are_named(load: Callable[..., Engine], tmp_path: Path) -> None:
     file = save_kohya_lora(tmp_path / "odd.safetensors")
     names = {f"lora_unet_stranger_{index}.lora_{part}.weight" for index in range(99) for part in ("down", "up")}
     save_file(load_file(file) | {name: torch.ones(2, 2) for name in names}, file)
 
-    with pytest.raises(ModelLoadError, match=r"Incompatible keys detected: lora_unet_stranger_\d+\.lora_") as caught:
+    with pytest.raises(ModelLoadError, match=r"lora_unet_stranger_\d+\.lora_\w+\.weight reaches no") as caught:
         load({"odd": file})
 
     assert len(caught.value.message) < 1000
@@ -247,12 +247,12 @@ def test_what_diffusers_does_not_know_is_named(load: Callable[..., Engine], tmp_
         (lambda tensors: _resize(tensors, "attn.to_q.lora_B.weight", (32, 5)), "lora_B.weight is 32x5, not 32x4"),
         (lambda tensors: _rename(tensors, "transformer_blocks.0", "transformer_blocks.9"), "blocks.9.attn"),
         (lambda tensors: _rename(tensors, "lora_B", "lora_C"), "is no part of a LoRA"),
-        (lambda tensors: _rename(tensors, "transformer.", "unet."), "belongs to no network here"),
+        (lambda tensors: _rename(tensors, "transformer.", "unet."), "unet.proj_out.lora_A.weight reaches no layer"),
         (lambda tensors: _rename(tensors, "transformer.", "text_encoder_2."), "holds T5 weights"),
         (lambda tensors: _rename(tensors, "lora_A", "lora_magnitude_vector"), "holds a DoRA's magnitudes"),
-        (lambda tensors: {"weight": torch.ones(1)}, "belongs to no network here"),
+        (lambda tensors: {"weight": torch.ones(1)}, "holds no LoRA, but whole weights"),
         (lambda tensors: _fill(tensors, "to_q.lora_B.weight", float("nan")), "to_q is NaN or infinite in float32"),
-        (lambda tensors: {name: each.int() for name, each in tensors.items()}, "is made of int32, not of floating"),
+        (lambda tensors: {name: each.int() for name, each in tensors.items()}, "is made of I32, not of floating"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_the_names(
@@ -270,6 +270,25 @@ def test_a_file_that_does_not_fit_is_refused_with_the_names(
 
     assert expected in caught.value.message
     assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "expected"),
+    [
+        ("transformer_blocks.0.attn.to_q", 3072, "is a LoRA for FLUX.1 in its full width"),
+        ("x_embedder", 128, "transformer.x_embedder.lora_A.weight is 4x128, not 4x16"),
+    ],
+)
+def test_a_lora_for_a_larger_flux_is_refused_as_one(
+    load: Callable[..., Engine], tmp_path: Path, layer: str, inputs: int, expected: str
+) -> None:
+    file, name = tmp_path / "large.safetensors", f"transformer.{layer}"
+    save_file({f"{name}.lora_A.weight": torch.ones(4, inputs), f"{name}.lora_B.weight": torch.ones(3072, 4)}, file)
+
+    with pytest.raises(ModelLoadError) as caught:
+        load({"large": file})
+
+    assert expected in caught.value.message
 
 
 @pytest.mark.parametrize("setting", [{"alpha_pattern": {"(": 1}}, {"lora_alpha": "much"}, {"alpha_pattern": 3}])

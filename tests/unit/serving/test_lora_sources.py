@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safelight.errors import ConfigurationError, ModelLoadError, SafelightError
 from safelight.serving.lora_sources import locate_loras
@@ -19,6 +21,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "several").mkdir()
     for name in ("pytorch_lora_weights.safetensors", "checkpoint.safetensors"):
         (tmp_path / "several" / name).write_bytes(b"several")
+    for name, file in {"upper": "FILM.SAFETENSORS", "nameless": "film v1.2"}.items():
+        (tmp_path / name).mkdir()
+        save_file({"x": np.ones(3)}, tmp_path / name / file)
+        (tmp_path / name / "README.md").write_text("{not what it seems to be}")
+        (tmp_path / name / "empty").touch()
+        (tmp_path / name / "sub").mkdir()
     (tmp_path / "pickle").mkdir()
     (tmp_path / "pickle" / "lora.bin").write_bytes(b"pickle")
     return tmp_path
@@ -31,6 +39,9 @@ def folder(tmp_path: Path) -> Path:
         ("film={}/film.safetensors:0.75", "film", "film.safetensors", 0.75),
         ("a-b.c={}/film.safetensors:-2", "a-b.c", "film.safetensors", -2.0),
         ("x={}/one", "x", "one/any name.safetensors", 1.0),
+        ("x={}/upper", "x", "upper/FILM.SAFETENSORS", 1.0),
+        ("x={}/nameless:2", "x", "nameless/film v1.2", 2.0),
+        ("x={}/nameless/film v1.2", "x", "nameless/film v1.2", 1.0),
         ("x={}/several:.5", "x", "several/pytorch_lora_weights.safetensors", 0.5),
     ],
 )
@@ -65,6 +76,29 @@ def test_an_entry_that_makes_no_sense_is_refused(
         locate_loras([entry.format(folder) for entry in entries])
 
     assert expected in caught.value.message
+
+
+@pytest.mark.parametrize("change", ["written", "changed", "removed"])
+def test_the_settings_beside_a_lora_are_part_of_its_revision(folder: Path, change: str) -> None:
+    entry, settings = f"x={folder}/one", folder / "one" / "adapter_config.json"
+    if change != "written":
+        settings.write_text('{"lora_alpha": 8}')
+    (before,) = locate_loras([entry])
+
+    settings.write_text('{"lora_alpha": 16}')
+    if change == "removed":
+        settings.unlink()
+    (after,) = locate_loras([entry])
+
+    assert before.revision != after.revision
+    assert after == locate_loras([entry])[0]
+
+
+def test_settings_beside_a_lora_that_cannot_be_read_are_refused(folder: Path) -> None:
+    (folder / "one" / "adapter_config.json").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ModelLoadError, match=r"any name\.safetensors: "):
+        locate_loras([f"x={folder}/one"])
 
 
 def test_the_environment_lists_them_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
