@@ -6,12 +6,13 @@ of arbitrary bits: libjpeg skips them where the picture is whole, and takes them
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import re
 from collections.abc import Iterator
 
-from PIL import Image, ImageChops
+from PIL import Image
 
 END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
@@ -32,8 +33,8 @@ def _has_all_scans(content: bytes) -> bool:
     missing: set[tuple[int, int]] = set()
     for marker, segment in _segments(content):
         if marker in _FRAMES:
-            missing = {(component, k) for component in segment[6::3] for k in range(64)}
-        if marker == _SCAN:
+            missing = {(component, k) for component in segment[6:18:3] for k in range(64)}
+        if marker == _SCAN and 6 <= len(segment) <= 12:  # of one to four components
             first, last, bits = segment[-3:]
             if bits & 15 == 0:  # the bits that later scans are to bring
                 missing -= {(component, k) for component in segment[1:-3:2] for k in range(first, last + 1)}
@@ -58,10 +59,10 @@ def _is_whatever_follows(content: bytes) -> bool:
     cut = content + b"\0" if content.endswith(b"\xff") else content  # FF 00 is a byte of pixels, FF and more a marker
     dice = random.Random(0)
     endings = [bytes((bits,)) + dice.randbytes(256).replace(b"\xff", b"") for bits in _FIRST_BITS]
-    first, *others = (_decode(cut + bits + restart + bits + END) for bits in endings)
-    return all(ImageChops.difference(first, other).getbbox() is None for other in others)
+    return len({_digest(cut + bits + restart + bits + END) for bits in endings}) == 1
 
 
-def _decode(content: bytes) -> Image.Image:
+def _digest(content: bytes) -> bytes:
+    """Of the pixels."""
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        return image.copy()
+        return hashlib.sha256(image.tobytes()).digest()

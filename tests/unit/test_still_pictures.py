@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
 from safelight.still_pictures import name_format
@@ -229,3 +230,22 @@ def test_formats_are_known_by_their_first_bytes() -> None:
     assert {name: name_format(content) for name, content in files.items()} == {name: name for name in files}
     assert name_format(heic()) == "HEIC"
     assert not any(map(name_format, [b"", b'{"inputs": "a"}', b"a fox", b"BM" + bytes(4) + b"a fox", b"RIFFabcdWAVE"]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
+def test_every_format_that_can_be_turned_is_upright(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    quarters = Image.new("RGB", (64, 32), "blue")
+    quarters.paste("red", (0, 0, 32, 16))
+    quarters.paste("lime", (32, 16, 64, 32))
+
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(quarters, exif=exif)))))
+
+    turned = pixels_of(fit(encoded(quarters, format, exif=exif, quality=90)))
+
+    height, width = upright.shape[:2]
+    assert turned.shape == upright.shape
+    for row, column in itertools.product((height // 4, 3 * height // 4), (width // 4, 3 * width // 4)):
+        assert np.abs(turned[row, column].astype(int) - upright[row, column]).max() < 40
