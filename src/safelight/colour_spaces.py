@@ -56,19 +56,25 @@ def in_srgb(colours: Image.Image, image: Image.Image, content: bytes, *, field: 
 
 def _profile_of(image: Image.Image, content: bytes, field: str) -> bytes | None:
     """An ICC profile; None if the colours are sRGB's. The order within PNG is that of its third edition, 4.3."""
-    is_png, info = image.format == "PNG", image.info
-    if is_png and len(code_points := _chunk_of_png(content, b"cICP")) == 4:
+    if image.format == "PNG" and len(code_points := _chunk_of_png(content, b"cICP")) == 4:
         return _profile_of_code_points(code_points[0], code_points[1], field)
-    if "icc_profile" in info:
-        if not info["icc_profile"]:
-            raise ValueError("its ICC profile is broken")
-        return bytes(info["icc_profile"])
-    if image.format == "AVIF" and (found := _NCLX.search(content, 0, 2**16)):
-        return _profile_of_code_points(int.from_bytes(found[1]), int.from_bytes(found[2]), field)
-    if is_png and "srgb" not in info:
-        return _profile_of_gamma(info.get("gamma"), info.get("chromaticity"))
-    if image.format in ("JPEG", "MPO") and _is_adobe_rgb(image):
-        return build_profile(_ADOBE_RGB, 563 / 256)
+    if "icc_profile" not in image.info:
+        return _profile_in_place_of_one(image, content, field)
+    if not image.info["icc_profile"]:
+        raise ValueError("its ICC profile is broken")
+    return bytes(image.info["icc_profile"])
+
+
+def _profile_in_place_of_one(image: Image.Image, content: bytes, field: str) -> bytes | None:
+    match image.format:
+        case "PNG" if "srgb" not in image.info:
+            return _profile_of_gamma(image.info.get("gamma"), image.info.get("chromaticity"))
+        case "AVIF" if found := _NCLX.search(content, 0, 2**16):
+            return _profile_of_code_points(int.from_bytes(found[1]), int.from_bytes(found[2]), field)
+        case "BMP":
+            return _profile_of_bmp(content)
+        case "JPEG" | "MPO" if _is_adobe_rgb(image):
+            return build_profile(_ADOBE_RGB, 563 / 256)
     return None
 
 
@@ -81,6 +87,12 @@ def _chunk_of_png(content: bytes, name: bytes) -> bytes:
             return content[position + 8 : position + 8 + length]
         position += length + 12
     return b""
+
+
+def _profile_of_bmp(content: bytes) -> bytes | None:
+    """The one behind the pixels, if the header is of version 5 and says so ("MBED", lower byte first)."""
+    size, space, start, length = (int.from_bytes(content[at : at + 4], "little") for at in (14, 70, 126, 130))
+    return content[14 + start :][:length] if size == 124 and space == 0x4D424544 else None
 
 
 def _profile_of_code_points(primaries: int, transfer: int, field: str) -> bytes | None:

@@ -247,3 +247,16 @@ def test_a_camera_says_by_exif_that_its_colours_are_adobe_rgb() -> None:
     content = encoded(Image.fromarray(patches()), "JPEG", quality=100, subsampling=0, exif=exif)
 
     assert distance(content, icc.to_srgb(patches(), icc.ADOBE_RGB, 563 / 256)) <= 8
+
+
+def test_a_bmp_may_have_a_profile_behind_its_pixels() -> None:
+    plain = encoded(Image.fromarray(patches()), "BMP")
+    pixels = plain[54:]
+    header = bytearray(plain[14:54] + bytes(84))
+    header[0:4] = struct.pack("<I", 124)
+    header[56:60] = b"DEBM"
+    header[112:120] = struct.pack("<II", 124 + len(pixels), len(P3))
+    start = b"BM" + struct.pack("<IxxxxI", 14 + 124 + len(pixels) + len(P3), 14 + 124)
+
+    assert distance(start + header + pixels + P3, icc.to_srgb(patches(), icc.DISPLAY_P3, None)) <= 2
+    assert distance(start + header[:56] + b"BGRs" + header[60:] + pixels + P3, patches()) == 0

@@ -82,8 +82,8 @@ def test_a_bmp_with_run_lengths_is_refused_since_it_takes_minutes() -> None:
     assert "run lengths" in refusal(bytes(content)).message
 
 
-def png(depth: int, kind: int, rows: np.ndarray, *, key: bytes, palette: bytes = b"") -> bytes:
-    """A PNG of 64 columns with a tRNS chunk, of samples that are already packed into bytes."""
+def png(depth: int, kind: int, rows: np.ndarray, *, key: bytes = b"", palette: bytes = b"") -> bytes:
+    """A PNG of 64 columns, of samples that are already packed into bytes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -94,7 +94,7 @@ def png(depth: int, kind: int, rows: np.ndarray, *, key: bytes, palette: bytes =
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 64, height, depth, kind, 0, 0, 0))
         + (chunk(b"PLTE", palette) if palette else b"")
-        + chunk(b"tRNS", key)
+        + (chunk(b"tRNS", key) if key else b"")
         + chunk(b"IDAT", zlib.compress(pixels))
         + chunk(b"IEND", b"")
     )
@@ -150,6 +150,19 @@ def test_colours_of_a_palette_are_transparent_at_every_depth(depth: int) -> None
     content = png(depth, 3, packed(samples, depth), key=b"\xff\0", palette=palette)
 
     assert np.array_equal(mask_of(content), samples == 1)
+
+
+@pytest.mark.parametrize("kind", [4, 6], ids=["grey", "colour"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_an_alpha_channel_is_one_at_every_depth(kind: int, depth: int) -> None:
+    grey = ramp(8)
+    alpha = np.where(np.arange(64) % 3 == 0, 0, 2**depth - 1) * np.ones((64, 1), int)
+    samples = np.stack([grey * (257 if depth == 16 else 1)] * (1 if kind == 4 else 3) + [alpha], axis=-1)
+
+    content = png(depth, kind, packed(samples.reshape(64, -1), depth))
+
+    assert np.array_equal(mask_of(content), alpha == 0)
+    assert np.abs(pixels_of(fit(content))[..., 0].astype(int) - grey)[alpha > 0].max() <= 1
 
 
 WHOLE: dict[str, bytes] = {
