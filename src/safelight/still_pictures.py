@@ -123,7 +123,9 @@ def _check(image: Image.Image, field: str, max_pixels: int) -> None:
         )
     if getattr(image, "is_animated", False) and image.format in _NAMES and image.format != "JPEG":
         raise InvalidRequest(f"{field} is animated; send one still picture", field=field)
-    if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:  # minutes of Python in Pillow
+    if (
+        image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS
+    ):  # Pillow decodes them in Python: 0.6 s a megapixel
         raise InvalidRequest(f"{field} is a BMP with run lengths, which is not read; save it as PNG", field=field)
 
 
