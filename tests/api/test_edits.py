@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.unit.test_still_pictures import NOT_READ
 from tests.unit.test_uploads import animated, encoded, left_red, png_of_size, with_hole
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
@@ -106,7 +109,7 @@ def test_what_is_changed_or_has_no_effect_is_said(client: TestClient) -> None:
 
 FILES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no image": ({"mask": MASK}, "image", "missing"),
-    "no picture": ({"image": b"a fox"}, "image", "no PNG, JPEG or WebP"),
+    "no picture": ({"image": b"a fox"}, "image", "no PNG, JPEG, WebP"),
     "broken": ({"image": PICTURE[:90]}, "image", "broken"),
     "animated": ({"image": animated("WEBP")}, "image", "animated"),
     "a bomb": ({"image": png_of_size(60_000, 60_000)}, "image", "pixels"),
@@ -225,7 +228,8 @@ def test_hugging_faces_image_to_image_takes_base64_and_parameters(
     ("content", "words"),
     [
         (PICTURE[:90], "inputs is broken"),
-        (encoded(left_red(), "GIF"), "inputs is no PNG"),
+        (encoded(left_red(), "TIFF"), "inputs is TIFF, which is not read; send PNG, JPEG"),
+        (animated("GIF"), "inputs is animated"),
         (json.dumps({"inputs": base64.b64encode(PICTURE).decode() + "!"}).encode(), "inputs is no base64"),
         (json.dumps({"inputs": "data:image/png," + "a" * 64}).encode(), "inputs must be a data URL"),
     ],
@@ -271,3 +275,135 @@ def test_strength_without_an_image_has_no_effect_and_the_answer_says_so(client: 
     response = client.post("/", json={"inputs": "a fox", "parameters": {"strength": 0.5}})
 
     assert response.headers["x-safelight-warning"] == "strength has no effect: inputs is no image to start from"
+
+
+def painted_from(dispatcher: FakeDispatcher) -> bytes | None:
+    """The pixels that the last request started from; None if it was painted from its prompt alone."""
+    source = dispatcher.requests[-1].source
+    return None if source is None else source.pixels
+
+
+@pytest.mark.parametrize("format", ["AVIF", "GIF", "BMP"])
+@pytest.mark.parametrize("prompt", [None, "a fox"])
+def test_every_format_that_is_read_may_be_the_inputs(
+    client: TestClient, dispatcher: FakeDispatcher, format: str, prompt: str | None
+) -> None:
+    content = encoded(left_red(), format)
+    parameters = {"strength": 0.5} if prompt is None else {"prompt": prompt}
+
+    response = client.post("/", json={"inputs": base64.b64encode(content).decode(), "parameters": parameters})
+
+    assert response.status_code == 200, response.text
+    assert painted_from(dispatcher) is not None
+    assert dispatcher.requests[0].prompt == (prompt or "")
+
+
+@pytest.mark.parametrize("prompt", [None, "a fox"])
+@pytest.mark.parametrize("path", ["/", "/predict", "/score"])
+@pytest.mark.parametrize("name", NOT_READ)
+def test_a_format_that_is_not_read_is_refused_and_never_painted_as_a_prompt(
+    client: TestClient, dispatcher: FakeDispatcher, name: str, path: str, prompt: str | None
+) -> None:
+    content, known_as = NOT_READ[name]
+    inputs = base64.b64encode(content + bytes(200)).decode()
+
+    response = client.post(path, json={"inputs": inputs, "parameters": {"prompt": prompt}})
+
+    assert (response.status_code, dispatcher.requests) == (400, [])
+    assert f"inputs is {known_as}, which is not read; send PNG, JPEG" in response.text
+
+
+WAYS: dict[str, Callable[[bytes], str]] = {
+    "in lines": lambda content: base64.encodebytes(content).decode(),
+    "in lines of Windows": lambda content: base64.encodebytes(content).decode().replace("\n", "\r\n"),
+    "in indented lines": lambda content: base64.encodebytes(content).decode().replace("\n", "\n   "),
+    "with spaces around": lambda content: "  " + base64.b64encode(content).decode() + " \t\n",
+    "in URL-safe letters": lambda content: base64.urlsafe_b64encode(content).decode(),
+    "without padding": lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
+    "as a data URL": lambda content: "data:image/png;base64," + base64.b64encode(content).decode(),
+    "as a data URL with parameters": lambda content: (
+        "DATA:image/png;name=a.png;BASE64," + base64.b64encode(content).decode()
+    ),
+    "as an escaped data URL": lambda content: (
+        "data:image/png;base64," + quote(base64.b64encode(content).decode(), safe="")
+    ),
+}
+NOISE = encoded(Image.frombytes("RGB", (64, 64), random.Random(0).randbytes(64 * 64 * 3)), "BMP")
+"""Whose base64 has every letter, and no beginning that tells it from a prompt."""
+
+
+@pytest.mark.parametrize("prompt", [None, "a fox"])
+@pytest.mark.parametrize("way", WAYS)
+def test_base64_is_read_however_it_is_written(
+    client: TestClient, dispatcher: FakeDispatcher, way: str, prompt: str | None
+) -> None:
+    assert {"+", "/"} <= set(base64.b64encode(NOISE).decode())
+
+    response = client.post("/", json={"inputs": WAYS[way](NOISE), "parameters": {"prompt": prompt}})
+
+    assert response.status_code == 200, response.text
+    assert painted_from(dispatcher) == Image.open(io.BytesIO(NOISE)).tobytes()
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "data URL" in way])
+def test_data_urls_of_edits_are_read_however_they_are_written(
+    client: TestClient, dispatcher: FakeDispatcher, way: str
+) -> None:
+    response = client.post(EDITS, json={"prompt": "a fox", "images": [{"image_url": WAYS[way](NOISE)}]})
+
+    assert response.status_code == 200, response.text
+    assert painted_from(dispatcher) == Image.open(io.BytesIO(NOISE)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ("https://example.org/cat.png", "inputs is a URL, and nothing is fetched for a client"),
+        (" HTTP://example.org/cat.png", "inputs is a URL"),
+        ("s3://bucket/cat.png", "inputs is a URL"),
+        ("file:///etc/passwd", "inputs is a URL"),
+        ("a red fox in the snow", "inputs is no base64; beside parameters.prompt it is an image"),
+        ("cat.png", "inputs is no base64"),
+        ("fox1", "inputs is no PNG"),
+        ("", "inputs is no PNG"),
+        ("data:image/png,abc", "inputs must be a data URL"),
+        (base64.b64encode(PICTURE).decode()[:60] + " " + base64.b64encode(PICTURE).decode()[60:], "no base64"),
+    ],
+)
+def test_beside_a_prompt_of_its_own_inputs_is_an_image_or_refused(
+    client: TestClient, dispatcher: FakeDispatcher, inputs: str, words: str
+) -> None:
+    response = client.post("/", json={"inputs": inputs, "parameters": {"prompt": "a tiger"}})
+
+    assert (response.status_code, dispatcher.requests) == (400, [])
+    assert words in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "https://example.org/cat.png",
+        "a" * 255,
+        "fox " * 200,
+        "\n".join(["fox", "snow", "moon"] * 40),
+        "a-long-name-in-a-prompt " * 20,
+        "\u72d0" * 300,
+        "data: a fox",
+        "BMW in the snow",
+    ],
+)
+def test_what_can_be_a_prompt_stays_one(client: TestClient, dispatcher: FakeDispatcher, prompt: str) -> None:
+    assert client.post("/", json={"inputs": prompt}).status_code == 200
+    assert (dispatcher.requests[0].prompt, painted_from(dispatcher)) == (prompt, None)
+
+
+@pytest.mark.parametrize("way", ["in lines", "in URL-safe letters", "as a data URL"])
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+def test_every_kind_of_upload_has_the_limit_of_uploads(
+    connect: Callable[..., TestClient], way: str, slash: str
+) -> None:
+    client = connect(max_body_bytes=1024, max_upload_bytes=200_000)
+    body = json.dumps({"inputs": WAYS[way](NOISE), "parameters": {"prompt": "a fox"}}).replace("/", slash)
+
+    assert client.post("/", content=body).status_code == 200
+    assert client.post("/", json={"inputs": "a fox " * 200}).status_code == 413

@@ -109,11 +109,11 @@ def test_the_headers_say_how_to_make_the_picture_again(client: TestClient) -> No
 def test_every_warning_is_a_header_of_its_own(client: TestClient, dispatcher: FakeDispatcher) -> None:
     dispatcher.warnings = ("prompt was cut after 64 tokens",)
 
-    response = client.post("/", json={"inputs": "a fox", "parameters": {"guidance_scale": 9, "prompt": "a dog"}})
+    response = client.post("/", json={"inputs": "a fox", "parameters": {"guidance_scale": 9, "strength": 0.5}})
 
     warnings = response.headers.get_list("x-safelight-warning")
     assert [warning.split(" has ")[0] for warning in warnings] == [
-        "parameters.prompt",
+        "strength",
         "guidance_scale",
         "prompt was cut after 64 tokens",
     ]
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "inputs of another type": ({"inputs": 7}, "inputs must be a string, not 7"),
     "an empty prompt": ({"inputs": " "}, "inputs: prompt is empty"),
     "an object without a prompt": ({"inputs": {"text": "a fox"}}, "inputs is an object without a prompt"),
-    "a prompt of too many characters": ({"inputs": "x" * 32001}, "at most 32000"),
+    "a prompt of too many characters": ({"inputs": "a fox " * 5334}, "at most 32000"),
     "a list of prompts": ({"inputs": ["a", "b"]}, "inputs must be a string, not a list"),
     "parameters of another type": ({"inputs": "a", "parameters": []}, "parameters must be an object, not a list"),
     "an unknown parameter": ({"inputs": "a", "parameters": {"sede": 1}}, "did you mean 'seed'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from tests.compat.conftest import KEY
 from tests.live_server import LiveServer
+from tests.unit.test_still_pictures import NOT_READ
 from tests.unit.test_uploads import encoded, left_red, with_hole
 
 PATHS = ["", "/", "/predict", "/score"]
@@ -150,3 +152,28 @@ def test_a_mask_is_the_transparent_part_of_the_image(server: LiveServer) -> None
 def test_a_broken_image_is_a_bad_request_that_says_so(server: LiveServer) -> None:
     with pytest.raises(BadRequestError, match="inputs is broken"):
         InferenceClient(server.url, token=KEY).image_to_image(encoded(left_red())[:90])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP"])
+def test_a_file_of_every_format_that_is_read_becomes_a_picture(
+    server: LiveServer, tmp_path: Path, format: str, path: str
+) -> None:
+    file = tmp_path / f"fox.{format.lower()}"
+    file.write_bytes(encoded(left_red((100, 60)), format))
+    client = InferenceClient(server.url + path, token=KEY)
+
+    assert client.image_to_image(str(file), prompt="a tiger").size == (96, 64)
+    assert client.image_to_image(file.read_bytes()).size == (96, 64)
+
+
+@pytest.mark.parametrize("prompt", [None, "a tiger"])
+@pytest.mark.parametrize("name", NOT_READ)
+def test_a_file_of_another_format_is_a_bad_request_that_names_it(
+    server: LiveServer, name: str, prompt: str | None
+) -> None:
+    content, known_as = NOT_READ[name]
+    client = InferenceClient(f"{server.url}/score", token=KEY)
+
+    with pytest.raises(BadRequestError, match=f"inputs is {known_as}, which is not read; send PNG"):
+        client.image_to_image(content, prompt=prompt)

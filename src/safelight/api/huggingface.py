@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -18,32 +17,29 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from safelight.api.body import check_content_type, declared_bytes, read_bytes
-from safelight.api.data_urls import from_base64, from_data_url
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
 from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
 from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.huggingface_images import image_in, is_upload, refuse_mask
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.api.negotiation import negotiate
 from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
-from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter
+from safelight.errors import InvalidRequest, MissingParameter
 from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
 from safelight.images import MEDIA_TYPES
 from safelight.model_spec import ModelSpec
 from safelight.parameters import build_generation_request
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
-from safelight.uploads import FittedImage, Upload, fit_upload, is_image
+from safelight.still_pictures import name_format
+from safelight.uploads import FittedImage, Upload, fit_upload
 
 JSON = "application/json"
 DEFAULT_PREVIEWS = 3
-MIN_BASE64_CHARACTERS = 64
-"""No image is shorter."""
-_BASE64_IMAGE = "(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)"
-"""How PNG, JPEG, WebP and GIF files begin in base64; no prompt does."""
 OFFERS: Mapping[str, tuple[str, ...]] = {
     "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
     "/predict": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
@@ -83,7 +79,7 @@ class Parameters(WireModel):
     target_size: TargetSize | None = Field(default=None, description="In place of width and height")
     num_images_per_prompt: Integer | None = Field(default=None, description="Only 1")
     max_sequence_length: Integer | None = Field(default=None, description="Tokens; the model's own length always holds")
-    prompt: str | None = Field(default=None, description="What to make of an image; else the prompt is `inputs`")
+    prompt: str | None = Field(default=None, description="What to make of the image that `inputs` then is")
     strength: Number | None = Field(
         default=None, description="Above 0, at most 1: how much of an image is made anew; 0.6 by default"
     )
@@ -233,7 +229,7 @@ async def _read(
     with ExitStack() as held:
 
         def admit_upload(start: bytes) -> bool:
-            if _is_upload(start):
+            if is_upload(start):
                 held.enter_context(uploads.hold(declared_bytes(request, max_bytes=settings.max_upload_bytes)))
                 return True
             return False
@@ -251,41 +247,13 @@ async def _read(
 
 
 async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object], bytes | None]:
-    if is_image(content):
+    if name_format(content) is not None:
         return _with_query({"inputs": ""}, request), content
     check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
-    _refuse_mask(body)
-    image = await asyncio.to_thread(_image_in, body.get("inputs"))
+    refuse_mask(body)
+    image = await asyncio.to_thread(image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
-
-
-def _refuse_mask(body: Mapping[str, object]) -> None:
-    """Hugging Face's schema of image-to-image has no mask, and those who added one did not agree on where it is."""
-    parameters = body.get("parameters")
-    for name in ("mask_image", "mask"):
-        if name in body or (isinstance(parameters, dict) and name in parameters):
-            raise UnknownParameter(
-                f"{name} is not read here; make what is to be painted anew transparent in the image itself, or send "
-                "image and mask to /v1/images/edits",
-                field=name,
-            )
-
-
-def _is_upload(start: bytes) -> bool:
-    """Whether a body that begins like this is an image, or JSON with one."""
-    return (
-        is_image(start) or re.search(rb'"inputs"\s*:\s*"(data:image/|%s)' % _BASE64_IMAGE.encode(), start) is not None
-    )
-
-
-def _image_in(inputs: object) -> bytes | None:
-    """The image that `inputs` is; None if it is a prompt."""
-    if not isinstance(inputs, str) or len(inputs) < MIN_BASE64_CHARACTERS:
-        return None
-    if inputs.startswith("data:image/"):
-        return from_data_url(inputs, field="inputs")
-    return from_base64(inputs, field="inputs") if re.match(_BASE64_IMAGE, inputs) else None
 
 
 async def _fit(
@@ -377,12 +345,7 @@ def _check_fixed_parameters(parameters: Parameters, spec: ModelSpec) -> tuple[st
 
 
 def _without_image(parameters: Parameters) -> tuple[str, ...]:
-    warnings = []
-    if parameters.prompt is not None:
-        warnings.append("parameters.prompt has no effect: the prompt is inputs")
-    if parameters.strength is not None:
-        warnings.append("strength has no effect: inputs is no image to start from")
-    return tuple(warnings)
+    return () if parameters.strength is None else ("strength has no effect: inputs is no image to start from",)
 
 
 EXAMPLES: Mapping[str, Mapping[str, object]] = {

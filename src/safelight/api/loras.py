@@ -8,7 +8,7 @@ from pydantic import Field
 
 from safelight.api.validation import Number, WireModel
 from safelight.errors import InvalidRequest
-from safelight.generation import MAX_LORAS
+from safelight.limits import MAX_LORAS
 
 
 class LoraReference(WireModel):

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 from safelight.errors import Overloaded
 
 NUM_DECODERS = 2
-"""A decoded image takes up to ten bytes a pixel while it is scaled."""
+"""An image takes up to sixteen bytes a pixel while it is decoded, converted and scaled."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

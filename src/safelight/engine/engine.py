@@ -22,6 +22,7 @@ from safelight.engine import denoise
 from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
+from safelight.engine.kept_pixels import put_back
 from safelight.engine.lora_files import Lora, read_lora
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.lru_cache import LruCache
@@ -181,7 +182,7 @@ class Engine:
             image = decode_latents(self._components.autoencoder, latents)
         else:
             image = self._project(latents)
-        return to_pixels(image.nan_to_num())
+        return self._with_what_is_kept(generation, to_pixels(image.nan_to_num()))
 
     @torch.inference_mode()
     def decode(self, generation: Generation) -> Pixels:
@@ -194,7 +195,7 @@ class Engine:
                 f"the autoencoder made NaN or infinite pixels after step {generation.step_index} of "
                 f"{generation.num_steps}, in float32 too; ask for other parameters"
             )
-        return to_pixels(image)
+        return self._with_what_is_kept(generation, to_pixels(image))
 
     def release(self, generation: Generation) -> None:
         """Forget its tensors; again or for a stranger it does nothing."""
@@ -292,6 +293,13 @@ class Engine:
         channels = self._components.transformer.config.in_channels // 4
         packed = denoise.pack_latents(small.repeat(1, channels, 1, 1))
         return packed.to(self._components.device, self._components.dtype)
+
+    def _with_what_is_kept(self, generation: Generation, pixels: Pixels) -> Pixels:
+        """The seam is as wide as a pixel of the latents, which is how exactly the mask is followed in there."""
+        source = generation.request.source
+        if source is None or source.mask is None:
+            return pixels
+        return put_back(pixels, source, width=generation.request.width, seam=self.spec.size_multiple // 2)
 
     def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
         latents = torch.cat([self._denoising[generation].latents for generation in batch])

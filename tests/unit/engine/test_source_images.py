@@ -1,8 +1,11 @@
-"""A picture made from another is the one of diffusers.FluxImg2ImgPipeline and FluxInpaintPipeline, to 1/255."""
+"""A picture made from another is the one of diffusers.FluxImg2ImgPipeline and FluxInpaintPipeline, to 1/255.
+
+What a mask keeps is another matter: there the picture is the upload itself.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image
 
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.kept_pixels import put_back
 from safelight.errors import InvalidRequest
 from safelight.generation import SourceImage
 from tests.unit.engine.drive import denoise, finish, paint, start
@@ -86,7 +90,99 @@ def test_inpainting_gives_the_pipelines_picture(
 
     pixels = paint(engine, source=source(strength, has_mask=True), num_inference_steps=steps, **SIZE, **guidance)
 
-    assert_close(pixels, expected)
+    is_new = mask() >= 128
+    assert_close(pixels[is_new], expected[is_new])
+    assert not np.array_equal(expected[~is_new], drawing()[~is_new])
+    assert np.array_equal(pixels[is_kept_whole(mask(), engine)], drawing()[is_kept_whole(mask(), engine)])
+
+
+def is_kept_whole(mask: np.ndarray, engine: Engine) -> np.ndarray:
+    """Where nothing is painted anew nearer than a pixel of the latents is wide."""
+    seam = engine.spec.size_multiple // 2
+    rows, columns = np.nonzero(mask >= 128)
+    kept = np.ones(mask.shape, bool)
+    for row, column in zip(rows, columns, strict=True):
+        kept[max(0, row - seam) : row + seam + 1, max(0, column - seam) : column + seam + 1] = False
+    return kept
+
+
+SHAPES = {
+    "a half": (slice(None), slice(48, None)),
+    "a hole": (slice(20, 40), slice(30, 60)),
+    "a corner": (slice(0, 5), slice(0, 5)),
+    "a single pixel": (slice(30, 31), slice(50, 51)),
+    "all but a frame": (slice(8, -8), slice(8, -8)),
+    "everything": (slice(None), slice(None)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("checkpoint", ["engine", "taef_engine"])
+def test_what_the_mask_keeps_comes_back_as_it_was_but_for_a_seam(
+    checkpoint: str, shape: tuple[slice, slice], request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue(checkpoint)
+    new = np.zeros((HEIGHT, WIDTH), np.uint8)
+    new[shape] = 255
+    edit = SourceImage(pixels=drawing().tobytes(), strength=1.0, mask=new.tobytes())
+
+    pixels = paint(engine, source=edit, **SIZE)
+
+    kept = is_kept_whole(new, engine)
+    assert np.array_equal(pixels[kept], drawing()[kept])
+    assert np.abs(pixels[new == 255].astype(int) - drawing()[new == 255]).mean() > 10
+
+
+def test_in_the_seam_the_upload_passes_into_the_new_picture_step_by_step() -> None:
+    new = np.zeros((8, 64), np.uint8)
+    new[:, 40:] = 255
+    upload = SourceImage(pixels=np.zeros((8, 64, 3), np.uint8).tobytes(), strength=1.0, mask=new.tobytes())
+
+    row = put_back(np.full((8, 64, 3), 255, np.uint8), upload, width=64, seam=8)[4, :, 0].astype(int)
+
+    assert (set(row[:32]), set(row[40:])) == ({0}, {255})
+    assert row[32:40].tolist() == sorted(row[32:40])
+    assert np.diff(row[31:41]).max() <= 32
+
+
+def test_a_seam_reaches_as_far_over_a_corner_and_at_the_border_of_the_picture() -> None:
+    new = np.zeros((32, 32), np.uint8)
+    new[:4, :4] = 255
+    upload = SourceImage(pixels=np.zeros((32, 32, 3), np.uint8).tobytes(), strength=1.0, mask=new.tobytes())
+
+    pixels = put_back(np.full((32, 32, 3), 255, np.uint8), upload, width=32, seam=8)[..., 0]
+
+    assert (pixels[:4, :4] == 255).all()
+    assert (pixels[12:] == 0).all()
+    assert (pixels[:, 12:] == 0).all()
+    assert (pixels[:4, 4:12] > 0).any(axis=0).sum() >= 7
+
+
+@pytest.mark.parametrize("decoder", ["projection", "autoencoder"])
+def test_previews_show_what_the_mask_keeps_too(engine: Engine, decoder: Literal["projection", "autoencoder"]) -> None:
+    edit = source(1.0, has_mask=True)
+    generation = start(engine, source=edit, num_previews=1, preview_decoder=decoder, num_inference_steps=2, **SIZE)
+
+    engine.step([generation])
+    preview = engine.preview(generation)
+
+    shrinkage = WIDTH // preview.shape[1]
+    shown = np.asarray(Image.fromarray(drawing()).reduce(shrinkage))
+    kept = np.asarray(Image.fromarray(is_kept_whole(mask(), engine)).convert("L").reduce(shrinkage)) == 255
+    assert kept.any()
+    assert np.array_equal(preview[kept], shown[kept])
+    engine.release(generation)
+
+
+def test_the_pictures_of_a_masked_edit_are_the_same_together_and_alone(engine: Engine) -> None:
+    edits = [start(engine, image_index=index, source=source(0.8, has_mask=True), **SIZE) for index in range(2)]
+    denoise(engine, *edits)
+
+    together = [finish(engine, edit) for edit in edits]
+
+    alone = [paint(engine, image_index=index, source=source(0.8, has_mask=True), **SIZE) for index in range(2)]
+    assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
+    assert not np.array_equal(*together)
 
 
 def test_image_to_image_with_embedded_guidance_and_a_dynamic_shift_gives_the_pipelines_picture(
