@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from safelight.cli.main import main
+from tests.checkpoint_files import write_checkpoint
 from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
 
@@ -45,14 +46,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content))
+    folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "model")
     with fake_hub(folder, repo_id="black-forest-labs/FLUX.1-schnell") as hub:
         yield hub
 

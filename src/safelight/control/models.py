@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, find_hub_model, list_models, registered_model
+from safelight.control.catalog import Model, find_folder, find_hub_model, list_models, registered_model
 from safelight.control.tables import RegisteredModel
-from safelight.errors import Conflict, InvalidRequest
+from safelight.errors import Conflict, InvalidRequest, ModelNotFound
 from safelight.model_spec import read_model_spec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
@@ -49,10 +48,13 @@ def list_registered_models(session: Session) -> list[Model]:
 
 
 def _checked_path(path: str) -> str:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
+    try:
+        folder = find_folder(path)
+    except ModelNotFound as error:
+        raise InvalidRequest(error.message, field="path") from None
+    if folder is not None:
         read_model_spec(folder)
-        return str(folder.resolve())
+        return str(folder)
     if find_hub_model(path) is not None:
         return path
     raise InvalidRequest(
