@@ -56,6 +56,7 @@ def check_checkpoint(folder: Path) -> None:
     for network in NETWORKS:
         _check_not_quantized(folder / network.name)
     _check_channels(folder / "transformer" / "config.json")
+    _check_rotation(folder / "transformer" / "config.json")
     _check_widths(folder)
 
 
@@ -153,6 +154,19 @@ def _check_channels(path: Path) -> None:
         raise UnsupportedModel(
             f"{path} takes {takes} channels and makes {makes}: a model such as FLUX.1 Fill or Control, which starts "
             f"from more than noise, and which Safelight does not serve; it serves those of a {SERVED_PIPELINES[0]}"
+        )
+
+
+def _check_rotation(path: Path) -> None:
+    """Positions turn each attention head as a whole."""
+    config = read_json(path)
+    axes, head = config.get("axes_dims_rope", [16, 56, 56]), _size(path, config, "attention_head_dim", 128)
+    if not isinstance(axes, list) or len(axes) != 3 or any(not isinstance(axis, int) for axis in axes):
+        raise ModelLoadError(f"{path} has axes_dims_rope {axes!r}, not three numbers; download the checkpoint again")
+    if sum(axes) != head:
+        raise UnsupportedModel(
+            f"{path} has axes_dims_rope {axes}, which do not add up to its attention_head_dim, {head}; download the "
+            "checkpoint again"
         )
 
 

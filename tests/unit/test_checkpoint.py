@@ -89,6 +89,14 @@ def test_components_that_do_not_fit_each_other_are_refused(
     assert expected in refusal(write_checkpoint(tmp_path, {file: change}))
 
 
+@pytest.mark.parametrize("axes", [5, "16", [16, 56], [16, 56, "56"], [16, 56, 60]])
+def test_positions_that_fit_no_attention_head_are_refused(tmp_path: Path, axes: object) -> None:
+    write_checkpoint(tmp_path, {"transformer/config.json": {"axes_dims_rope": axes}})
+
+    with pytest.raises(ModelLoadError, match=r"transformer/config\.json has axes_dims_rope"):
+        check_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("value", ["64", 0, -64, 6.4, [64]])
 def test_a_size_that_is_none_is_named(tmp_path: Path, value: object) -> None:
     write_checkpoint(tmp_path, {"transformer/config.json": {"in_channels": value}})

@@ -115,8 +115,10 @@ def _read_scheduler_config(path: Path, schedulers: Sequence[str]) -> SchedulerCo
         try:
             build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256)
         except Exception as error:  # whatever diffusers raises, each request would end with it
+            used = ", ".join(key for key, value in config.items() if key.startswith("use_") and value)
             raise UnsupportedModel(
-                f"{path} makes no schedule with {name}: {_first_sentence(error)}; change that option there"
+                f"{path} makes no schedule with {name}: {_first_sentence(error)}; change its options there"
+                + (f" ({used})" if used else "")
             ) from error
     return config
 
