@@ -82,11 +82,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    if folder.is_dir() and not (folder / INDEX).exists():
-        explanation = explain_folder(sorted(path.name for path in folder.iterdir()))
+    if folder.is_dir():
+        names = list_names(folder)
+        explanation = None if INDEX in names else explain_folder(names)
         if explanation is not None:
             raise UnsupportedModel(f"{_named(folder)} {explanation}")
     return read_json(folder / INDEX)
+
+
+def list_names(folder: Path) -> list[str]:
+    """Of what lies in a folder; none if there is no folder. Raises ModelLoadError if it may not be read."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ModelLoadError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def _named(folder: Path) -> str:

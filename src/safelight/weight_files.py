@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.checkpoint import PLAIN_WEIGHTS, Network, read_json
+from safelight.checkpoint import PLAIN_WEIGHTS, Network, list_names, read_json
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.other_formats import OTHER_WEIGHTS, PICKLES
 
@@ -46,8 +46,7 @@ def find_weights(folder: Path, network: Network) -> tuple[WeightFiles, list[Path
     Raises UnsupportedModel or ModelLoadError.
     """
     place = folder / network.name
-    names = [path.name for path in place.iterdir()] if place.is_dir() else []
-    weights = choose_weights(place, network, names)
+    weights = choose_weights(place, network, list_names(place))
     if not weights.is_index:
         return weights, [place / weights.name]
     shards = [place / shard for shard in list_shards(place / weights.name)]

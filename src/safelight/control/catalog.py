@@ -210,7 +210,10 @@ def find_folder(name: str) -> Path | None:
         return None
     if not path.is_dir():
         raise ModelNotFound(f"{path} {explain_file(path)}", field="model")
-    return newest_snapshot(path)
+    try:
+        return newest_snapshot(path)
+    except OSError as error:
+        raise ModelNotFound(f"{path} cannot be read: {error.strerror}", field="model") from None
 
 
 def _of_version(reference: str, candidates: Sequence[Model], version: str | None) -> Model:
