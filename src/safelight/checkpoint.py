@@ -54,9 +54,9 @@ def check_checkpoint(folder: Path) -> None:
         _check_class(folder, network, class_in_index(index, network.name))
     _check_nothing_else(folder, index)
     for network in NETWORKS:
-        _check_not_quantized(folder / network.name)
-    _check_channels(folder / "transformer" / "config.json")
-    _check_rotation(folder / "transformer" / "config.json")
+        _check_not_quantized(folder, network.name)
+    _check_channels(folder)
+    _check_rotation(folder)
     _check_widths(folder)
 
 
@@ -100,8 +100,9 @@ def list_names(folder: Path) -> list[str]:
         raise ModelLoadError(f"{folder} cannot be read: {error.strerror}") from None
 
 
-def _named(folder: Path) -> str:
-    return hub_id_of(folder) or str(folder)
+def _named(folder: Path, file: str = "") -> str:
+    """The folder, or a file in it, as its user knows it: by the hub id, if it lies in the hub's cache."""
+    return "/".join(filter(None, (hub_id_of(folder) or str(folder), file)))
 
 
 def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
@@ -116,14 +117,14 @@ def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> None:
 def _check_class(folder: Path, network: Network, class_name: str | None) -> None:
     if class_name not in network.classes:
         raise UnsupportedModel(
-            f"{folder / INDEX}: {network.name} is {class_name or 'missing'}; a FLUX.1 checkpoint has "
+            f"{_named(folder, INDEX)}: {network.name} is {class_name or 'missing'}; a FLUX.1 checkpoint has "
             f"{' or '.join(network.classes)} there"
         )
-    config = folder / network.name / "config.json"
-    own_name = read_json(config).get("_class_name", class_name)
+    own_name = read_json(folder / network.name / "config.json").get("_class_name", class_name)
     if own_name != class_name:
         raise UnsupportedModel(
-            f"{config} is of a {own_name}, but {INDEX} says {class_name}; download the checkpoint again"
+            f"{_named(folder, network.name)}/config.json is of a {own_name}, but {INDEX} says {class_name}; download the "
+            "checkpoint again"
         )
 
 
@@ -139,14 +140,17 @@ def _check_nothing_else(folder: Path, index: Mapping[str, Any]) -> None:
         )
 
 
-def _check_not_quantized(place: Path) -> None:
+def _check_not_quantized(folder: Path, component: str) -> None:
+    place = folder / component
     config = read_json(place / "config.json")
     method = next((name for file, name in QUANTIZER_FILES.items() if (place / file).exists()), None)
     settings = config.get("quantization_config") or config.get("compression_config")
     if settings:
         method = _method_in(settings) or method or "a method that its config.json does not name"
     if method is not None:
-        raise UnsupportedModel(f"{place} is quantized with {method}, which is not read; {PLAIN_WEIGHTS}")
+        raise UnsupportedModel(
+            f"{_named(folder, component)} is quantized with {method}, which is not read; {PLAIN_WEIGHTS}"
+        )
 
 
 def _method_in(settings: object) -> str | None:
@@ -157,8 +161,8 @@ def _method_in(settings: object) -> str | None:
     return str(settings["quant_method"]) if settings.get("quant_method") else None
 
 
-def _check_channels(path: Path) -> None:
-    config = read_json(path)
+def _check_channels(folder: Path) -> None:
+    path, config = _config_of(folder, "transformer")
     takes = _size(path, config, "in_channels", 64)
     makes = _size(path, config, "out_channels", takes) * _size(path, config, "patch_size", 1) ** 2
     if takes != makes:
@@ -168,9 +172,9 @@ def _check_channels(path: Path) -> None:
         )
 
 
-def _check_rotation(path: Path) -> None:
+def _check_rotation(folder: Path) -> None:
     """Positions turn each attention head as a whole."""
-    config = read_json(path)
+    path, config = _config_of(folder, "transformer")
     axes, head = config.get("axes_dims_rope", [16, 56, 56]), _size(path, config, "attention_head_dim", 128)
     if not isinstance(axes, list) or len(axes) != 3 or any(not isinstance(axis, int) for axis in axes):
         raise ModelLoadError(f"{path} has axes_dims_rope {axes!r}, not three numbers; download the checkpoint again")
@@ -183,11 +187,9 @@ def _check_rotation(path: Path) -> None:
 
 def _check_widths(folder: Path) -> None:
     """The transformer reads what the others make; where they do not fit every request would fail."""
-    path = folder / "transformer" / "config.json"
-    config = read_json(path)
+    path, config = _config_of(folder, "transformer")
     for key, default, component, its_key, its_default, factor in _WIDTHS:
-        its_path = folder / component / "config.json"
-        its_config = read_json(its_path)
+        its_path, its_config = _config_of(folder, component)
         wanted = _size(path, config, key, default)
         given = _size(its_path, its_config.get("text_config") or its_config, its_key, its_default) * factor
         if wanted != given:
@@ -205,7 +207,12 @@ _WIDTHS = (
 """What the transformer's config says; which component's config says the same, and how often. With their defaults."""
 
 
-def _size(path: Path, config: Mapping[str, Any], key: str, default: int) -> int:
+def _config_of(folder: Path, component: str) -> tuple[str, dict[str, Any]]:
+    """What the config is called, and what it says."""
+    return _named(folder, f"{component}/config.json"), read_json(folder / component / "config.json")
+
+
+def _size(path: str, config: Mapping[str, Any], key: str, default: int) -> int:
     value = config.get(key)
     if value is None:
         return default

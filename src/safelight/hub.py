@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import shutil
 import threading
@@ -61,6 +62,7 @@ def download_model(
     Raises DownloadError, UnsupportedModel or ModelLoadError with the remedy.
     """
     token = _checked(token)
+    logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # that it found no config
     with _explained(hub_id, revision):
         folder = _fetch(hub_id, revision, token, CONFIG_FILES)
     names = _list_names(hub_id, folder)

@@ -175,10 +175,13 @@ def test_of_a_variant_in_shards_its_index_and_what_that_lists_come_down(
             {"model_index.json": {"controlnet": ["diffusers", "FluxControlNetModel"]}},
             "controlnet (FluxControlNetModel)",
         ),
-        ({"transformer/config.json": {"in_channels": 384, "out_channels": 64}}, "takes 384 channels and makes 64"),
+        (
+            {"transformer/config.json": {"in_channels": 384, "out_channels": 64}},
+            "acme/tiny-flux/transformer/config.json takes 384 channels and makes 64",
+        ),
         (
             {"text_encoder_2/config.json": {"quantization_config": {"quant_method": "bitsandbytes"}}},
-            "text_encoder_2 is quantized with bitsandbytes",
+            "acme/tiny-flux/text_encoder_2 is quantized with bitsandbytes",
         ),
         ({"transformer/quanto_qmap.json": {}}, "transformer is quantized with quanto"),
     ],
@@ -231,10 +234,13 @@ def test_weights_in_other_formats_are_refused_before_the_download(
 def test_a_repository_of_another_layout_is_refused_for_what_it_is(tmp_path: Path, name: str, expected: str) -> None:
     add_files(tmp_path / "model", name)
     with fake_hub(tmp_path / "model") as hub:
-        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+        status, output = download(
+            hub, tmp_path / "cache", token=GOOD_TOKEN, script=f"import sys\nsys.stderr = sys.stdout{DOWNLOAD}"
+        )
 
     assert (status, hub.downloads) == (1, []), output
     assert expected in output
+    assert len(output.splitlines()) == 1
 
 
 def test_a_cached_revision_is_found_though_not_all_of_the_repository_was_downloaded(
