@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelLoadError(
             f"{path} is missing: {path.parent} is not a complete checkpoint in the diffusers layout"
         ) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise ModelLoadError(f"{path} must hold a JSON object")
@@ -123,8 +123,8 @@ def _check_class(folder: Path, network: Network, class_name: str | None) -> None
     own_name = read_json(folder / network.name / "config.json").get("_class_name", class_name)
     if own_name != class_name:
         raise UnsupportedModel(
-            f"{_named(folder, network.name)}/config.json is of a {own_name}, but {INDEX} says {class_name}; download the "
-            "checkpoint again"
+            f"{_named(folder, network.name)}/config.json is of a {own_name}, but {INDEX} says {class_name}; download "
+            "the checkpoint again"
         )
 
 
