@@ -20,7 +20,8 @@ SafelightError
 │   └── NonFiniteValues       NaN or infinity in latents or pixels; names the step
 ├── ImageNotKept              an image was made, but the store behind its link did not take it
 ├── StorageUnavailable        what is to be kept cannot be: a disk is full, or takes no writes for another reason
-├── ModelLoadError            a model folder that cannot be loaded; names the file and the remedy
+├── ModelLoadError            a model folder that cannot be loaded now; names the file and the remedy
+│   └── UnsupportedModel      one that cannot be loaded as it is, however often it is tried
 ├── DownloadError             the hub refused or could not be reached; names the remedy
 ├── ResourceNotFound          no connection, endpoint, deployment, operation or job of that name
 ├── Conflict                  the resource is in use, has an operation in progress, or is not there yet
@@ -134,7 +135,11 @@ class StorageUnavailable(SafelightError):
 
 
 class ModelLoadError(SafelightError):
-    """A model folder that cannot be loaded."""
+    """A model folder that cannot be loaded now: a file is missing or broken, or there is no memory for it."""
+
+
+class UnsupportedModel(ModelLoadError):
+    """A model that cannot be loaded as it is, however often it is tried: its files say that it is something else."""
 
 
 class DownloadError(SafelightError):

@@ -1,18 +1,21 @@
-"""Downloads of model folders from the hub: only the files the engine needs, and one clear message for each refusal."""
+"""Downloads from the hub: only the files that are read, and one clear message for each refusal."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import DryRunFileInfo, constants, get_token, snapshot_download
+from huggingface_hub import DryRunFileInfo, constants, get_cached_repo_tree, get_token, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     DryRunError,
     GatedRepoError,
     HfHubHTTPError,
@@ -25,47 +28,105 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import tqdm
 from rich.filesize import decimal
 
-from safelight.errors import DownloadError
+from safelight.checkpoint import INDEX, NETWORKS, QUANTIZER_FILES, WITHOUT_WEIGHTS, Network, check_checkpoint
+from safelight.errors import DownloadError, UnsupportedModel
+from safelight.model_spec import SIDECAR
+from safelight.other_formats import explain_folder
+from safelight.weight_files import WeightFiles, choose_weights, list_shards
 
-NEEDED_FILES = (
-    "model_index.json",
-    "safelight.json",
-    "scheduler/*",
-    "tokenizer/*",
-    "tokenizer_2/*",
-    "*/config.json",
-    "*/*.safetensors",
-    "*/*.safetensors.index.json",
+
+class _SilentBar(tqdm):
+    """A progress bar of huggingface_hub that draws nothing."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # tqdm has no types
+
+
+CONFIG_FILES = (
+    INDEX,
+    SIDECAR,
+    *(f"{name}/*" for name in WITHOUT_WEIGHTS),
+    *(f"{network.name}/{file}" for network in NETWORKS for file in ("config.json", *QUANTIZER_FILES)),
 )
+"""What tells of a checkpoint whether it is served: small beside its weights."""
+Report = Callable[[int, int], None]
+"""Told, from any thread, how many bytes are here and how many there are in all."""
+
+
+def download_model(
+    hub_id: str, *, revision: str | None = None, token: str | None = None, report: Report | None = None
+) -> Path:
+    """The local folder of a checkpoint: first its configs, then one set of weights of those there are, nothing else.
+
+    What is not served is refused before its weights are fetched. `token` and `report` are those of `download`.
+    Raises DownloadError, UnsupportedModel or ModelLoadError with the remedy.
+    """
+    token = _checked(token)
+    logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # that it found no config
+    with _explained(hub_id, revision):
+        folder = _fetch(hub_id, revision, token, CONFIG_FILES)
+    names = _list_names(hub_id, folder)
+    if INDEX not in names:
+        explanation = explain_folder([name for name in names if "/" not in name])
+        raise UnsupportedModel(f"{hub_id} {explanation or f'has no {INDEX}: it is not in the diffusers layout'}")
+    check_checkpoint(folder)
+    weights = {network.name: _choose(hub_id, network, names) for network in NETWORKS}
+    indexes = [f"{component}/{chosen.name}" for component, chosen in weights.items() if chosen.is_index]
+    if indexes:
+        with _explained(hub_id, revision):
+            _fetch(hub_id, folder.name, token, indexes)
+    shards = [f"{Path(index).parent}/{shard}" for index in indexes for shard in list_shards(folder / index)]
+    whole = [f"{component}/{chosen.name}" for component, chosen in weights.items() if not chosen.is_index]
+    files = (*CONFIG_FILES, *indexes, *shards, *whole)
+    return download(hub_id, files=files, revision=folder.name, token=token, report=report)
 
 
 def download(
     hub_id: str,
     *,
+    files: Sequence[str],
     revision: str | None = None,
     token: str | None = None,
-    files: Sequence[str] = NEEDED_FILES,
-    report: Callable[[int, int], None] | None = None,
+    report: Report | None = None,
 ) -> Path:
-    """The local folder of a hub model, downloaded into huggingface_hub's own cache; files that are there are kept.
+    """The local folder with a repository's `files`, in huggingface_hub's own cache; those that are there are kept.
 
-    `token` defaults to what huggingface_hub finds (HF_TOKEN or `hf auth login`). `report` is told, from any thread, how
-    many bytes are here and how many there are in all; without it huggingface_hub draws its progress bars.
-    Raises DownloadError with the remedy.
+    `token` defaults to what huggingface_hub finds (HF_TOKEN or `hf auth login`). Without `report` huggingface_hub draws
+    its progress bars. Raises DownloadError with the remedy.
     """
     token = _checked(token)
-    try:
+    with _explained(hub_id, revision):
         found = _list_files(hub_id, revision, token, files)
         _check_disk_space(hub_id, found)
-        return Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                token=token,
-                allow_patterns=list(files),
-                tqdm_class=None if report is None else _bar_reporting_to(report, found),
-            )
-        )
+        return _fetch(hub_id, revision, token, files, None if report is None else _bar_reporting_to(report, found))
+
+
+def _fetch(
+    hub_id: str, revision: str | None, token: str | None, files: Sequence[str], bar: type[tqdm] | None = _SilentBar
+) -> Path:
+    return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=list(files), tqdm_class=bar))
+
+
+def _list_names(hub_id: str, folder: Path) -> list[str]:
+    """Of all files that the hub has at the revision in `folder`; where that is not known any more, of those in it."""
+    try:
+        return [file.path for file in get_cached_repo_tree(hub_id, revision=folder.name)]
+    except CachedRepoTreeNotFoundError:
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _choose(hub_id: str, network: Network, names: Sequence[str]) -> WeightFiles:
+    prefix = f"{network.name}/"
+    return choose_weights(
+        f"{hub_id}/{network.name}", network, [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    )
+
+
+@contextmanager
+def _explained(hub_id: str, revision: str | None) -> Iterator[None]:
+    """Whatever huggingface_hub raises becomes a DownloadError with the remedy."""
+    try:
+        yield
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HFValidationError) as error:
         raise DownloadError(_explain(hub_id, revision, _refusal_behind(error))) from error
     except httpx2.HTTPError as error:
@@ -79,7 +140,9 @@ def download(
 def find_cached(hub_id: str, *, revision: str) -> Path | None:
     """The folder of a revision that was downloaded before; None if it was not."""
     try:
-        return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        return Path(
+            snapshot_download(hub_id, revision=revision, local_files_only=True, allow_patterns=list(CONFIG_FILES))
+        )
     except (LocalEntryNotFoundError, HFValidationError, ValueError):
         return None
 
@@ -130,14 +193,7 @@ _ROOM_ON_DISK = (
 )
 
 
-class _SilentBar(tqdm):
-    """A progress bar of huggingface_hub that draws nothing."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # tqdm has no types
-
-
-def _bar_reporting_to(report: Callable[[int, int], None], files: Sequence[DryRunFileInfo]) -> type[_SilentBar]:
+def _bar_reporting_to(report: Report, files: Sequence[DryRunFileInfo]) -> type[_SilentBar]:
     """The bars of one download: of the several that huggingface_hub makes, the one of the bytes on disk reports."""
     total = sum(file.file_size or 0 for file in files)
     num_here = sum(file.file_size or 0 for file in files if not file.will_download)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safelight.errors import ModelLoadError
+
 _FILES = (
     "scheduler/*",
     "tokenizer/*",
@@ -12,6 +14,7 @@ _FILES = (
     "*/config.json",
     "*/*.safetensors",
     "*/*.safetensors.index.json",
+    "*/*.safetensors.index.*.json",
 )
 """What a picture depends on."""
 ADAPTER_SETTINGS = "adapter_config.json"
@@ -59,6 +62,27 @@ def hub_id_of(folder: Path) -> str | None:
     if folder.parent.name != "snapshots" or not cached.startswith(_HUB_FOLDER):
         return None
     return cached.removeprefix(_HUB_FOLDER).replace("--", "/", 1)
+
+
+def newest_snapshot(folder: Path) -> Path:
+    """Of a model's folder in the hub's cache the snapshot that its main branch had last; any other folder itself.
+
+    Raises ModelLoadError if there are several, and none of them is main's.
+    """
+    snapshots = folder / "snapshots"
+    if not folder.name.startswith(_HUB_FOLDER) or not snapshots.is_dir():
+        return folder
+    reference = folder / "refs" / "main"
+    names = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
+    newest = reference.read_text().strip() if reference.is_file() else None
+    if newest in names:
+        return snapshots / newest
+    if len(names) == 1:
+        return snapshots / names[0]
+    raise ModelLoadError(
+        f"{folder} is a cache of the hub, and its newest revision is not there; give the folder of one of "
+        f"{', '.join(names) or 'none'}, such as {snapshots / (names or ['COMMIT'])[0]}"
+    )
 
 
 def _digest(folder: Path) -> str:

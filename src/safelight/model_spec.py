@@ -7,7 +7,6 @@ loaded anything.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,8 +17,10 @@ from typing import Any, Literal
 import msgspec
 from safetensors import SafetensorError, safe_open
 
+from safelight.checkpoint import NETWORKS, check_checkpoint, read_json
 from safelight.errors import ModelLoadError
 from safelight.model_revision import hub_id_of
+from safelight.weight_files import find_weights
 
 SIDECAR = "safelight.json"
 
@@ -104,7 +105,8 @@ class ModelSpec:
 def read_model_spec(folder: Path) -> ModelSpec:
     """The spec of a diffusers-layout folder: its sidecar's values over those read off the component configs.
 
-    Raises ModelLoadError if the folder is not a FLUX.1 checkpoint in the diffusers layout.
+    Raises UnsupportedModel if the folder is no FLUX.1 checkpoint in the diffusers layout, ModelLoadError if it is
+    broken.
     """
     values = _values_from_configs(folder) | _values_from_sidecar(folder)
     try:
@@ -116,28 +118,25 @@ def read_model_spec(folder: Path) -> ModelSpec:
 
 def count_parameters(folder: Path) -> dict[str, int]:
     """Component -> how many weights it has, from the heads of its safetensors files. Raises ModelLoadError."""
-    counts: dict[str, int] = {}
-    for path in sorted(folder.glob("*/*.safetensors")):
-        try:
-            with safe_open(path, framework="numpy") as file:
-                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  no mapping
-        except (SafetensorError, OSError) as error:
-            raise ModelLoadError(f"{path} cannot be read: {error}; download the checkpoint again") from None
-        counts[path.parent.name] = counts.get(path.parent.name, 0) + sum(map(math.prod, shapes))
-    return counts
+    return {
+        network.name: sum(_count_weights(path) for path in find_weights(folder, network)[1]) for network in NETWORKS
+    }
+
+
+def _count_weights(path: Path) -> int:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}; download the checkpoint again") from None
 
 
 def _values_from_configs(folder: Path) -> dict[str, Any]:
-    index = read_json(folder / "model_index.json")
-    if not str(index.get("_class_name", "")).startswith("Flux"):
-        raise ModelLoadError(
-            f"{folder} holds a {index.get('_class_name')}, not a FluxPipeline; Safelight serves FLUX.1 checkpoints in "
-            "the diffusers layout"
-        )
+    check_checkpoint(folder)
     transformer = read_json(folder / "transformer" / "config.json")
     embedded = bool(transformer.get("guidance_embeds", False))
     return {
-        "name": _name_of(folder),
+        "name": folder_name(folder),
         "default_num_inference_steps": 28 if embedded else 4,
         "max_num_inference_steps": 100,
         "default_width": 1024,
@@ -152,7 +151,8 @@ def _values_from_configs(folder: Path) -> dict[str, Any]:
     }
 
 
-def _name_of(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
+    """What a model is called by its folder: by its hub id, if it lies in the hub's cache."""
     hub_id = hub_id_of(folder)
     return registry_name(hub_id) if hub_id else folder.resolve().name.lower()
 
@@ -183,18 +183,3 @@ def _values_from_sidecar(folder: Path) -> dict[str, Any]:
     if isinstance(values.get("max_size"), int):
         values.setdefault("max_pixels", values["max_size"] ** 2)
     return values
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model folder. Raises ModelLoadError naming the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelLoadError(
-            f"{path} is missing: {path.parent} is not a complete checkpoint in the diffusers layout"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} must hold a JSON object")
-    return value

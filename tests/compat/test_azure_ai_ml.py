@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from safelight.azure import AdminCredential, cloud
+from tests.checkpoint_files import write_checkpoint
 from tests.e2e.online_client import OnlineClient, register_tiny_model
 from tests.fake_hub import GOOD_TOKEN, FakeHub, fake_hub
 from tests.online_server import OnlineServer, online_server
@@ -33,14 +34,7 @@ CONNECTION = "HuggingFaceTokenConnection"
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
     """A hub with a gated FLUX.1-schnell whose files are only what a model needs to be known."""
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content))
+    folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "model")
     with fake_hub(folder, repo_id="black-forest-labs/FLUX.1-schnell") as hub:
         yield hub
 

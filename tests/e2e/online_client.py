@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import time
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.checkpoint_files import write_checkpoint
 from tests.online_server import OnlineServer
 
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
@@ -81,12 +81,6 @@ class OnlineClient(httpx.Client):
 
 def register_tiny_model(client: OnlineClient, folder: Path) -> None:
     """A folder that holds only what tells it is a FLUX.1 checkpoint; FakeEngine draws."""
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content))
+    write_checkpoint(folder)
     response = client.arm("PUT", "/models/tiny/versions/1", {"properties": {"modelUri": str(folder)}})
     assert response.is_success, response.text

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from safelight.cli.main import main
+from tests.checkpoint_files import write_checkpoint
 from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, Gate, fake_hub
 from tests.online_server import OnlineServer, online_server
 
@@ -45,14 +46,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content))
+    folder = write_checkpoint(tmp_path_factory.mktemp("hub") / "model")
     with fake_hub(folder, repo_id="black-forest-labs/FLUX.1-schnell") as hub:
         yield hub
 
@@ -171,6 +165,9 @@ def test_a_folder_is_found_from_where_the_command_runs_unless_the_server_has_a_m
     assert json.loads(run(*create, "my-folder"))["served_from"] == str(folders[0])
     assert json.loads(run(*create, "sprite"))["model"] == "sprite"
     assert json.loads(run(*create, "./sprite"))["model"] == str(folders[1])
+    (tmp_path / "flux.gguf").write_bytes(b"GGUF")
+    assert f"{tmp_path / 'flux.gguf'} is a GGUF file" in run(*create, "flux.gguf")
+    assert "there is no such file or folder" in run(*create, "models/flux.gguf")
 
 
 def test_a_proxy_to_the_outside_is_not_asked_for_a_picture(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoint_files import write_checkpoint
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import FOREIGN, SAFELIGHT
 from tests.fake_hub import GOOD_TOKEN, fake_hub
@@ -60,14 +60,7 @@ class Reader:
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
     """Beside a new server, with a hub that holds what makes a model known."""
-    model, folder = tmp_path / "model", tmp_path / "work"
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (model / path).parent.mkdir(parents=True, exist_ok=True)
-        (model / path).write_text(json.dumps(content))
+    model, folder = write_checkpoint(tmp_path / "model"), tmp_path / "work"
     folder.mkdir()
     (folder / "token").write_text(GOOD_TOKEN)
     (folder / "request.json").write_text('{"inputs": "Astronaut", "parameters": {"width": 256, "height": 256}}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -13,11 +14,13 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.e2e.pictures import open_picture
-from tests.e2e.processes import Server, running_server, start_server
+from tests.e2e.processes import Server, run_safelight, running_server, start_server
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +168,28 @@ def test_a_body_that_never_ends_does_not_hold_up_stopping() -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 503")
         assert status == 0
     assert "Traceback" not in server.text
+
+
+@pytest.mark.parametrize("broken", ["channels", "scales"])
+def test_a_model_that_can_never_load_ends_the_server_at_once(
+    tiny_flux_folder: Path, tmp_path: Path, broken: str
+) -> None:
+    """The gateway finds out what the configs say, a replica what the heads of the weights say: it is not restarted."""
+    folder = Path(shutil.copytree(tiny_flux_folder, tmp_path / "model"))
+    if broken == "channels":
+        config = folder / "transformer" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 96, "out_channels": 16}))
+        expected = "takes 96 channels and makes 16: a model such as FLUX.1 Fill"
+    else:
+        path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        save_file(load_file(path) | {"x_embedder.scale_weight": np.ones(1, np.float32)}, path)
+        expected = "is quantized with scaled fp8 (x_embedder.scale_weight), which is not read"
+
+    done = run_safelight("serve", str(folder), "--port", "0")
+
+    assert (done.returncode, expected in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "starting it again" not in done.stdout + done.stderr
 
 
 def test_stopping_while_the_model_loads_is_no_failure() -> None:

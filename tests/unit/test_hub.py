@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_hub import GOOD_TOKEN, REPO_ID, FakeHub, Gate, fake_hub
+from tests.checkpoint_files import CONFIGS, WEIGHTS, write_checkpoint, write_json
+from tests.fake_hub import GOOD_TOKEN, REPO_ID, SHA, FakeHub, Gate, fake_hub
 
 DOWNLOAD = """
 import sys
 from safelight import errors, hub
 try:
-    print(hub.download(sys.argv[1], revision=sys.argv[2] or None))
-except errors.DownloadError as error:
+    print(hub.download_model(sys.argv[1], revision=sys.argv[2] or None))
+except errors.SafelightError as error:
     print(error.message)
     sys.exit(1)
 """
@@ -29,7 +30,7 @@ GIVEN_TOKEN = """
 import sys
 from safelight import errors, hub
 try:
-    print(hub.download(sys.argv[1], token=sys.stdin.read()))
+    print(hub.download_model(sys.argv[1], token=sys.stdin.read()))
 except errors.DownloadError as error:
     print(error.message)
     sys.exit(1)
@@ -37,7 +38,12 @@ except errors.DownloadError as error:
 REPORTED_DOWNLOAD = """
 import sys
 from safelight import hub
-hub.download(sys.argv[1], report=print)
+hub.download_model(sys.argv[1], report=print)
+"""
+FIND_CACHED = """
+import sys
+from safelight import hub
+print(hub.find_cached(sys.argv[1], revision=sys.argv[2]))
 """
 OWN_DISK = ("unshare", "--user", "--map-root-user", "--mount")
 COMMAND_LINE = """
@@ -54,11 +60,7 @@ MAY_MOUNT = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    for name in ("model_index.json", "transformer/config.json", "transformer/diffusion.safetensors", "weights.bin"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"content of {name}")
-    return folder
+    return write_checkpoint(tmp_path / "model")
 
 
 def download(
@@ -76,6 +78,7 @@ def download(
     """Exit status and output of a download in a process of its own (huggingface_hub reads HF_ENDPOINT at import)."""
     environment = {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "HOME": str(cache),
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(cache),
@@ -92,13 +95,163 @@ def download(
     return done.returncode, done.stdout.strip()
 
 
+def add_files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"content of {name}")
+
+
 def test_an_accepted_token_downloads_only_the_files_the_engine_needs(folder: Path, tmp_path: Path) -> None:
+    """Beside them lies all that repositories of FLUX.1 have been seen to hold."""
+    add_files(folder, "README.md", "flux1-schnell.safetensors", "ae.safetensors", "flux1-schnell-Q4_K_S.gguf")
+    for component, weights in (path.split("/") for path in WEIGHTS):
+        stem = weights.removesuffix(".safetensors")
+        add_files(folder, *(f"{component}/{stem}.{infix}" for infix in ("bin", "fp16.safetensors", "fp16.bin")))
+        add_files(folder, *(f"{component}/{name}" for name in ("model.onnx", "model.onnx_data", "flax_model.msgpack")))
+        add_files(folder, f"{component}/another.safetensors", f"{component}/sub/{weights}", f"controlnet/{weights}")
     with fake_hub(folder) as hub:
         status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
 
     assert status == 0, output
-    assert (Path(output) / "transformer/diffusion.safetensors").read_text().startswith("content")
-    assert sorted(hub.downloads) == ["model_index.json", "transformer/config.json", "transformer/diffusion.safetensors"]
+    assert (Path(output) / "transformer/config.json").read_text() == (folder / "transformer/config.json").read_text()
+    assert sorted(hub.downloads) == sorted([*CONFIGS, *WEIGHTS])
+
+
+@pytest.mark.parametrize(
+    ("infixes", "chosen"),
+    [
+        (["", ".bf16", ".fp16"], ""),
+        ([".bf16", ".fp16"], ".bf16"),
+        ([".fp16", ".fp8"], ".fp16"),
+        ([".fp32", ".non_ema"], ".fp32"),
+    ],
+)
+def test_one_variant_is_chosen_before_the_download(
+    folder: Path, tmp_path: Path, infixes: list[str], chosen: str
+) -> None:
+    for path in WEIGHTS:
+        (folder / path).unlink()
+        add_files(folder, *(path.replace(".safetensors", f"{infix}.safetensors") for infix in infixes))
+    with fake_hub(folder) as hub:
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+        hub.downloads, first = [], hub.downloads
+        again = download(hub, tmp_path / "cache", offline=True)
+
+    assert (status, again) == (0, (0, output))
+    weights = [path.replace(".safetensors", f"{chosen}.safetensors") for path in WEIGHTS]
+    assert sorted(first) == sorted([*CONFIGS, *weights])
+
+
+@pytest.mark.parametrize("variant", ["", ".bf16"])
+def test_of_a_variant_in_shards_its_index_and_what_that_lists_come_down(
+    folder: Path, tmp_path: Path, variant: str
+) -> None:
+    (folder / WEIGHTS[2]).unlink()
+    stem = WEIGHTS[2].removesuffix(".safetensors")
+    for infix in {variant, ".fp16"}:
+        shards = [f"{stem}{infix}-0000{number}-of-00002.safetensors" for number in (1, 2)]
+        add_files(folder, *shards)
+        index = {"weight_map": {f"weight {number}": Path(shard).name for number, shard in enumerate(shards)}}
+        write_json(folder / f"{stem}.safetensors.index{infix}.json", index)
+    with fake_hub(folder) as hub:
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert status == 0, output
+    names = {Path(name).name for name in hub.downloads if name.startswith("transformer/")} - {"config.json"}
+    start = Path(stem).name
+    assert names == {
+        f"{start}.safetensors.index{variant}.json",
+        f"{start}{variant}-00001-of-00002.safetensors",
+        f"{start}{variant}-00002-of-00002.safetensors",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model_index.json": {"_class_name": "Flux2KleinPipeline"}}, "acme/tiny-flux holds a Flux2KleinPipeline"),
+        ({"model_index.json": {"_class_name": "FluxKontextPipeline"}}, "acme/tiny-flux holds a FluxKontextPipeline"),
+        (
+            {"model_index.json": {"controlnet": ["diffusers", "FluxControlNetModel"]}},
+            "controlnet (FluxControlNetModel)",
+        ),
+        (
+            {"transformer/config.json": {"in_channels": 384, "out_channels": 64}},
+            "acme/tiny-flux/transformer/config.json takes 384 channels and makes 64",
+        ),
+        (
+            {"text_encoder_2/config.json": {"quantization_config": {"quant_method": "bitsandbytes"}}},
+            "acme/tiny-flux/text_encoder_2 is quantized with bitsandbytes",
+        ),
+        ({"transformer/quanto_qmap.json": {}}, "transformer is quantized with quanto"),
+    ],
+)
+def test_what_is_not_served_is_refused_before_its_weights_come_down(
+    folder: Path, tmp_path: Path, changes: dict[str, dict[str, object]], expected: str
+) -> None:
+    write_checkpoint(folder, changes)
+    with fake_hub(folder) as hub:
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert (status, expected in output) == (1, True), output
+    assert not [name for name in hub.downloads if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (
+            "pytorch_model.bin",
+            "acme/tiny-flux/text_encoder_2 has weights only as pytorch_model.bin, which can run code",
+        ),
+        ("model-Q4.gguf", "acme/tiny-flux/text_encoder_2 is quantized with GGUF (model-Q4.gguf), which is not read"),
+        ("model.onnx", "acme/tiny-flux/text_encoder_2 has weights only as model.onnx, which is not read"),
+        ("model.fp8.safetensors", "has weights only as model.fp8.safetensors, which is not read"),
+        ("notes.txt", "acme/tiny-flux/text_encoder_2/model.safetensors is missing"),
+    ],
+)
+def test_weights_in_other_formats_are_refused_before_the_download(
+    folder: Path, tmp_path: Path, file: str, expected: str
+) -> None:
+    (folder / "text_encoder_2/model.safetensors").unlink()
+    add_files(folder, f"text_encoder_2/{file}")
+    with fake_hub(folder) as hub:
+        status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+
+    assert (status, expected in output) == (1, True), output
+    assert not [name for name in hub.downloads if name in WEIGHTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("flux1-schnell-Q4_K_S.gguf", "acme/tiny-flux holds only GGUF files"),
+        ("pytorch_lora_weights.safetensors", "acme/tiny-flux is a LoRA"),
+        ("flux1-schnell-fp8.safetensors", "holds no model_index.json, only flux1-schnell-fp8.safetensors"),
+        ("README.md", "acme/tiny-flux has no model_index.json"),
+    ],
+)
+def test_a_repository_of_another_layout_is_refused_for_what_it_is(tmp_path: Path, name: str, expected: str) -> None:
+    add_files(tmp_path / "model", name)
+    with fake_hub(tmp_path / "model") as hub:
+        status, output = download(
+            hub, tmp_path / "cache", token=GOOD_TOKEN, script=f"import sys\nsys.stderr = sys.stdout{DOWNLOAD}"
+        )
+
+    assert (status, hub.downloads) == (1, []), output
+    assert expected in output
+    assert len(output.splitlines()) == 1
+
+
+def test_a_cached_revision_is_found_though_not_all_of_the_repository_was_downloaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    add_files(folder, "flux1-schnell.safetensors")
+    with fake_hub(folder) as hub:
+        _, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
+    found = download(hub, tmp_path / "cache", revision=SHA, offline=True, script=FIND_CACHED)
+
+    assert found == (0, output)
 
 
 def test_a_full_cache_serves_without_a_network(folder: Path, tmp_path: Path) -> None:
@@ -189,10 +342,10 @@ def test_a_connection_that_breaks_off_says_that_the_download_can_go_on(folder: P
 
 def test_a_disk_that_is_too_small_is_found_out_before_the_download(folder: Path, tmp_path: Path) -> None:
     with fake_hub(folder) as hub:
-        hub.claimed_sizes["transformer/diffusion.safetensors"] = 10**18
+        hub.claimed_sizes["transformer/diffusion_pytorch_model.safetensors"] = 10**18
         status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
 
-    assert (status, hub.downloads) == (1, []), output
+    assert (status, set(hub.downloads)) == (1, {*CONFIGS}), output
     assert re.search(rf"the disk of {tmp_path}/cache/hub .* needs 1\.0 EB more, and [\d.]+ [kMGT]B are free", output)
     assert "HF_HUB_CACHE" in output
 
@@ -204,7 +357,7 @@ def test_only_the_missing_files_must_fit_on_the_disk(folder: Path, tmp_path: Pat
         lost.resolve().unlink()
         lost.unlink()
         hub.downloads.clear()
-        hub.claimed_sizes["transformer/diffusion.safetensors"] = 10**18
+        hub.claimed_sizes["transformer/diffusion_pytorch_model.safetensors"] = 10**18
         status, output = download(hub, tmp_path / "cache", token=GOOD_TOKEN)
 
     assert (status, hub.downloads) == (0, ["transformer/config.json"]), output
@@ -212,12 +365,12 @@ def test_only_the_missing_files_must_fit_on_the_disk(folder: Path, tmp_path: Pat
 
 @pytest.mark.skipif(not MAY_MOUNT, reason="this machine lets no test mount a disk of its own")
 def test_a_disk_that_fills_up_on_the_way_is_said_in_one_line(folder: Path, tmp_path: Path) -> None:
-    (folder / "transformer/diffusion.safetensors").write_bytes(b"x" * 3_000_000)
+    (folder / "transformer/diffusion_pytorch_model.safetensors").write_bytes(b"x" * 3_000_000)
     disk = tmp_path / "disk"
     disk.mkdir()
     mount_and_run = f'mount -t tmpfs -o size=1m tmpfs {disk} && exec "$0" "$@"'
     with fake_hub(folder, "open") as hub:
-        hub.claimed_sizes["transformer/diffusion.safetensors"] = 1000
+        hub.claimed_sizes["transformer/diffusion_pytorch_model.safetensors"] = 1000
         status, output = download(hub, disk, prefix=[*OWN_DISK, "sh", "-c", mount_and_run])
 
     assert status == 1
@@ -226,14 +379,14 @@ def test_a_disk_that_fills_up_on_the_way_is_said_in_one_line(folder: Path, tmp_p
 
 
 def test_a_report_tells_the_bytes_from_what_the_cache_has_to_all_of_them(folder: Path, tmp_path: Path) -> None:
-    needed = ("model_index.json", "transformer/config.json", "transformer/diffusion.safetensors")
-    total = sum((folder / name).stat().st_size for name in needed)
+    configs = sum((folder / name).stat().st_size for name in CONFIGS)
+    total = configs + sum((folder / name).stat().st_size for name in WEIGHTS)
     with fake_hub(folder) as hub:
         _, first = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=REPORTED_DOWNLOAD)
         _, again = download(hub, tmp_path / "cache", token=GOOD_TOKEN, script=REPORTED_DOWNLOAD)
 
     reports = [tuple(map(int, line.split())) for line in first.splitlines()]
-    assert (reports[0], reports[-1]) == ((0, total), (total, total))
+    assert (reports[0], reports[-1]) == ((configs, total), (total, total))
     assert reports == sorted(reports)
     assert again == ""
 
@@ -246,6 +399,6 @@ def test_the_command_line_says_in_a_few_lines_how_far_it_is_where_there_is_no_te
 
     first, *lines = output.splitlines()
     assert first.startswith("Fetching acme/tiny-flux"), output
-    assert re.fullmatch(r"Downloading acme/tiny-flux: 0 of \d+ bytes \(0%\)", lines[0])
-    assert re.fullmatch(r"Downloading acme/tiny-flux: (\d+) of \1 bytes \(100%\)", lines[-1])
+    assert re.fullmatch(r"Downloading acme/tiny-flux: [\d.]+ of [\d.]+ (kB|bytes) \(\d+%\)", lines[0])
+    assert re.fullmatch(r"Downloading acme/tiny-flux: ([\d.]+) of \1 (kB|bytes) \(100%\)", lines[-1])
     assert len(lines) == 2, output

@@ -12,14 +12,14 @@ from safelight.server.download_progress import DownloadProgress
 
 
 def download(hub_id: str, revision: str | None) -> Path:
-    """The local folder of a hub model, of its newest revision if None. Raises DownloadError with the remedy."""
+    """The local folder of a hub model, of its newest revision if None. Raises DownloadError or ModelLoadError."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"Fetching {hub_id} (what has arrived before is kept) ...")
     if not console.is_terminal:
-        return hub.download(hub_id, revision=revision, report=DownloadProgress(hub_id, console.print).report)
+        return hub.download_model(hub_id, revision=revision, report=DownloadProgress(hub_id, console.print).report)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        return hub.download(hub_id, revision=revision, report=_Bar(progress).report)
+        return hub.download_model(hub_id, revision=revision, report=_Bar(progress).report)
 
 
 class _Bar:

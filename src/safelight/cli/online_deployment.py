@@ -25,7 +25,7 @@ from safelight.cli.options import (
 )
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
-from safelight.control.catalog import find_folder
+from safelight.control.catalog import find_folder, find_path
 from safelight.errors import InvalidRequest
 from safelight.model_spec import registry_name
 
@@ -165,11 +165,10 @@ def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -
 
 def _located(arm: Arm, model: object) -> object:
     """A folder by its absolute path: the server works in another one. What names a model of the server stays."""
-    folder = find_folder(model) if isinstance(model, str) and not Path(model).is_absolute() else None
-    if folder is None:
+    if not isinstance(model, str) or Path(model).is_absolute() or find_path(model) is None:
         return model
-    names = {each["name"] for each in arm.list("/models")}
-    return model if {model, registry_name(str(model))} & names else str(folder)
+    is_name = "/" not in model and {model, registry_name(model)} & {each["name"] for each in arm.list("/models")}
+    return model if is_name else str(find_folder(model))
 
 
 def _download(arm: Arm, path: str) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
-from safelight.model_spec import Guidance, ModelSpec, read_model_spec, registry_name
+from safelight.model_revision import newest_snapshot
+from safelight.model_spec import Guidance, ModelSpec, folder_name, read_model_spec, registry_name
+from safelight.other_formats import explain_file, looks_like_path
 
 HUGGING_FACE_REGISTRY = "HuggingFace"
 SAFELIGHT_REGISTRY = "Safelight"
@@ -147,7 +149,8 @@ def find_model(reference: str, registered: Sequence[Model] = ()) -> Model:
     """The model for `azureml://registries/…`, `azureml:NAME:VERSION`, a name, a folder, or `org/name[@REVISION]`.
 
     A hub id is matched to the catalogue by Azure's rule: `/` and `_` become `-`, in lower case. `registered` are the
-    user's own models; of several versions the newest comes last. Raises ModelNotFound with the remedy.
+    user's own models; of several versions the newest comes last. A path that exists is never a hub id.
+    Raises ModelNotFound with the remedy, ModelLoadError for a cache of the hub without its newest revision.
     """
     match = next((found for each in _REFERENCES if (found := each.fullmatch(reference))), None)
     if match is None:
@@ -170,12 +173,14 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     named = [model for model in registered if model.name == name]
     if named:
         return named[-1]
-    for model in list_models():
-        if registry_name(name) == model.name:
-            return model
+    known_model = next((model for model in list_models() if registry_name(name) == model.name), None)
+    if known_model is not None and ("/" not in name or find_path(name) is None):
+        return known_model
     folder = find_folder(name)
     if folder is not None:
-        return Model(name=folder.name.lower(), folder=folder)
+        return Model(name=folder_name(folder), folder=folder)
+    if looks_like_path(name):
+        raise ModelNotFound(f"no model {name!r}: there is no such file or folder", field="model")
     hub_model = find_hub_model(name)
     if hub_model is not None:
         return hub_model
@@ -188,15 +193,31 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
     )
 
 
-def find_folder(name: str) -> Path | None:
-    """The folder of that path, if there is one."""
+def find_path(name: str) -> Path | None:
+    """What is there under that path, if anything is."""
     if len(name) > MAX_PATH_CHARACTERS:
         return None
     try:
         path = Path(name).expanduser().resolve()
-        return path if path.is_dir() else None
+        return path if path.exists() else None
     except (OSError, RuntimeError, ValueError):  # no path at all: too long, a home of nobody, a zero in it
         return None
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of that path, if there is one; of a model in the hub's cache its newest snapshot.
+
+    Raises ModelNotFound for a file, saying what it is, ModelLoadError for a cache without its newest revision.
+    """
+    path = find_path(name)
+    if path is None:
+        return None
+    if not path.is_dir():
+        raise ModelNotFound(f"{path} {explain_file(path)}", field="model")
+    try:
+        return newest_snapshot(path)
+    except OSError as error:
+        raise ModelNotFound(f"{path} cannot be read: {error.strerror}", field="model") from None
 
 
 def _of_version(reference: str, candidates: Sequence[Model], version: str | None) -> Model:
@@ -215,10 +236,10 @@ def _of_version(reference: str, candidates: Sequence[Model], version: str | None
 def find_hub_model(reference: str) -> Model | None:
     """The model for a hub id `org/name`, of a revision if `@REVISION` follows it; None if it has not that form.
 
-    What the catalogue knows of the hub id holds.
+    A name that ends as files do is a path. What the catalogue knows of the hub id holds.
     """
     match = _HUB_REFERENCE.fullmatch(reference)
-    if match is None:
+    if match is None or looks_like_path(reference):
         return None
     name = registry_name(match["id"])
     known = next((model for model in list_models() if model.hub_id and model.name == name), None)

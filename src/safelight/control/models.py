@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from safelight.control.catalog import Model, find_folder, find_hub_model, list_models, registered_model
 from safelight.control.tables import RegisteredModel
-from safelight.errors import Conflict, InvalidRequest
+from safelight.errors import Conflict, InvalidRequest, ModelNotFound
 from safelight.model_spec import read_model_spec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
@@ -48,7 +48,10 @@ def list_registered_models(session: Session) -> list[Model]:
 
 
 def _checked_path(path: str) -> str:
-    folder = find_folder(path)
+    try:
+        folder = find_folder(path)
+    except ModelNotFound as error:
+        raise InvalidRequest(error.message, field="path") from None
     if folder is not None:
         read_model_spec(folder)
         return str(folder)

@@ -40,7 +40,13 @@ from safelight.control.operations import fail, get_operation, list_operations_in
 from safelight.control.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState
-from safelight.errors import EngineFailure, SafelightError, SecretsInjectionFailed, StorageUnavailable
+from safelight.errors import (
+    EngineFailure,
+    SafelightError,
+    SecretsInjectionFailed,
+    StorageUnavailable,
+    UnsupportedModel,
+)
 from safelight.model_revision import hub_id_of
 
 logger = logging.getLogger(__name__)
@@ -132,7 +138,7 @@ class Reconciler(Generic[ServingT]):
         """Replaced, and finishing what they have."""
         self._restoring: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._lost: dict[tuple[str, str], AppliedDeployment] = {}
-        """What served before a restart and could not be brought back yet."""
+        """What served before a restart and could not be brought back yet, but may be: its files have not changed."""
         self._taken_up: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -273,7 +279,8 @@ class Reconciler(Generic[ServingT]):
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
             await _transact(self._record_lost, applied, error)
-            self._lost[applied.endpoint_name, applied.name] = applied
+            if not isinstance(error, UnsupportedModel):
+                self._lost[applied.endpoint_name, applied.name] = applied
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)

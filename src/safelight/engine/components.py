@@ -6,22 +6,27 @@ safetensors are read: other weight files can run code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel, ModelMixin
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from safelight.checkpoint import INDEX, NETWORKS, PLAIN_WEIGHTS, Network, check_checkpoint, class_in_index, read_json
 from safelight.engine.batch_invariance import make_batch_invariant
-from safelight.engine.noise_schedulers import SchedulerConfig
-from safelight.errors import ModelLoadError
-from safelight.model_spec import read_json
+from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
+from safelight.engine.weight_heads import check_weights
+from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
+from safelight.weight_files import find_weights
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,33 +46,27 @@ class Components:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, slots=True)
-class _Network:
-    """A component with weights: the classes that may fill it, its file, and how its library is asked for a dtype."""
-
-    name: str
-    classes: tuple[Any, ...]
-    weights: str
-    dtype_argument: Literal["dtype", "torch_dtype"]
+_CLASSES: dict[str, Any] = {
+    each.__name__: each
+    for each in (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)
+}
 
 
-_NETWORKS = (
-    _Network("transformer", (FluxTransformer2DModel,), "diffusion_pytorch_model", "torch_dtype"),
-    _Network("vae", (AutoencoderKL, AutoencoderTiny), "diffusion_pytorch_model", "torch_dtype"),
-    _Network("text_encoder", (CLIPTextModel,), "model", "dtype"),
-    _Network("text_encoder_2", (T5EncoderModel,), "model", "dtype"),
-)
+def load_components(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, schedulers: Sequence[str] = ()
+) -> Components:
+    """Everything a FLUX.1 checkpoint needs to run, with which each of `schedulers` works.
 
-
-def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
-    """Everything a FLUX.1 checkpoint needs to run. Raises ModelLoadError naming the file and the remedy."""
+    Raises UnsupportedModel or ModelLoadError naming the file and the remedy.
+    """
     _silence_loading()
-    classes = {network.name: _check_network(folder, network) for network in _NETWORKS}
-    scheduler_config = _read_scheduler_config(folder / "scheduler" / "scheduler_config.json")
+    check_checkpoint(folder)
+    sources = [_find_source(folder, network) for network in NETWORKS]
+    scheduler_config = _read_scheduler_config(folder / "scheduler" / "scheduler_config.json", schedulers)
     tokenizers = {name: _load_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")}
-    networks = {
-        network.name: _load_network(folder, network, classes[network.name], dtype).to(device) for network in _NETWORKS
-    }
+    for source in sources:
+        _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
+    networks = {source.place.name: _load_network(source, device, dtype) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])
@@ -84,78 +83,59 @@ def load_components(folder: Path, *, device: torch.device, dtype: torch.dtype) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the weights of a component are, and the class that they are for."""
+
+    place: Path
+    component_class: Any
+    variant: str | None
+    paths: Sequence[Path]
+
+
+def _find_source(folder: Path, network: Network) -> _Source:
+    class_name = class_in_index(read_json(folder / INDEX), network.name)
+    assert class_name is not None, "check_checkpoint has seen it"
+    weights, paths = find_weights(folder, network)
+    return _Source(folder / network.name, _CLASSES[class_name], weights.variant, paths)
+
+
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 """One of these holds the words. Without them transformers makes a tokenizer that knows none, and says nothing."""
 
 
-def _read_scheduler_config(path: Path) -> SchedulerConfig:
+def _read_scheduler_config(path: Path, schedulers: Sequence[str]) -> SchedulerConfig:
     config = read_json(path)
     if not str(config.get("_class_name", "")).startswith("FlowMatch"):
-        raise ModelLoadError(
+        raise UnsupportedModel(
             f"{path} is for {config.get('_class_name')}; FLUX.1 needs a FlowMatchEulerDiscreteScheduler's "
             "schedule there (a request's `scheduler` chooses the solver)"
         )
+    for name in schedulers:
+        try:
+            build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256)
+        except Exception as error:  # whatever diffusers raises, each request would end with it
+            used = ", ".join(key for key, value in config.items() if key.startswith("use_") and value)
+            raise UnsupportedModel(
+                f"{path} makes no schedule with {name}: {_first_sentence(error)}; change its options there"
+                + (f" ({used})" if used else "")
+            ) from error
     return config
 
 
-def _check_network(folder: Path, network: _Network) -> Any:
-    """The class that model_index.json names for the component, once its files are known to be there."""
-    class_name = _class_named_in_index(folder, network.name)
-    accepted = {candidate.__name__: candidate for candidate in network.classes}
-    if class_name not in accepted:
-        raise ModelLoadError(
-            f"{folder / 'model_index.json'}: {network.name} is {class_name or 'missing'}; a FLUX.1 checkpoint has "
-            f"{' or '.join(accepted)} there"
-        )
-    read_json(folder / network.name / "config.json")
-    _check_weights(folder / network.name, network.weights)
-    return accepted[class_name]
-
-
-def _class_named_in_index(folder: Path, component: str) -> str | None:
-    """model_index.json has [library, class] for each component."""
-    entry = read_json(folder / "model_index.json").get(component)
-    return str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else None
-
-
-def _check_weights(folder: Path, stem: str) -> None:
-    whole = folder / f"{stem}.safetensors"
-    if whole.exists():
-        return
-    index = folder / f"{stem}.safetensors.index.json"
-    if index.exists():
-        _check_shards(index)
-        return
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-    if others:
-        raise ModelLoadError(
-            f"{folder} has weights only as {others[0]}, which can run code when it is read; convert it to {whole.name}"
-        )
-    raise ModelLoadError(f"{whole} is missing; download the checkpoint again")
-
-
-def _check_shards(index: Path) -> None:
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise ModelLoadError(f"{index} has no weight_map; download it again")
-    for shard in sorted(set(shards.values())):
-        if not (index.parent / shard).exists():
-            raise ModelLoadError(f"{index.parent / shard} is missing, but {index.name} lists it; download it again")
-
-
-def _load_network(folder: Path, network: _Network, component_class: Any, dtype: torch.dtype) -> Any:
-    place = folder / network.name
-    options: dict[str, Any] = {network.dtype_argument: dtype, "use_safetensors": True, "local_files_only": True}
-    if network.dtype_argument == "dtype":
-        options["ignore_mismatched_sizes"] = True  # transformers then reports them; diffusers raises with a reason
-    loaded, report = _read(place, lambda: component_class.from_pretrained(place, output_loading_info=True, **options))
-    lacking = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if lacking:
-        raise ModelLoadError(
-            f"{place} lacks {len(lacking)} of the weights that its config.json asks for, or has them in another shape "
-            f"(such as {lacking[0]}); download the checkpoint again"
-        )
-    return loaded.eval().requires_grad_(False)
+def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
+    is_of_diffusers = issubclass(source.component_class, ModelMixin)
+    network = _read(
+        source.place,
+        lambda: source.component_class.from_pretrained(
+            source.place,
+            **{"torch_dtype" if is_of_diffusers else "dtype": dtype},
+            variant=source.variant,
+            use_safetensors=True,
+            local_files_only=True,
+        ).to(device),
+    )
+    return network.eval().requires_grad_(False)
 
 
 def _load_tokenizer(place: Path) -> Any:
@@ -169,13 +149,33 @@ def _load_tokenizer(place: Path) -> Any:
     return _read(place, lambda: AutoTokenizer.from_pretrained(place, local_files_only=True))
 
 
-def _read(place: Path, load: Callable[[], Any]) -> Any:
+def _read(place: Path, load: Callable[[], T]) -> T:
     """What `load` returns; whatever the libraries raise on a broken file becomes a ModelLoadError."""
     try:
         return load()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__
-        raise ModelLoadError(f"{place} cannot be loaded: {reason}; download the checkpoint again") from error
+    except (SafelightError, KeyboardInterrupt, SystemExit):
+        raise
+    except ImportError as error:
+        raise UnsupportedModel(
+            f"{place} needs a package that is not installed: {_first_sentence(error)}; {PLAIN_WEIGHTS}"
+        ) from error
+    except BaseException as error:  # a panic of a Rust library is no Exception
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+            raise ModelLoadError(
+                f"there is no memory for {place}: {_first_sentence(error)}; free some, or choose a smaller dtype. A "
+                "deployment that is updated needs it for the old and the new replicas at once"
+            ) from error
+        raise ModelLoadError(
+            f"{place} cannot be loaded: {_first_sentence(error)}; download the checkpoint again"
+        ) from error
+
+
+_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")
+"""In the words of torch, which has a class for one device only."""
+
+
+def _first_sentence(error: BaseException) -> str:
+    return f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__
 
 
 def _silence_loading() -> None:

@@ -101,7 +101,9 @@ def load_engine(
         torch.set_num_threads(num_threads)
     chosen_device = choose_device(device)
     spec = spec or read_model_spec(folder)
-    components = load_components(folder, device=chosen_device, dtype=choose_dtype(dtype, chosen_device))
+    components = load_components(
+        folder, device=chosen_device, dtype=choose_dtype(dtype, chosen_device), schedulers=spec.schedulers
+    )
     return Engine(spec, components, prompt_cache_bytes=prompt_cache_bytes, lora_cache_bytes=lora_cache_bytes)
 
 

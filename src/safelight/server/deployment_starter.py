@@ -82,7 +82,7 @@ class DeploymentStarter:
         log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
         progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
         folder = await _in_daemon_thread(
-            lambda: hub.download(hub_id, revision=model.revision, token=token, report=progress.report)
+            lambda: hub.download_model(hub_id, revision=model.revision, token=token, report=progress.report)
         )
         log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
         return folder

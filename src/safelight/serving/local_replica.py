@@ -24,6 +24,7 @@ from safelight.errors import (
     ProtocolViolation,
     ReplicaLost,
     SafelightError,
+    UnsupportedModel,
 )
 from safelight.generation import (
     Completed,
@@ -207,9 +208,10 @@ class LocalReplica:
         self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
     def _is_beyond_help(self, error: SafelightError) -> bool:
-        """A model that has never loaded here is not worth many tries; one that has will load again."""
-        is_replica_at_fault = isinstance(error, ReplicaLost)
-        return not self._was_ready and (not is_replica_at_fault or self._deaths_in_a_row >= MAX_FIRST_LOADS)
+        """A model that has never loaded here is not worth many tries; one that has is, while its files are."""
+        if self._was_ready:
+            return isinstance(error, UnsupportedModel)
+        return not isinstance(error, ReplicaLost) or self._deaths_in_a_row >= MAX_FIRST_LOADS
 
     def _final(self, error: SafelightError) -> SafelightError:
         """Why the model is given up."""

@@ -11,6 +11,7 @@ from safelight.errors import ConfigurationError, ModelLoadError
 from safelight.limits import MAX_LORA_SCALE
 from safelight.model_revision import ADAPTER_SETTINGS, lora_revision
 from safelight.model_spec import LoraFile
+from safelight.other_formats import looks_like_path
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>(?!.*\.\./).+))?")
@@ -46,7 +47,7 @@ def _locate(entry: str, token: str | None) -> LoraFile:
     path, hub_match = _path_to(match["source"]), _HUB_ID.fullmatch(match["source"])
     hub_id = None
     if path is None:
-        if hub_match is None:
+        if hub_match is None or looks_like_path(hub_match["id"]):
             raise ModelLoadError(
                 f"LoRA {match['name']!r}: {match['source'][:256]} is neither a file, nor a folder, nor a hub id"
             )

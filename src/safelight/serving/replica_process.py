@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from safelight.errors import ProtocolViolation, SafelightError
+from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
 from safelight.model_revision import hub_id_of, revision_of
 from safelight.recipe import Origin
 from safelight.serving.loop import Engine, Inbox, ReplicaLoop
@@ -99,7 +99,10 @@ def _load(load: Load, engine_factory: EngineFactory) -> tuple[Engine, Origin]:
         revision = reader.submit(revision_of, folder)
         engine = engine_factory(load)
         model = hub_id_of(folder) or engine.spec.name
-        return engine, Origin(model=model, revision=revision.result(), backend=engine.backend)
+        try:
+            return engine, Origin(model=model, revision=revision.result(), backend=engine.backend)
+        except OSError as error:
+            raise ModelLoadError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
 class _Outbox:

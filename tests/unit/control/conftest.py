@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy import create_engine, text
 from safelight.control.database import Database
 from safelight.control.secrets import Cipher, generate_key
 from safelight.disk import Disk
+from tests.checkpoint_files import write_checkpoint
 from tests.postgresql import postgresql_server
 from tests.unit.control.fake_serving import FakeStarter
 from tests.unit.control.world import Run, World, running
@@ -70,13 +70,5 @@ def emptied(url: str) -> str:
 
 @pytest.fixture
 def model_folder(tmp_path: Path) -> Path:
-    """What tells that a folder holds a FLUX.1 checkpoint, without its weights."""
-    folder = tmp_path / "tiny"
-    for path, content in (
-        ("model_index.json", {"_class_name": "FluxPipeline"}),
-        ("transformer/config.json", {"guidance_embeds": False}),
-        ("vae/config.json", {"block_out_channels": [8, 8, 8, 8]}),
-    ):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content))
-    return folder
+    """What tells that a folder holds a FLUX.1 checkpoint, with empty weights."""
+    return write_checkpoint(tmp_path / "tiny")

@@ -2,12 +2,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from safelight.control.catalog import FLUX_SCHNELL, find_model
 from safelight.control.database import Database
 from safelight.control.models import list_registered_models, register_model
-from safelight.errors import Conflict, InvalidRequest, ModelNotFound
+from safelight.errors import Conflict, InvalidRequest, ModelLoadError, ModelNotFound
+from safelight.model_spec import read_model_spec
+from tests.checkpoint_files import write_checkpoint
+
+ONES = np.ones(2, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,115 @@ def test_a_reference_to_nothing_says_what_there_is(reference: str, message: str)
 def test_a_name_that_is_no_path_is_no_model(name: str) -> None:
     with pytest.raises(ModelNotFound, match="no model"):
         find_model(name)
+
+
+@pytest.mark.parametrize("folder", ["acme/tiny", "black-forest-labs/FLUX.1-schnell"])
+def test_a_folder_that_is_there_is_never_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / folder)
+
+    model = find_model(folder)
+
+    assert (model.hub_id, model.folder) == (None, tmp_path / folder)
+
+
+def test_a_name_of_the_catalogue_is_that_model_though_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "sprite")
+
+    assert find_model("sprite").registry == "Safelight"
+    assert find_model("./sprite").folder == tmp_path / "sprite"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("models/flux1-Q4.gguf", b"GGUF\3\0\0\0", "is a GGUF file, quantized, which is not read"),
+        ("models/renamed.model", b"GGUF\3\0\0\0", "is a GGUF file, quantized, which is not read"),
+        ("models/flux1.safetensors", save({"double_blocks.0.img_mod.lin.weight": ONES}), "is one file of weights"),
+        ("models/flux1", save({"double_blocks.0.img_mod.lin.weight": ONES}), "is one file of weights"),
+        ("models/film.safetensors", save({"lora_unet_x.lora_down.weight": ONES}), "is a LoRA: serve the model"),
+        ("models/flux1.ckpt", b"PK", "is a pickle, which can run code when it is read"),
+        ("models/model_index.json", b"{}", "is a file; Safelight reads folders"),
+        ("notes", b"", "is a file; Safelight reads folders"),
+    ],
+)
+def test_a_file_is_never_a_hub_id_and_is_refused_for_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / name).write_bytes(content)
+
+    for reference in (name, f"./{name}", str(tmp_path / name)):
+        with pytest.raises(ModelNotFound, match=f"{tmp_path / name} {expected}"):
+            find_model(reference)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/x.gguf",
+        "models/x.safetensors",
+        "models/x.SAFETENSORS",
+        "models/x.gguf@main",
+        "./acme/tiny",
+        "../acme/tiny",
+        "~/acme",
+        "/acme/tiny",
+        "models\\tiny",
+        ".hidden/tiny",
+    ],
+)
+def test_a_name_that_looks_like_a_path_is_never_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModelNotFound, match="there is no such file or folder"):
+        find_model(name)
+    with database.transaction() as session, pytest.raises(InvalidRequest, match="is neither a folder"):
+        register_model(session, name="mine", path=name)
+
+
+def cache_root(folder: Path, *commits: str, main: str | None) -> Path:
+    for commit in commits:
+        write_checkpoint(folder / "snapshots" / commit)
+    if main is not None:
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(main)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("commits", "main", "found"),
+    [(("a", "b"), "a", "a"), (("a", "b"), "b", "b"), (("a",), None, "a"), (("a",), "x", "a")],
+)
+def test_the_folder_of_a_model_in_the_hubs_cache_is_its_newest_snapshot(
+    tmp_path: Path, database: Database, commits: tuple[str, ...], main: str | None, found: str
+) -> None:
+    folder = cache_root(tmp_path / "models--acme--tiny-flux", *commits, main=main)
+
+    model = find_model(str(folder))
+    with database.transaction() as session:
+        registered = register_model(session, name="mine", path=str(folder))
+
+    assert (model.name, model.folder) == ("acme-tiny-flux", folder / "snapshots" / found)
+    assert registered.folder == folder / "snapshots" / found
+    assert read_model_spec(folder / "snapshots" / found).name == "acme-tiny-flux"
+
+
+@pytest.mark.parametrize(("commits", "main"), [(("a", "b"), None), (("a", "b"), "c"), ((), "c")])
+def test_a_cache_without_its_newest_snapshot_says_which_there_are(
+    tmp_path: Path, commits: tuple[str, ...], main: str | None
+) -> None:
+    folder = cache_root(tmp_path / "models--acme--tiny-flux", *commits, main=main)
+    (folder / "snapshots").mkdir(exist_ok=True)
+
+    with pytest.raises(ModelLoadError, match=rf"give the folder of one of {', '.join(commits) or 'none'}, such as"):
+        find_model(str(folder))
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/1", "0123456789abcdef0123456789abcdef01234567"])

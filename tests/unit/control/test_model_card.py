@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safelight.control.catalog import Model, find_model, spec_of
 from safelight.control.model_card import model_card
@@ -70,6 +72,14 @@ def test_a_folder_is_weighed_by_its_files(tiny_flux_folder: Path) -> None:
     assert card.weights_bytes["float32"] == 4 * num_parameters
     files = sum(path.stat().st_size for path in tiny_flux_folder.glob("*/*.safetensors"))
     assert 0.9 * files < card.weights_bytes["float32"] < files
+
+
+def test_of_several_variants_one_is_weighed(model_folder: Path) -> None:
+    for infix in ("", ".bf16", ".fp16"):
+        path = model_folder / f"transformer/diffusion_pytorch_model{infix}.safetensors"
+        save_file({"weight": np.ones((2, 3), np.float16)}, path)
+
+    assert model_card(find_model(str(model_folder))).num_parameters["transformer"] == 6
 
 
 def test_a_broken_file_of_weights_is_named(model_folder: Path) -> None:

@@ -18,7 +18,7 @@ from safelight.control.deployments import (
 )
 from safelight.control.endpoints import EndpointSpec, delete_endpoint, find_endpoint, get_endpoint
 from safelight.control.tables import OperationStatus, ProvisioningState
-from safelight.errors import EngineFailure, ModelLoadError
+from safelight.errors import EngineFailure, ModelLoadError, UnsupportedModel
 from tests.fakes import until
 from tests.unit.control.world import BLUE, GATED, Run, World
 
@@ -119,6 +119,36 @@ def test_what_a_restart_cannot_bring_back_at_once_is_tried_again(run: Run, monke
         assert len(world.starter.started) == 1
         logs = world.logs.of("flux", "blue").read()
         assert (logs.count("the server has started again"), "trying again" in logs) == (1, True)
+
+    run(before)
+    run(after)
+
+
+def test_what_can_never_load_is_not_tried_again_until_it_is_deployed_anew(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a FLUX.1 Fill that an older version served."""
+    monkeypatch.setattr(reconciler, "RETRY_LOST_S", 0.01)
+
+    async def before(world: World) -> None:
+        await world.put_endpoint()
+        await world.put_deployment()
+        await world.put_deployment(replace(BLUE, name="green"))
+
+    async def after(world: World) -> None:
+        world.starter.fails_with = UnsupportedModel("a FluxFillPipeline, which Safelight does not serve")
+        await world.reconciler.wait_until_restored()
+        world.starter.fails_with = EngineFailure("no CUDA device yet")
+        await world.put_deployment(replace(BLUE, name="green"))
+        world.starter.fails_with = None
+        await world.put_deployment(replace(BLUE, name="green"))
+        await until(lambda: "green" in world.routes.serving("flux"))
+
+        assert "blue" not in world.routes.serving("flux")
+        assert world.shown() == (ProvisioningState.FAILED, "a FluxFillPipeline, which Safelight does not serve")
+        assert "trying again" not in world.logs.of("flux", "blue").read()
+        await world.put_deployment()
+        assert "blue" in world.routes.serving("flux")
 
     run(before)
     run(after)

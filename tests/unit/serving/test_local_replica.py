@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost
+from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost, UnsupportedModel
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.local_replica import LocalReplica
 from safelight.serving.messages import (
@@ -24,6 +24,7 @@ from safelight.serving.messages import (
     GatewayMessage,
     Hello,
     Load,
+    LoadFailed,
     Ready,
     ReplicaMessage,
     Stats,
@@ -31,6 +32,7 @@ from safelight.serving.messages import (
     encode_frame,
     receive_message,
     replica_messages,
+    to_wire,
 )
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
@@ -192,6 +194,34 @@ async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again
             await until(lambda: replica.restarts >= 4)
         finally:
             await replica.stop()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("error", "state"), [(ModelLoadError("no disk"), "starting"), (UnsupportedModel("a FluxFillPipeline"), "failed")]
+)
+async def test_what_was_ready_is_started_again_unless_it_can_never_load(
+    tmp_path: Path, error: ModelLoadError, state: str
+) -> None:
+    """The files are others when it is started for the second time."""
+    hello, ready = encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready())
+    refused = encode_frame(LoadFailed(to_wire(error)))
+    code = f"""
+import pathlib, socket, sys
+sock = socket.socket(fileno=int(sys.argv[-1]))
+lives = pathlib.Path({str(tmp_path / "lives")!r})
+lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
+sock.sendall({hello!r} + ({ready!r} if lives.read_text() == "x" else {refused!r}))
+"""
+    with _replica([sys.executable, "-c", code]) as replica:
+        await replica.start()
+        try:
+            await until(lambda: replica.state == "failed" or replica.restarts >= 4)
+            assert (type(replica.error), replica.state == "failed") == (type(error), state == "failed")
+        finally:
+            await replica.stop()
+
+    assert len((tmp_path / "lives").read_text()) == 2 or state == "starting"
 
 
 @pytest.mark.anyio

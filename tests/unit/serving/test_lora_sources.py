@@ -60,6 +60,7 @@ def test_a_file_is_found(folder: Path, entry: str, name: str, file: str, scale: 
         (["film={}/film.safetensors:9"], ConfigurationError, "between -4 and 4"),
         (["film={}/film.safetensors", "film={}/one"], ConfigurationError, "two LoRAs are called 'film'"),
         (["film={}/missing.safetensors"], ModelLoadError, "neither a file, nor a folder, nor a hub id"),
+        (["film=loras/film.safetensors"], ModelLoadError, "neither a file, nor a folder, nor a hub id"),
         (["film=/" + "x" * 5000], ModelLoadError, "neither a file, nor a folder, nor a hub id"),
         (["film=~nobody-of-that-name/x"], ModelLoadError, "neither a file, nor a folder, nor a hub id"),
         (["film=x\0y"], ModelLoadError, "neither a file, nor a folder, nor a hub id"),

@@ -1,0 +1,93 @@
+"""Which files hold a component's weights: one set of those there are, chosen alike before a download and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.checkpoint import PLAIN_WEIGHTS, Network, list_names, read_json
+from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.other_formats import OTHER_WEIGHTS, PICKLES
+
+VARIANTS = (None, "bf16", "fp16", "fp32")
+"""What may stand in the names of weights, the preferred first: as the checkpoint was saved, else the smallest."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The set of a component that is read."""
+
+    variant: str | None
+    """As diffusers and transformers take it."""
+    name: str
+    """Of the safetensors file, or of the index that lists several."""
+
+    @property
+    def is_index(self) -> bool:
+        return self.name.endswith(".json")
+
+
+def choose_weights(place: Path | str, network: Network, names: Collection[str]) -> WeightFiles:
+    """The set to read of the files that a component has. `place` is for messages.
+
+    Raises UnsupportedModel if there are weights in other formats only, ModelLoadError if there are none.
+    """
+    for variant in VARIANTS:
+        for name in _names_of(network.stem, variant):
+            if name in names:
+                return WeightFiles(variant, name)
+    raise _why_none(place, network.stem, names)
+
+
+def find_weights(folder: Path, network: Network) -> tuple[WeightFiles, list[Path]]:
+    """The set that is read of a local folder, and its safetensors files, which are all there.
+
+    Raises UnsupportedModel or ModelLoadError.
+    """
+    place = folder / network.name
+    weights = choose_weights(place, network, list_names(place))
+    if not weights.is_index:
+        return weights, [place / weights.name]
+    shards = [place / shard for shard in list_shards(place / weights.name)]
+    for shard in shards:
+        if not shard.exists():
+            raise ModelLoadError(f"{shard} is missing, but {weights.name} lists it; download it again")
+    return weights, shards
+
+
+def list_shards(index: Path) -> list[str]:
+    """The names of the files that an index lists. Raises ModelLoadError."""
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelLoadError(f"{index} has no weight_map; download it again")
+    names = set(shards.values())
+    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+        raise ModelLoadError(f"{index} lists what is no file beside it; download it again")
+    return sorted(names)
+
+
+def _names_of(stem: str, variant: str | None) -> tuple[str, str]:
+    """In the order in which its library looks for them: diffusers begins with the index."""
+    infix = f".{variant}" if variant else ""
+    whole, index = f"{stem}{infix}.safetensors", f"{stem}.safetensors.index{infix}.json"
+    return (index, whole) if stem.startswith("diffusion") else (whole, index)
+
+
+def _why_none(place: Path | str, stem: str, names: Collection[str]) -> ModelLoadError:
+    whole = f"{stem}.safetensors"
+    others = sorted(name for name in names if Path(name).suffix.lower() in OTHER_WEIGHTS)
+    gguf = next((name for name in others if name.lower().endswith(".gguf")), None)
+    if gguf is not None:
+        return UnsupportedModel(f"{place} is quantized with GGUF ({gguf}), which is not read; {PLAIN_WEIGHTS}")
+    if others and Path(others[0]).suffix.lower() in PICKLES:
+        return UnsupportedModel(
+            f"{place} has weights only as {others[0]}, which can run code when it is read; convert it to {whole}"
+        )
+    strangers = sorted(name for name in names if name.endswith(".safetensors")) + others
+    if strangers:
+        return UnsupportedModel(
+            f"{place} has weights only as {strangers[0]}, which is not read; read are {whole}, its shards with their "
+            f"index, and both with {', '.join(filter(None, VARIANTS))} in their names"
+        )
+    return ModelLoadError(f"{place}/{whole} is missing; download the checkpoint again")
