@@ -93,7 +93,9 @@ def _refuse_others(tensors: LoraTensors, found: _Sorted, sizes: Sequence[Misfit]
         raise ModelLoadError(f"is a LoRA for {other[0]}, not for this model: {shown(other[1])}")
     for key in lost:
         if method := name_method(key):
-            raise ModelLoadError(f"holds {method} ({shown(key)}): only LoRAs of the transformer and of CLIP are read")
+            raise ModelLoadError(
+                f"holds {method} ({shown(key)}): only LoRAs of the transformer's and CLIP's linear layers are read"
+            )
     if lost and not is_lora:
         raise ModelLoadError(f"holds no LoRA, but whole weights or something else ({shown(lost[0])})")
     refuse([f"{key} {'reaches no layer of it' if split_key(key) else 'is no part of a LoRA'}" for key in lost])

@@ -87,7 +87,8 @@ _METHODS = {
     "a ControlNet": r"controlnet_|control_model",
     "an embedding (textual inversion)": r"bundle_emb|emb_params|string_to_param|^(?:clip_l|clip_g|t5xxl|t5)$",
     "T5 weights": r"^(?:text_encoder_2\.|lora_te[23]_|text_encoders\.t5xxl\.|t5xxl\.|t5\.)",
-    "a layer of CLIP that FLUX.1 does not use": r"text_projection|position_embedding|token_embedding",
+    "a LoRA of CLIP's projection, which FLUX.1 does not use": r"text_projection",
+    "a LoRA of CLIP's embeddings": r"position_embedding|token_embedding",
 }
 """What is not read here, and how the names of such tensors look."""
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _METHODS.items()}
