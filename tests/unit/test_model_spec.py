@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safelight.errors import ModelLoadError
-from safelight.model_spec import Guidance, read_model_spec
+from safelight.model_spec import Guidance, count_parameters, read_model_spec
 
 
 def write_folder(folder: Path, *, sidecar: dict[str, Any] | None = None, **transformer: Any) -> Path:
@@ -111,3 +113,37 @@ def test_a_folder_in_the_hubs_cache_is_named_by_its_hub_id(tmp_path: Path) -> No
     spec = read_model_spec(write_folder(tmp_path / "models--Acme--Tiny_FLUX" / "snapshots" / "0123456789abcdef"))
 
     assert spec.name == "acme-tiny-flux"
+
+
+def _safetensors(head: bytes, weights: bytes = b"") -> bytes:
+    return len(head).to_bytes(8, "little") + head + weights
+
+
+def test_weights_are_counted_by_the_heads_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    for name in ("one", "two"):
+        tensors = {"weight": np.zeros((3, 4), np.float16), "scale": np.zeros((), np.float32)}
+        save_file(tensors, tmp_path / "vae" / f"{name}.safetensors", metadata={"format": "pt"})
+
+    assert count_parameters(tmp_path) == {"vae": 26}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        _safetensors(b'{"a"'),
+        _safetensors(b"[]"),
+        _safetensors(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        _safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')[:20],
+        _safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(7)),
+    ],
+)
+def test_a_broken_file_of_weights_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "model.safetensors").write_bytes(content)
+
+    with pytest.raises(ModelLoadError, match=r"model.safetensors cannot be read: .*; download the checkpoint again"):
+        count_parameters(tmp_path)

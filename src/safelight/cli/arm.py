@@ -1,23 +1,27 @@
-"""The command line's way to a running server: its ARM surface, with the token from its data directory."""
+"""The command line's way to a running server: its ARM surface, with the token from its data directory.
+
+What it costs to start is paid when a server is about to be asked: a shell that completes a command's options asks none.
+"""
 
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import httpx
-from rich.console import Console
-from rich.markup import escape
-
-from safelight.control.secrets import ADMIN_TOKEN_FILE
+from safelight.control.private_files import ADMIN_TOKEN_FILE
 from safelight.errors import ConfigurationError, ResourceNotFound, SafelightError
 from safelight.server.address import read_address
-from safelight.settings import load_settings
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
 
 JsonObject = dict[str, Any]
 WORKSPACE = "/subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local"
@@ -43,6 +47,8 @@ class Arm:
     """A running server's control plane."""
 
     def __init__(self, data_dir: Path | None) -> None:
+        from safelight.settings import load_settings
+
         settings = load_settings(data_dir=data_dir)
         self.address = read_address(settings.data_dir)
         if settings.public_url is not None:
@@ -55,8 +61,12 @@ class Arm:
             ) from None
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """What the server's certificate is checked against."""
+    def tls(self, url: str) -> ssl.SSLContext | bool:
+        """What the certificate of the server at `url` is checked against."""
+        import ssl
+
+        if urlsplit(url).scheme == "http":
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and reads no list of whom to trust
         if self.address.certificate is None:
             return True
         return ssl.create_default_context(cafile=self.address.certificate)
@@ -80,7 +90,7 @@ class Arm:
     def delete(self, path: str) -> Operation:
         """Raises ResourceNotFound if there is nothing to delete."""
         response = self._send("DELETE", path)
-        if response.status_code == httpx.codes.NO_CONTENT:
+        if response.status_code == HTTPStatus.NO_CONTENT:
             raise ResourceNotFound(f"there is no {_resource_at(path)}")
         return self._operation(response)
 
@@ -88,6 +98,9 @@ class Arm:
         """Until the operation has ended; `detail` is asked how far it is. Raises RequestRefused if it failed."""
         if operation.status_url is None:
             return
+        from rich.console import Console
+        from rich.markup import escape
+
         console = Console(stderr=True, highlight=False)
         with console.status(f"{escape(doing)} ...") as status:
             while (state := self.get(operation.status_url))["status"] == "InProgress":
@@ -98,6 +111,8 @@ class Arm:
             raise RequestRefused(f"({error['code']}) {error['message']}")
 
     def _send(self, method: str, path: str, body: JsonObject | None = None) -> httpx.Response:
+        import httpx
+
         url = path if path.startswith("http") else self.address.url + WORKSPACE + path
         content = None if method in ("GET", "DELETE") else json.dumps(body or {})
         try:
@@ -107,7 +122,7 @@ class Arm:
                 params=API_VERSION,
                 content=content,
                 headers=self._headers,
-                verify=self.tls(),
+                verify=self.tls(url),
                 timeout=TIMEOUT_S,
                 trust_env=False,
             )
@@ -124,7 +139,7 @@ class Arm:
             message = str(response.json()["error"]["message"])
         except (ValueError, KeyError, TypeError):
             message = f"the server answered {response.status_code}: {response.text[:500]}"
-        return ResourceNotFound(message) if response.status_code == httpx.codes.NOT_FOUND else RequestRefused(message)
+        return ResourceNotFound(message) if response.status_code == HTTPStatus.NOT_FOUND else RequestRefused(message)
 
     def _json(self, response: httpx.Response) -> JsonObject:
         value: JsonObject = response.json() if response.content else {}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 import typer
-from rich.console import Console
 
 from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.options import (
@@ -26,6 +24,9 @@ from safelight.cli.options import (
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
 from safelight.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 app = typer.Typer(help="Manage online endpoints.", no_args_is_help=True)
 
@@ -160,6 +161,8 @@ def invoke(
     data_dir: DataDir = None,
 ) -> None:
     """Send a request to an endpoint and save the picture."""
+    import httpx
+
     arm = Arm(data_dir)
     endpoint = arm.get(f"/onlineEndpoints/{name}")
     credentials = _credentials(arm, endpoint)
@@ -179,7 +182,7 @@ def invoke(
     url = endpoint["properties"]["scoringUri"]
     try:
         response = httpx.post(
-            url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S, trust_env=False
+            url, content=content, headers=headers, verify=arm.tls(url), timeout=INVOKE_TIMEOUT_S, trust_env=False
         )
     except httpx.HTTPError as error:
         raise RequestRefused(f"the endpoint at {url} has not answered: {error}") from None
@@ -187,6 +190,8 @@ def invoke(
 
 
 def _save(response: httpx.Response, path: Path) -> None:
+    from rich.console import Console
+
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if response.is_error:
         raise RequestRefused(f"the endpoint answered {response.status_code}: {response.text[:2000]}")
