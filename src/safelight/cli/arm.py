@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from safelight.control.private_files import ADMIN_TOKEN_FILE
 from safelight.errors import ConfigurationError, ResourceNotFound, SafelightError
-from safelight.server.address import read_address
+from safelight.server.address import ServerAddress, read_address
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +43,16 @@ class Operation:
     """None: it is done already."""
 
 
+def read_access(data_dir: Path) -> tuple[ServerAddress, dict[str, str]]:
+    """Where the server over a data directory is, and the headers of its administrator. Raises ConfigurationError."""
+    address = read_address(data_dir)
+    try:
+        token = (data_dir / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(f"the administrator's token in {data_dir} cannot be read: {error.strerror}") from None
+    return address, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+
 class Arm:
     """A running server's control plane."""
 
@@ -50,16 +60,9 @@ class Arm:
         from safelight.settings import load_settings
 
         settings = load_settings(data_dir=data_dir)
-        self.address = read_address(settings.data_dir)
+        self.address, self._headers = read_access(settings.data_dir)
         if settings.public_url is not None:
             self.address = replace(self.address, url=settings.public_url)
-        try:
-            token = (settings.data_dir / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigurationError(
-                f"the administrator's token in {settings.data_dir} cannot be read: {error.strerror}"
-            ) from None
-        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def tls(self, url: str) -> ssl.SSLContext | bool:
         """What the certificate of the server at `url` is checked against."""

@@ -12,6 +12,7 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from safelight.cli.completion import complete_models
 from safelight.cli.output_files import write_whole
 from safelight.errors import InvalidRequest
 from safelight.generation import ImageFormat
@@ -46,7 +47,10 @@ def generate(
         bool,
         typer.Option("--overwrite", help="With --from: make changed lines anew, in place of what is in the folder."),
     ] = False,
-    model: Annotated[str | None, typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.", autocompletion=complete_models),
+    ] = None,
     n: Annotated[int, typer.Option("--n", help="Number of images; image i uses seed + i.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,

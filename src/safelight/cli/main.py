@@ -18,7 +18,7 @@ def _run() -> None:
     from safelight.errors import SafelightError
 
     try:
-        command_line()()
+        command_line()(prog_name="safelight")
     except SafelightError as error:
         _print_error(error.message)
         sys.exit(1)

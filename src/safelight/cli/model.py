@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli.arm import Arm, RequestRefused
+from safelight.cli.completion import complete_served_models
 from safelight.cli.model_create import create
 from safelight.cli.options import DataDir, Output, Workspace
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
@@ -45,9 +46,16 @@ def list_(
 def show(
     *,
     reference: Annotated[
-        str | None, typer.Argument(help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.")
+        str | None,
+        typer.Argument(
+            help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.",
+            autocompletion=complete_served_models,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name, as `az ml` takes it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "-n", help="Name, as `az ml` takes it.", autocompletion=complete_served_models),
+    ] = None,
     version: Annotated[str | None, typer.Option("--version", "-v", help="By default the latest.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="latest.")] = None,
     registry_name: Registry = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from safelight.cli.arm import Arm, RequestRefused
+from safelight.cli.completion import complete_deployments
 from safelight.cli.options import (
     DataDir,
     Name,
@@ -154,7 +155,12 @@ def invoke(
     name: Name,
     request_file: Annotated[Path, typer.Option("--request-file", "-r", help="JSON file to send.")],
     deployment_name: Annotated[
-        str | None, typer.Option("--deployment-name", "--deployment", "-d", help="Deployment, whatever the traffic.")
+        str | None,
+        typer.Option(
+            *("--deployment-name", "--deployment", "-d"),
+            help="Deployment, whatever the traffic.",
+            autocompletion=complete_deployments,
+        ),
     ] = None,
     output_file: Annotated[Path, typer.Option("--output-file", help="Where the picture goes.")] = Path("out.png"),
     _workspace: Workspace = None,

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from safelight.cli.completion import complete_models
+
 
 def replay(
     *,
     image: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file that Safelight made.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the new picture.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Where the model is now, if the recipe's name does not say: a folder or hub id.")
+        str | None,
+        typer.Option(
+            help="Where the model is now, if the recipe's name does not say: a folder or hub id.",
+            autocompletion=complete_models,
+        ),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt, if it was withheld.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="The negative prompt, if it was withheld.")] = None,

@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from safelight.cli.completion import complete_models
+
 
 def serve(
     *,
     model: Annotated[
-        str | None, typer.Argument(help="sprite (the default), a folder in the diffusers layout, or a hub id.")
+        str | None,
+        typer.Argument(
+            help="sprite (the default), a folder in the diffusers layout, or a hub id.", autocompletion=complete_models
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")
