@@ -33,13 +33,14 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineServer]:
         arm.put("/connections/hub-token", connection_body({}, {"HF_TOKEN": "secret"}))
         for endpoint in ("flux-one", "other"):
             arm.wait(arm.put(f"/onlineEndpoints/{endpoint}", endpoint_body({})), "")
-        arm.put("/onlineEndpoints/flux-one/deployments/blue", deployment_body({"model": "sprite"}))
+        arm.wait(arm.put("/onlineEndpoints/flux-one/deployments/blue", deployment_body({"model": "sprite"})), "")
         yield server
 
 
 @pytest.fixture
 def complete(names: OnlineServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Complete:
     """The candidates for the end of a line, as typer's scripts ask for them; nothing is printed beside them."""
+    monkeypatch.setattr("safelight.cli.completion.TIMEOUT_S", 60.0)  # a machine may have much else to do
 
     def complete(line: str, *, shell: str = "bash", data_dir: Path = names.data_dir, **more: str) -> list[str]:
         asked = {"_SAFELIGHT_COMPLETE": f"complete_{shell}", "SAFELIGHT_DATA_DIR": str(data_dir)}
@@ -137,7 +138,10 @@ def test_an_answer_without_names_makes_no_noise(complete: Complete, tmp_path: Pa
         assert complete("safelight online-endpoint show -n ", data_dir=tmp_path) == []
 
 
-def test_a_server_that_never_answers_is_not_waited_for(complete: Complete, tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_not_waited_for(
+    complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safelight.cli.completion.TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         _write_access(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
 

@@ -27,8 +27,11 @@ class LazyCommand(TyperCommand):
         self._source = source
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
-        """Of the command itself: it is about to be run, or its options are to be completed."""
-        return self.load().make_context(*args, **extra)
+        """Of the command itself: it is about to be run, or a shell completes its options."""
+        command = self.load()
+        if extra.get("resilient_parsing"):
+            _take_unchecked(command)
+        return command.make_context(*args, **extra)
 
     def load(self) -> TyperCommand | TyperGroup:
         """Import the command itself."""
@@ -43,6 +46,18 @@ class LazyCommand(TyperCommand):
         loaded = command.commands[self._name] if isinstance(command, TyperGroup) else command
         assert isinstance(loaded, TyperCommand | TyperGroup)
         return loaded
+
+
+def _take_unchecked(command: Any) -> None:
+    """Have the values of a command's options, and of its subcommands', as they stand in a line that is not finished.
+
+    To check them typer imports pydantic, which takes as long as all else that a completion does.
+    """
+    command.context_settings = {**command.context_settings, **_TYPERS_FLAGS}
+    for parameter in command.params:
+        parameter.process_value = lambda _, value: value
+    for each in getattr(command, "commands", {}).values():
+        _take_unchecked(each)
 
 
 COMMANDS = (

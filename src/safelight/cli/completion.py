@@ -1,7 +1,7 @@
 """Names for a shell that completes a command: those of the catalogue, and those of the server over the data directory.
 
 A shell prints whatever comes into the line that is being written, and waits for it: so nothing but names comes, and
-nothing at all from a server that does not answer within a second. Options import this module, and it imports what it
+nothing at all from a server that does not answer soon. Options import this module, and it imports what it
 needs when a name is asked for.
 """
 
@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 2.0
 
 
 def complete_models() -> list[str]:
@@ -62,7 +62,7 @@ def _names(context: typer.Context, path: str) -> list[str]:
     return [name for name in names if quote(name, safe="") == name]  # the shell runs what comes; names are no programs
 
 
-def _get(data_dir: Path | None, path: str) -> Any:
+def _get(data_dir: str | None, path: str) -> Any:
     """The server's answer, asked with the standard library: httpx takes longer to import than it to answer."""
     import json
     import ssl
@@ -71,7 +71,7 @@ def _get(data_dir: Path | None, path: str) -> Any:
     from safelight.cli.arm import API_VERSION, WORKSPACE, read_access
     from safelight.environment import DEFAULT_DATA_DIR, read_variable
 
-    folder = (data_dir or Path(read_variable("data_dir") or DEFAULT_DATA_DIR)).expanduser()
+    folder = Path(data_dir or read_variable("data_dir") or DEFAULT_DATA_DIR).expanduser()
     address, headers = read_access(folder)
     url = urlsplit(read_variable("public_url") or address.url)
     assert url.hostname is not None
