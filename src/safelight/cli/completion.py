@@ -1,8 +1,7 @@
 """Names for a shell that completes a command: those of the catalogue, and those of the server over the data directory.
 
 A shell prints whatever comes into the line that is being written, and waits for it: so nothing but names comes, and
-nothing at all from a server that does not answer soon. Options import this module, and it imports what it
-needs when a name is asked for.
+nothing at all from a server that does not answer soon.
 """
 
 from __future__ import annotations

@@ -82,7 +82,6 @@ def generate(
     from rich.markup import escape
 
     from safelight.cli.download import locate
-    from safelight.cli.generate_file import generate_file
     from safelight.cli.make_pictures import make_pictures
     from safelight.control.catalog import find_model
     from safelight.parameters import build_generation_request
@@ -124,6 +123,8 @@ def generate(
             "output_compression": quality if quality != DEFAULT_QUALITY else None,
         }
         given = {name: value for name, value in defaults.items() if value is not None}
+        from safelight.cli.generate_file import generate_file
+
         raise typer.Exit(
             generate_file(
                 settings,
