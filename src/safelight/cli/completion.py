@@ -6,10 +6,9 @@ nothing at all from a server that does not answer soon.
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote
 
 import typer
 
@@ -62,23 +61,17 @@ def _names(context: typer.Context, path: str) -> list[str]:
 
 
 def _get(data_dir: str | None, path: str) -> Any:
-    """The server's answer, asked with the standard library: httpx takes longer to import than it to answer."""
     import json
     import ssl
-    from http.client import HTTPConnection, HTTPSConnection
 
-    from safelight.cli.arm import API_VERSION, WORKSPACE, read_access
+    from safelight.cli.arm import WORKSPACE, ask, read_access
     from safelight.environment import DEFAULT_DATA_DIR, read_variable
 
     folder = Path(data_dir or read_variable("data_dir") or DEFAULT_DATA_DIR).expanduser()
     address, headers = read_access(folder)
-    url = urlsplit(read_variable("public_url") or address.url)
-    assert url.hostname is not None
-    if url.scheme == "https":
-        trusted = ssl.create_default_context(cafile=address.certificate)
-        connection: HTTPConnection = HTTPSConnection(url.hostname, url.port, timeout=TIMEOUT_S, context=trusted)
-    else:
-        connection = HTTPConnection(url.hostname, url.port, timeout=TIMEOUT_S)
-    with closing(connection):
-        connection.request("GET", f"{url.path}{WORKSPACE}{path}?{urlencode(API_VERSION)}", headers=headers)
-        return json.loads(connection.getresponse().read())
+    url = (read_variable("public_url") or address.url) + WORKSPACE + path
+
+    def trusted(_: str) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=address.certificate)
+
+    return json.loads(ask("GET", url, headers=headers, tls=trusted, timeout_s=TIMEOUT_S).content)
