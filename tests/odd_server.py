@@ -1,4 +1,4 @@
-"""A server that answers what no server of OpenAI's images API should, or not at all."""
+"""A server that answers what no server should, or not at all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def answering(content: bytes, *, num_dropped: int = 0) -> Iterator[str]:
-    """The URL of a server that has one model, and answers every request for pictures with `content`.
+def answering(
+    content: bytes, *, num_dropped: int = 0, resources: bytes = b'{"data": [{"id": "odd"}]}'
+) -> Iterator[str]:
+    """The URL of a server that answers every request for pictures with `content`, and what it is to list with
+    `resources`: by default one model.
 
     The first `num_dropped` get no answer.
     """
@@ -19,7 +22,7 @@ def answering(content: bytes, *, num_dropped: int = 0) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(b'{"data": [{"id": "odd"}]}')
+            self._answer(resources)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))

@@ -9,10 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
 from safelight.api.azure_wire import GROUP, WORKSPACE
-from safelight.cli.commands import app as cli
+from safelight.cli.commands import LazyCommand, command_line
 from safelight.control.catalog import find_model
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints, create_arm_app
@@ -54,7 +52,7 @@ def pages() -> dict[str, str]:
 
 
 def cli_page() -> str:
-    command = get_command(cli)
+    command = command_line()
     context = type(command).context_class(command, info_name="safelight", terminal_width=WIDTH)
     return GENERATED + CLI_INTRODUCTION + "".join(_help(command, context))
 
@@ -75,7 +73,8 @@ def routes_page() -> str:
 def _help(command: Any, context: Any) -> Iterator[str]:
     heading = "#" * min(2 + context.command_path.count(" "), 3)
     yield f"\n{heading} {context.command_path}\n```\n{command.get_help(context)}\n```\n"
-    for name, each in getattr(command, "commands", {}).items():
+    for name, listed in getattr(command, "commands", {}).items():
+        each = listed.load() if isinstance(listed, LazyCommand) else listed
         yield from _help(each, type(each).context_class(each, info_name=name, parent=context, terminal_width=WIDTH))
 
 

@@ -1,4 +1,4 @@
-"""The only reader of the environment: flag > `SAFELIGHT_*` variable > default, in one frozen `Settings`, built once."""
+"""What can be set about a server: flag > `SAFELIGHT_*` variable > default, in one frozen `Settings`, built once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from safelight.environment import DEFAULT_DATA_DIR, ENV_PREFIX
 from safelight.errors import ConfigurationError
 from safelight.hosts import is_name
-
-ENV_PREFIX = "SAFELIGHT_"
 
 
 class Settings(BaseSettings):
@@ -86,7 +85,7 @@ class Settings(BaseSettings):
     )
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
-    data_dir: Path = Field(Path("~/.local/share/safelight"), description="where state lives")
+    data_dir: Path = Field(DEFAULT_DATA_DIR, description="where state lives")
     online_endpoints: bool = Field(True, description="serve connections, endpoints and deployments beside the model")
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL or SQLite URL of the control plane; by default a SQLite file in data_dir"
@@ -167,11 +166,6 @@ class Settings(BaseSettings):
             return _checked_key(self.api_key_file.read_text(encoding="utf-8"), str(self.api_key_file))
         except OSError as error:
             raise ConfigurationError(f"api_key_file {self.api_key_file} cannot be read: {error.strerror}") from None
-
-
-def read_environment() -> dict[str, str]:
-    """A copy of the process's environment, for whoever starts a child process and decides what it may see."""
-    return dict(os.environ)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safelight.errors import ModelLoadError
-from safelight.model_spec import Guidance, read_model_spec
+from safelight.model_spec import Guidance, count_parameters, read_model_spec
 from tests.checkpoint_files import write_checkpoint, write_json
 
 
@@ -97,3 +99,40 @@ def test_a_folder_in_the_hubs_cache_is_named_by_its_hub_id(tmp_path: Path) -> No
     spec = read_model_spec(write_folder(tmp_path / "models--Acme--Tiny_FLUX" / "snapshots" / "0123456789abcdef"))
 
     assert spec.name == "acme-tiny-flux"
+
+
+def _safetensors(head: bytes, weights: bytes = b"") -> bytes:
+    return len(head).to_bytes(8, "little") + head + weights
+
+
+def test_weights_are_counted_by_the_heads_of_the_files(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    tensors = {"weight": np.zeros((3, 4), np.float16), "scale": np.zeros((), np.float32)}
+    save_file(tensors, folder / "vae" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    for shard in ("1.safetensors", "2.safetensors"):
+        save_file(tensors, folder / "transformer" / shard)
+    shards = {"a": "1.safetensors", "b": "2.safetensors"}
+    write_json(folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json", {"weight_map": shards})
+
+    assert count_parameters(folder) == {"transformer": 26, "vae": 13, "text_encoder": 0, "text_encoder_2": 0}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        _safetensors(b'{"a"'),
+        _safetensors(b"[]"),
+        _safetensors(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        _safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}')[:20],
+        _safetensors(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', bytes(7)),
+    ],
+)
+def test_a_broken_file_of_weights_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(content)
+
+    with pytest.raises(ModelLoadError, match=r"model.safetensors cannot be read: .*; download the checkpoint again"):
+        count_parameters(folder)

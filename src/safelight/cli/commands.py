@@ -1,51 +1,102 @@
-"""Every command of `safelight`, put together."""
+"""Every command of `safelight`, by name. A command's module is imported when it is asked for, and no other is."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from safelight import __version__
-from safelight.cli import (
-    connection,
-    generate,
-    inspect,
-    model,
-    model_create,
-    online_deployment,
-    online_endpoint,
-    replay,
-    serve,
+
+_TYPERS_FLAGS = {"default_map": {"help": False, "install_completion": False, "show_completion": False}}
+"""Typer's own are None where they are not given, and to make False of that it imports pydantic."""
+
+
+class LazyCommand(TyperCommand):
+    """What the list of commands says of one of them, and where it is.
+
+    `source` is MODULE:NAME of its function, or of the Typer app with its subcommands.
+    """
+
+    def __init__(self, name: str, source: str, help: str) -> None:
+        super().__init__(name, help=help)
+        self._name = name
+        self._source = source
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Of the command itself: it is about to be run, or a shell completes its options."""
+        command = self.load()
+        if extra.get("resilient_parsing"):
+            _take_unchecked(command)
+        return command.make_context(*args, **extra)
+
+    def load(self) -> TyperCommand | TyperGroup:
+        """Import the command itself."""
+        module, _, attribute = self._source.partition(":")
+        found = getattr(import_module(module), attribute)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=self._name, context_settings=_TYPERS_FLAGS)
+        else:
+            app.command(self._name)(found)
+        command = get_command(app)
+        loaded = command.commands[self._name] if isinstance(command, TyperGroup) else command
+        assert isinstance(loaded, TyperCommand | TyperGroup)
+        return loaded
+
+
+def _take_unchecked(command: Any) -> None:
+    """Have the values of a command's options, and of its subcommands', as they stand in a line that is not finished.
+
+    To check them typer imports pydantic, which takes as long as all else that a completion does.
+    """
+    command.context_settings = {**command.context_settings, **_TYPERS_FLAGS}
+    for parameter in command.params:
+        parameter.process_value = lambda _, value: value
+    for each in getattr(command, "commands", {}).values():
+        _take_unchecked(each)
+
+
+COMMANDS = (
+    LazyCommand("serve", "safelight.cli.serve:serve", "Serve MODEL behind the Hugging Face and the OpenAI image APIs."),
+    LazyCommand("generate", "safelight.cli.generate:generate", "Make a picture of PROMPT and write it to a file."),
+    LazyCommand(
+        "inspect",
+        "safelight.cli.inspect:inspect",
+        "Show the recipe of IMAGE, and whether its Content Credentials are there and hold.",
+    ),
+    LazyCommand(
+        "replay",
+        "safelight.cli.replay:replay",
+        "Make IMAGE again from its recipe, and say whether it is the same picture.",
+    ),
+    LazyCommand("model", "safelight.cli.model:app", "Show and register the models that can be served."),
+    LazyCommand("connection", "safelight.cli.connection:app", "Manage workspace connections: named secrets."),
+    LazyCommand("online-endpoint", "safelight.cli.online_endpoint:app", "Manage online endpoints."),
+    LazyCommand("online-deployment", "safelight.cli.online_deployment:app", "Manage online deployments."),
 )
 
-app = typer.Typer(
-    name="safelight",
-    help="FLUX.1-schnell, and models built like it, served on machines you own.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("serve")(serve.serve)
-app.command("generate")(generate.generate)
-app.command("inspect")(inspect.inspect)
-app.command("replay")(replay.replay)
-app.add_typer(model.app, name="model")
-model.app.command("create")(model_create.create)
-app.add_typer(connection.app, name="connection")
-app.add_typer(online_endpoint.app, name="online-endpoint")
-app.add_typer(online_deployment.app, name="online-deployment")
+
+def command_line() -> TyperGroup:
+    """`safelight` itself."""
+    app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings=_TYPERS_FLAGS)
+    app.callback()(_root)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for command in COMMANDS:
+        group.add_command(command)
+    return group
 
 
-def _print_version(is_wanted: bool) -> None:
-    if is_wanted:
-        Console().print(f"safelight {__version__}", highlight=False)
+def _print_version(context: typer.Context, is_wanted: bool) -> None:
+    if is_wanted and not context.resilient_parsing:  # a shell that completes what follows wants no version
+        typer.echo(f"safelight {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

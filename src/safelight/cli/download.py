@@ -1,4 +1,4 @@
-"""A download from the hub as a terminal shows it: one bar; elsewhere a few lines."""
+"""A model's folder, downloaded if it is not here: on a terminal with one bar, elsewhere with a few lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from safelight import hub
+from safelight.control.catalog import Model
+from safelight.errors import ModelLoadError
+from safelight.model_spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
+
+
+def locate(model: Model) -> tuple[Path, ModelSpec]:
+    """The folder and spec of a model, downloaded if it lives on the hub. Raises DownloadError or ModelLoadError."""
+    if model.folder is None:
+        if model.hub_id is None:
+            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
+        folder = download(model.hub_id, model.revision)
+    else:
+        folder = model.folder
+    return folder, model.spec or read_model_spec(folder)
 
 
 def download(hub_id: str, revision: str | None) -> Path:

@@ -5,29 +5,17 @@ With `--from`, the pictures of a whole file of prompts: see `generate_file`.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from safelight.cli.generate_file import generate_file
+from safelight.cli.completion import complete_models
 from safelight.cli.output_files import write_whole
-from safelight.cli.serve import locate
-from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest
-from safelight.generation import Completed, Failed, GenerationRequest, GenerationResult, ImageFormat, Step
-from safelight.parameters import build_generation_request
-from safelight.serving.deployment import create_dispatcher
-from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.lora_sources import locate_loras
-from safelight.settings import load_settings
+from safelight.generation import ImageFormat
 
 DEFAULT_OUTPUT = Path("out.png")
 DEFAULT_QUALITY = 95
@@ -59,7 +47,10 @@ def generate(
         bool,
         typer.Option("--overwrite", help="With --from: make changed lines anew, in place of what is in the folder."),
     ] = False,
-    model: Annotated[str | None, typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.", autocompletion=complete_models),
+    ] = None,
     n: Annotated[int, typer.Option("--n", help="Number of images; image i uses seed + i.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
@@ -85,6 +76,19 @@ def generate(
     examples: Annotated[bool, typer.Option("--examples", help="List prompts the model draws well, and exit.")] = False,
 ) -> None:
     """Make a picture of PROMPT and write it to a file."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from safelight.cli.download import locate
+    from safelight.cli.make_pictures import make_pictures
+    from safelight.control.catalog import find_model
+    from safelight.parameters import build_generation_request
+    from safelight.serving.deployment import create_dispatcher
+    from safelight.serving.lora_sources import locate_loras
+    from safelight.settings import load_settings
+
     settings = load_settings(
         model=model,
         device=device,
@@ -119,6 +123,8 @@ def generate(
             "output_compression": quality if quality != DEFAULT_QUALITY else None,
         }
         given = {name: value for name, value in defaults.items() if value is not None}
+        from safelight.cli.generate_file import generate_file
+
         raise typer.Exit(
             generate_file(
                 settings,
@@ -192,30 +198,3 @@ def _output_paths(output: Path, count: int) -> list[Path]:
     paths = [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
     write_whole(paths[0], None)  # better found out now than after minutes of work
     return paths
-
-
-async def make_pictures(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
-    """Run one request on a replica of our own, and show each step."""
-    await dispatcher.start()
-    try:
-        with console.status(f"Loading {dispatcher.spec.name} ..."):
-            await dispatcher.wait_until_ready()
-        return await _develop(dispatcher, request, console)
-    finally:
-        await dispatcher.stop()
-
-
-async def _develop(dispatcher: Dispatcher, request: GenerationRequest, console: Console) -> GenerationResult:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        steps = progress.add_task("Developing", total=request.num_inference_steps * request.num_images_per_prompt)
-        async with aclosing(dispatcher.stream(request)) as events:
-            async for event in events:
-                match event:
-                    case Step():
-                        progress.update(steps, advance=1, total=event.of * request.num_images_per_prompt)
-                    case Completed():
-                        return event.result
-                    case Failed():
-                        raise event.error
-    raise AssertionError("a stream ended without Completed or Failed")

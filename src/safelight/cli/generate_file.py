@@ -24,11 +24,11 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from safelight.cli.download import locate
 from safelight.cli.manifest import FILE_NAME, Manifest
 from safelight.cli.output import printable
 from safelight.cli.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
 from safelight.cli.prompt_file import PromptLine, read_prompt_file
-from safelight.cli.serve import locate
 from safelight.control.catalog import find_model
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
 from safelight.model_revision import revision_of

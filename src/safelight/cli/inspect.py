@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safelight.cli.options import Output
 from safelight.cli.output import JsonObject, OutputFormat, format_of, print_one
-from safelight.content_credentials import Verification, verify
-from safelight.errors import InvalidRequest
-from safelight.images import Picture, decode
+
+if TYPE_CHECKING:
+    from safelight.content_credentials import Verification
 
 
 def inspect(
@@ -24,6 +24,9 @@ def inspect(
     output: Output = None,
 ) -> None:
     """Show the recipe of IMAGE, and whether its Content Credentials are there and hold."""
+    from safelight.cli.picture_files import no_recipe, read_file, read_picture
+    from safelight.content_credentials import verify
+
     content = read_file(image)
     recipe = read_picture(image, content).recipe
     anchors = None if trust_anchors is None else read_file(trust_anchors).decode("ascii", "replace")
@@ -36,26 +39,6 @@ def inspect(
         _sentence(verification) if is_table else {**asdict(verification), "problems": [*verification.problems]}
     )
     print_one(facts | {"content_credentials": credentials}, output)
-
-
-def read_file(path: Path) -> bytes:
-    """Raises InvalidRequest naming the file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from None
-
-
-def read_picture(path: Path, content: bytes) -> Picture:
-    """The picture in a file that was read. Raises InvalidRequest naming it."""
-    try:
-        return decode(content)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path} {error.message}") from None
-
-
-def no_recipe(path: Path) -> InvalidRequest:
-    return InvalidRequest(f"{path} carries no recipe: Safelight did not make it, or something has removed it since")
 
 
 def _sentence(verification: Verification) -> str:

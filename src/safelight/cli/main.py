@@ -9,22 +9,25 @@ def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit status 1."""
     try:
         _run()
-    except KeyboardInterrupt:  # importing the commands takes a second, in which people change their minds too
+    except KeyboardInterrupt:  # importing a command takes a second, in which people change their minds too
         sys.exit(130)
 
 
 def _run() -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.markup import escape  # noqa: PLC0415
-
-    from safelight.cli.commands import app  # noqa: PLC0415
-    from safelight.cli.output import printable  # noqa: PLC0415
-    from safelight.errors import SafelightError  # noqa: PLC0415
+    from safelight.cli.commands import command_line
+    from safelight.errors import SafelightError
 
     try:
-        app()
+        command_line()(prog_name="safelight")
     except SafelightError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {escape(printable(error.message))}", highlight=False
-        )
+        _print_error(error.message)
         sys.exit(1)
+
+
+def _print_error(message: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from safelight.cli.output import printable
+
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(printable(message))}", highlight=False)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from safelight.cli.arm import Arm, RequestRefused
-from safelight.cli.model_table import card_table
+from safelight.cli.completion import complete_served_models
+from safelight.cli.model_create import create
 from safelight.cli.options import DataDir, Output, Workspace
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
 from safelight.cli.resource_files import note
@@ -46,9 +46,16 @@ def list_(
 def show(
     *,
     reference: Annotated[
-        str | None, typer.Argument(help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.")
+        str | None,
+        typer.Argument(
+            help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.",
+            autocompletion=complete_served_models,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Name, as `az ml` takes it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "-n", help="Name, as `az ml` takes it.", autocompletion=complete_served_models),
+    ] = None,
     version: Annotated[str | None, typer.Option("--version", "-v", help="By default the latest.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="latest.")] = None,
     registry_name: Registry = None,
@@ -58,10 +65,17 @@ def show(
 ) -> None:
     """Show a model's card: licence, gate, memory, and what each parameter does."""
     card = asdict(model_card(_find(reference or _uri(name, version, label, registry_name), data_dir)))
-    if format_of(output) is OutputFormat.TABLE:
-        Console(highlight=False).print(card_table(card))
-    else:
+    if format_of(output) is not OutputFormat.TABLE:
         print_one(card, output)
+        return
+    from rich.console import Console
+
+    from safelight.cli.model_table import card_table
+
+    Console(highlight=False).print(card_table(card))
+
+
+app.command("create")(create)
 
 
 def _uri(name: str | None, version: str | None, label: str | None, registry: str | None) -> str:

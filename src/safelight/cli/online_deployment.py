@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli.arm import Arm
+from safelight.cli.completion import complete_served_models
 from safelight.cli.options import (
     DataDir,
     Endpoint,
@@ -25,14 +26,16 @@ from safelight.cli.options import (
 )
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
-from safelight.control.catalog import find_folder, find_path
 from safelight.errors import InvalidRequest
-from safelight.model_spec import registry_name
 
 app = typer.Typer(help="Manage online deployments.", no_args_is_help=True)
 
 Model = Annotated[
-    str | None, typer.Option(help="Model URI, name, folder, or hub id; org/name@REVISION pins a commit, tag or branch.")
+    str | None,
+    typer.Option(
+        help="Model URI, name, folder, or hub id; org/name@REVISION pins a commit, tag or branch.",
+        autocompletion=complete_served_models,
+    ),
 ]
 InstanceCount = Annotated[int | None, typer.Option(help="Replicas.")]
 
@@ -165,6 +168,9 @@ def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -
 
 def _located(arm: Arm, model: object) -> object:
     """A folder by its absolute path: the server works in another one. What names a model of the server stays."""
+    from safelight.control.catalog import find_folder, find_path
+    from safelight.model_spec import registry_name
+
     if not isinstance(model, str) or Path(model).is_absolute() or find_path(model) is None:
         return model
     is_name = "/" not in model and {model, registry_name(model)} & {each["name"] for each in arm.list("/models")}

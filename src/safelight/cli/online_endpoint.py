@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 import typer
-from rich.console import Console
 
 from safelight.cli.arm import Arm, RequestRefused
+from safelight.cli.completion import complete_deployments
 from safelight.cli.options import (
     DataDir,
     Name,
@@ -26,6 +25,9 @@ from safelight.cli.options import (
 from safelight.cli.output import print_list, print_one
 from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
 from safelight.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 app = typer.Typer(help="Manage online endpoints.", no_args_is_help=True)
 
@@ -153,13 +155,20 @@ def invoke(
     name: Name,
     request_file: Annotated[Path, typer.Option("--request-file", "-r", help="JSON file to send.")],
     deployment_name: Annotated[
-        str | None, typer.Option("--deployment-name", "--deployment", "-d", help="Deployment, whatever the traffic.")
+        str | None,
+        typer.Option(
+            *("--deployment-name", "--deployment", "-d"),
+            help="Deployment, whatever the traffic.",
+            autocompletion=complete_deployments,
+        ),
     ] = None,
     output_file: Annotated[Path, typer.Option("--output-file", help="Where the picture goes.")] = Path("out.png"),
     _workspace: Workspace = None,
     data_dir: DataDir = None,
 ) -> None:
     """Send a request to an endpoint and save the picture."""
+    import httpx
+
     arm = Arm(data_dir)
     endpoint = arm.get(f"/onlineEndpoints/{name}")
     credentials = _credentials(arm, endpoint)
@@ -179,7 +188,7 @@ def invoke(
     url = endpoint["properties"]["scoringUri"]
     try:
         response = httpx.post(
-            url, content=content, headers=headers, verify=arm.tls(), timeout=INVOKE_TIMEOUT_S, trust_env=False
+            url, content=content, headers=headers, verify=arm.tls(url), timeout=INVOKE_TIMEOUT_S, trust_env=False
         )
     except httpx.HTTPError as error:
         raise RequestRefused(f"the endpoint at {url} has not answered: {error}") from None
@@ -187,6 +196,8 @@ def invoke(
 
 
 def _save(response: httpx.Response, path: Path) -> None:
+    from rich.console import Console
+
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if response.is_error:
         raise RequestRefused(f"the endpoint answered {response.status_code}: {response.text[:2000]}")

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import typer
 
+from safelight.cli.completion import complete_endpoints, complete_resources
 from safelight.cli.output import OutputFormat
 from safelight.errors import InvalidRequest
 
@@ -20,12 +21,30 @@ def checked_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, typer.Option("--name", "-n", help="Name of the resource.", callback=checked_name)]
-OptionalName = Annotated[str | None, typer.Option("--name", "-n", help="Name, instead of the file's.")]
+Name = Annotated[
+    str,
+    typer.Option(
+        "--name", "-n", help="Name of the resource.", callback=checked_name, autocompletion=complete_resources
+    ),
+]
+OptionalName = Annotated[
+    str | None,
+    typer.Option("--name", "-n", help="Name, instead of the file's.", autocompletion=complete_resources),
+]
 OptionalFile = Annotated[Path | None, typer.Option("--file", "-f", help="YAML file, as `az ml` takes it.")]
-Endpoint = Annotated[str, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint.")]
+Endpoint = Annotated[
+    str,
+    typer.Option(
+        *("--endpoint-name", "--endpoint", "-e"), help="Name of the endpoint.", autocompletion=complete_endpoints
+    ),
+]
 OptionalEndpoint = Annotated[
-    str | None, typer.Option("--endpoint-name", "--endpoint", "-e", help="Name of the endpoint, instead of the file's.")
+    str | None,
+    typer.Option(
+        *("--endpoint-name", "--endpoint", "-e"),
+        help="Name of the endpoint, instead of the file's.",
+        autocompletion=complete_endpoints,
+    ),
 ]
 Output = Annotated[
     OutputFormat | None, typer.Option("--output", "-o", help="By default a table on a terminal, JSON elsewhere.")

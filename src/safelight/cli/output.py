@@ -1,4 +1,7 @@
-"""How the nouns of `az ml` print: a table on a terminal, JSON elsewhere, or what `-o` says."""
+"""How the nouns of `az ml` print: a table on a terminal, JSON elsewhere, or what `-o` says.
+
+Only what is printed in a format pays for its library.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,6 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
-
-import yaml
-from rich.console import Console
-from rich.table import Table
 
 JsonObject = dict[str, Any]
 
@@ -28,6 +27,9 @@ def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: Outp
     if format_of(output) is not OutputFormat.TABLE:
         _print_text(list(items), output)
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, no_wrap=index == 0, overflow="fold")  # a name is there to be copied
@@ -41,6 +43,9 @@ def print_one(item: JsonObject, output: OutputFormat | None) -> None:
     if format_of(output) is not OutputFormat.TABLE:
         _print_text(item, output)
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -58,11 +63,12 @@ def format_of(output: OutputFormat | None) -> OutputFormat:
 
 
 def _print_text(value: object, output: OutputFormat | None) -> None:
-    text = (
-        yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-        if format_of(output) is OutputFormat.YAML
-        else json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    )
+    if format_of(output) is OutputFormat.YAML:
+        import yaml
+
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    else:
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     sys.stdout.write(text)
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
-from rich.console import Console
 
 from safelight.errors import InvalidRequest
 
@@ -143,42 +139,23 @@ def parse_shares(text: str) -> dict[str, int]:
 
 
 def _load(path: Path) -> JsonObject:
+    from safelight.cli.yaml_text import NotYaml, parse_yaml
+
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="file") from None
-    except _NOT_YAML as error:
-        raise InvalidRequest(f"{path} is not YAML: {_why_not_yaml(error)}", field="file") from None
+    except (NotYaml, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} is not YAML: {error}", field="file") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} must hold a mapping, such as `name: …`", field="file")
     return {str(field): each for field, each in value.items()}
 
 
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError)
-"""The last three are what PyYAML's constructors let through, with the value in it, of a date or number that is none."""
-_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
-
-
-def _why_not_yaml(error: Exception) -> str:
-    """Where and why, without the line itself and its words: it may be the one with the secret."""
-    if isinstance(error, yaml.reader.ReaderError | UnicodeDecodeError | RecursionError):
-        return str(error)
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return "a value in it looks like a date or a number, or is marked as one, and is none; write it in quotes"
-    mark = error.problem_mark
-    problem = _QUOTED.sub(
-        lambda each: each[0] if _is_yamls_own(each[0]) else "'…'", error.problem or "it cannot be read"
-    )
-    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
-
-
-def _is_yamls_own(quoted: str) -> bool:
-    """`','` or `'<block end>'`, and no word of the file."""
-    return len(quoted) <= 3 or quoted.startswith("'<")
-
-
 def _set(resource: JsonObject, change: str) -> None:
     """`properties.team=art`, as `az` writes changes."""
+    from safelight.cli.yaml_text import NotYaml, parse_yaml
+
     path, equals, value = change.partition("=")
     if not equals:
         raise InvalidRequest(f"--set {change!r} does not have the form PATH=VALUE", field="set")
@@ -187,9 +164,9 @@ def _set(resource: JsonObject, change: str) -> None:
         resource[parent] = dict(_mapping(parent, resource.get(parent)))
         resource = resource[parent]
     try:
-        resource[last] = yaml.safe_load(value) if value else ""
-    except _NOT_YAML as error:
-        raise InvalidRequest(f"--set {path}: the value is not YAML: {_why_not_yaml(error)}", field="set") from None
+        resource[last] = parse_yaml(value) if value else ""
+    except NotYaml as error:
+        raise InvalidRequest(f"--set {path}: the value is not YAML: {error}", field="set") from None
 
 
 def _request_settings(field: str, value: object) -> JsonObject:
@@ -280,4 +257,6 @@ def _camel(name: str) -> str:
 
 def note(text: str) -> None:
     """Say something beside the output."""
+    from rich.console import Console
+
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"note: {text}", style="yellow", markup=False)

@@ -8,19 +8,16 @@ from typing import Annotated
 
 import typer
 
-from safelight.cli.download import download
-from safelight.control.catalog import Model, find_model
-from safelight.errors import ModelLoadError
-from safelight.model_spec import ModelSpec, read_model_spec
-from safelight.server import run
-from safelight.serving.lora_sources import locate_loras
-from safelight.settings import load_settings
+from safelight.cli.completion import complete_models
 
 
 def serve(
     *,
     model: Annotated[
-        str | None, typer.Argument(help="sprite (the default), a folder in the diffusers layout, or a hub id.")
+        str | None,
+        typer.Argument(
+            help="sprite (the default), a folder in the diffusers layout, or a hub id.", autocompletion=complete_models
+        ),
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")
@@ -98,6 +95,12 @@ def serve(
 
     Every option can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.
     """
+    from safelight.cli.download import locate
+    from safelight.control.catalog import find_model
+    from safelight.server import run
+    from safelight.serving.lora_sources import locate_loras
+    from safelight.settings import load_settings
+
     settings = load_settings(
         model=model,
         host=host,
@@ -132,14 +135,3 @@ def serve(
     )
     folder, spec = locate(find_model(settings.model))
     run.serve(settings, folder, replace(spec, loras=locate_loras(settings.loras)))
-
-
-def locate(model: Model) -> tuple[Path, ModelSpec]:
-    """The folder and spec of a model, downloaded if it lives on the hub. Raises DownloadError or ModelLoadError."""
-    if model.folder is None:
-        if model.hub_id is None:
-            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        folder = download(model.hub_id, model.revision)
-    else:
-        folder = model.folder
-    return folder, model.spec or read_model_spec(folder)

@@ -8,7 +8,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from safelight.control.secrets import read_or_create
+from safelight.control.private_files import read_or_create
 
 SECRET_FILE = "job-secret"  # noqa: S105  a file's name
 

@@ -1,4 +1,4 @@
-"""Secrets at rest: encryption with rotating keys, and the 0600 files that hold keys and tokens.
+"""Secrets at rest: encryption with rotating keys.
 
 The newest key encrypts, all of them decrypt (`MultiFernet`). Rotation writes a new key first, re-encrypts every secret
 in one transaction that waits for those that are under way and lets no other begin, then drops the old keys: a crash in
@@ -7,11 +7,8 @@ between leaves everything readable.
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -19,12 +16,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from safelight.control.database import Database, lock_tables
+from safelight.control.private_files import read_or_create, write_private
 from safelight.control.tables import Connection, Deployment, Endpoint, Job
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 KEY_FILE = "encryption-keys"
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
 
 
 class Cipher:
@@ -106,12 +103,7 @@ def read_keys(data_dir: Path, from_environment: str | None) -> list[str]:
 
 
 def write_keys(data_dir: Path, keys: Sequence[str]) -> None:
-    _write_private(data_dir / KEY_FILE, "\n".join(keys))
-
-
-def read_admin_token(data_dir: Path) -> str:
-    """The administrator's token, made at the first start."""
-    return read_or_create(data_dir / ADMIN_TOKEN_FILE, lambda: secrets.token_urlsafe(32))
+    write_private(data_dir / KEY_FILE, "\n".join(keys))
 
 
 def reencrypt_all(session: Session, cipher: Cipher) -> int:
@@ -141,43 +133,3 @@ def check_keys(session: Session, cipher: Cipher) -> None:
     for column in (Connection.encrypted_credentials, Endpoint.encrypted_primary_key):
         for token in session.scalars(select(column)):
             cipher.decrypt(token)
-
-
-def read_or_create(path: Path, make: Callable[[], str]) -> str:
-    """The text of a private file; `make` fills it if it does not exist."""
-    try:
-        if not path.exists():
-            _write_private(path, make())
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read or made: {error.strerror}") from None
-    if path.stat().st_mode & 0o077:
-        raise ConfigurationError(f"{path} is readable by others; run: chmod 600 {path}")
-    if not text:
-        raise ConfigurationError(f"{path} is empty; delete it to have a new one made")
-    return text
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write whole or not at all, readable by the owner only from the first byte on."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)  # half of it is of no use, and a full disk has none to spare
-        raise
-    _keep_name(path.parent)
-
-
-def _keep_name(folder: Path) -> None:
-    """On the disk too: with the power, a file's new name could go while the database that needs it stays."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # some network disks have no such thing
-        os.fsync(descriptor)
-    os.close(descriptor)

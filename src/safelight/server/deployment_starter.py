@@ -18,6 +18,7 @@ from safelight.control.catalog import Model, find_model
 from safelight.control.deployments import LORAS, AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
+from safelight.environment import read_environment
 from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
 from safelight.model_revision import hub_id_of
 from safelight.model_spec import ModelSpec, read_model_spec
@@ -27,7 +28,7 @@ from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.lora_sources import locate_loras
-from safelight.settings import Settings, read_environment
+from safelight.settings import Settings
 
 T = TypeVar("T")
 

@@ -20,8 +20,9 @@ from safelight.api.upload_budget import UploadBudget
 from safelight.control.database import open_database
 from safelight.control.logs import DeploymentLogs
 from safelight.control.plane import ControlPlane
+from safelight.control.private_files import read_admin_token
 from safelight.control.reconciler import Reconciler
-from safelight.control.secrets import KeyRing, check_keys, read_admin_token
+from safelight.control.secrets import KeyRing, check_keys
 from safelight.control.tokens import OidcVerifier
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError

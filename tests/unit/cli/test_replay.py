@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safelight.cli.replay import replay, report
+from safelight.cli.remake import report
+from safelight.cli.replay import replay
 from safelight.control.catalog import sprite_folder
 from safelight.errors import ConfigurationError, InvalidRequest
 from safelight.images import encode

@@ -16,13 +16,12 @@ from safelight.control.connections import (
 )
 from safelight.control.database import Database
 from safelight.control.jobs import JobLimits, NewJob, StoredRequest, add_job, get_job
+from safelight.control.private_files import ADMIN_TOKEN_FILE, read_admin_token
 from safelight.control.secrets import (
-    ADMIN_TOKEN_FILE,
     KEY_FILE,
     Cipher,
     KeyRing,
     generate_key,
-    read_admin_token,
     read_keys,
     reencrypt_all,
     write_keys,

@@ -1,0 +1,58 @@
+"""The 0600 files of the data directory that hold keys and tokens."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from safelight.errors import ConfigurationError
+
+ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
+
+
+def read_admin_token(data_dir: Path) -> str:
+    """The administrator's token, made at the first start."""
+    return read_or_create(data_dir / ADMIN_TOKEN_FILE, lambda: secrets.token_urlsafe(32))
+
+
+def read_or_create(path: Path, make: Callable[[], str]) -> str:
+    """The text of a private file; `make` fills it if it does not exist."""
+    try:
+        if not path.exists():
+            write_private(path, make())
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read or made: {error.strerror}") from None
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(f"{path} is readable by others; run: chmod 600 {path}")
+    if not text:
+        raise ConfigurationError(f"{path} is empty; delete it to have a new one made")
+    return text
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write whole or not at all, readable by the owner only from the first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # half of it is of no use, and a full disk has none to spare
+        raise
+    _keep_name(path.parent)
+
+
+def _keep_name(folder: Path) -> None:
+    """On the disk too: with the power, a file's new name could go while the database that needs it stays."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # some network disks have no such thing
+        os.fsync(descriptor)
+    os.close(descriptor)
