@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -232,7 +233,7 @@ def num_answers_left(wire: Wire) -> int:
 def let_deadlines_pass(server: LiveServer, *, times: int = 4) -> None:
     """As long as it takes the server to close so many silent connections."""
     for _ in range(times):
-        with Wire(server) as silent:
+        with suppress(ssl.SSLEOFError), Wire(server) as silent:  # a server that is busy may end the handshake
             assert silent.read_to_end() == b""
 
 

@@ -106,6 +106,7 @@ class ClientConnection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._unset_keepalive_if_required()  # it would no longer count once the first byte has come
+        self.look(self.loop.time())
 
     def send_400_response(self, msg: str) -> None:
         error = self._http.refusal
