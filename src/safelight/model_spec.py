@@ -19,6 +19,7 @@ import msgspec
 from safelight.checkpoint import NETWORKS, check_checkpoint, read_json
 from safelight.errors import ModelLoadError
 from safelight.model_revision import hub_id_of
+from safelight.safetensors_head import read_shapes
 from safelight.weight_files import find_weights
 
 SIDECAR = "safelight.json"
@@ -122,36 +123,11 @@ def count_parameters(folder: Path) -> dict[str, int]:
     }
 
 
-class _Tensor(msgspec.Struct):
-    """What the head of a safetensors file says of one."""
-
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
 def _count_weights(path: Path) -> int:
     try:
-        return _count_in_head(path)
+        return sum(math.prod(shape) for shape in read_shapes(path).values())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}; download the checkpoint again") from None
-
-
-def _count_in_head(path: Path) -> int:
-    """By the head of a safetensors file: its length in 8 bytes, then JSON. The library imports numpy to read it.
-
-    https://github.com/huggingface/safetensors#format
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        if start > size:
-            raise ValueError("its head is not whole")
-        entries = msgspec.json.decode(file.read(start - 8), type=dict[str, msgspec.Raw])
-    entries.pop("__metadata__", None)
-    tensors = [msgspec.json.decode(entry, type=_Tensor) for entry in entries.values()]
-    if start + max((each.data_offsets[1] for each in tensors), default=0) != size:
-        raise ValueError("its weights are not whole")
-    return sum(math.prod(each.shape) for each in tensors)
 
 
 def _values_from_configs(folder: Path) -> dict[str, Any]:
