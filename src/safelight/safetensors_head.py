@@ -16,7 +16,7 @@ class _Tensor(msgspec.Struct):
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each tensor, if the file is whole. Raises OSError; ValueError or RecursionError if it is broken."""
+    """Name -> shape of each tensor. Raises OSError; ValueError or RecursionError if the file is broken or not whole."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
