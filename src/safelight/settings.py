@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(
         1024,
         ge=2,
-        description="connections that are open at once, as far as descriptors allow; an eighth has no request",
+        description="connections open at once, as far as descriptors allow; seven of eight may have a request",
     )
     header_timeout_s: float = Field(
         20.0, gt=0, description="a TLS handshake or a request's header that takes longer ends the connection"

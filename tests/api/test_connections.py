@@ -21,7 +21,7 @@ HOST = "Host: x\r\n"
 GET = f"GET /health HTTP/1.1\r\n{HOST}\r\n"
 KEY = "Authorization: Bearer k\r\n"
 POST = f"POST /score HTTP/1.1\r\n{HOST}{KEY}Content-Type: application/json\r\n"
-HASTE = {"header_timeout_s": 0.3, "keep_alive_timeout_s": 0.3, "stall_timeout_s": 0.3}
+HASTE = {"header_timeout_s": 0.5, "keep_alive_timeout_s": 0.5, "stall_timeout_s": 0.5}
 NEVER = {"header_timeout_s": 3600, "keep_alive_timeout_s": 3600, "stall_timeout_s": 3600}
 
 SLOW = {"header_timeout_s": 0.2, "keep_alive_timeout_s": 0.2, "stall_timeout_s": 2}
