@@ -29,13 +29,13 @@ from diffusers.models.transformers.transformer_flux import (
 )
 
 from benchmarks.step_batching import default_model
-from safelight import images
 from safelight.engine import denoise
 from safelight.engine.autoencoder import to_pixels
 from safelight.engine.engine import Engine, load_engine
 from safelight.engine.previews import fit_projection
-from safelight.generation import Generation
-from safelight.parameters import build_generation_request
+from safelight.picture import files as images
+from safelight.picture.generation import Generation
+from safelight.picture.parameters import build_generation_request
 
 FLUX_TOKENS, FLUX_TEXT_TOKENS = 4096, 256
 NUM_DOUBLE_BLOCKS, NUM_SINGLE_BLOCKS = 19, 38

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from safelight.engine.engine import Engine, load_engine
-from safelight.generation import Generation
-from safelight.parameters import build_generation_request
+from safelight.picture.generation import Generation
+from safelight.picture.parameters import build_generation_request
 
 SPRITE = Path(__file__).parents[1] / "src" / "safelight" / "models" / "sprite"
 

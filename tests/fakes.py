@@ -25,9 +25,9 @@ import msgspec
 import numpy as np
 
 from safelight.errors import ModelLoadError, NonFiniteValues
-from safelight.generation import Generation, GenerationRequest
 from safelight.model_spec import Guidance, ModelSpec
-from safelight.recipe import Backend
+from safelight.picture.generation import Generation, GenerationRequest
+from safelight.picture.recipe import Backend
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import LocalReplica
 from safelight.serving.loop import Engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.recipe import Backend, Origin, Recipe
+from safelight.picture.recipe import Backend, Origin, Recipe
 
 ORIGIN = Origin(
     model="fake",

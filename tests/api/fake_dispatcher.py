@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from safelight.errors import NotReady, Overloaded, SafelightError
-from safelight.generation import (
+from safelight.model_spec import Guidance, ModelSpec
+from safelight.picture.files import encode
+from safelight.picture.generation import (
     Completed,
     Event,
     Failed,
@@ -21,8 +23,6 @@ from safelight.generation import (
     Step,
     Timings,
 )
-from safelight.images import encode
-from safelight.model_spec import Guidance, ModelSpec
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.dispatcher import ReplicaSnapshot, Snapshot
 from safelight.serving.replica import ReplicaState

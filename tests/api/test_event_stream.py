@@ -21,7 +21,7 @@ from safelight.api import event_stream
 from safelight.api.event_stream import EventStream
 from safelight.api.huggingface import render_event
 from safelight.errors import EngineFailure, Overloaded
-from safelight.generation import Event, Step
+from safelight.picture.generation import Event, Step
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.fakes import DEADLINE_S
 

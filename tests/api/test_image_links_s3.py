@@ -12,9 +12,9 @@ from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
 from safelight.errors import ImageNotKept, NotReady, ResourceNotFound
-from safelight.image_store import LIFETIME_S, ImageStore
+from safelight.picture.links import LIFETIME_S, ImageStore
 from tests.s3_server import s3_server
-from tests.unit.test_image_store import Clock, keep
+from tests.unit.picture.test_links import Clock, keep
 
 URL = "s3://pictures/made/here"
 BODY = {"prompt": "a fox", "seed": 7, "n": 2, "response_format": "url"}

@@ -19,14 +19,14 @@ from starlette.testclient import TestClient
 from safelight.control.database import open_database
 from safelight.control.tables import Job
 from safelight.errors import EngineFailure, Overloaded
-from safelight.generation import Event, GenerationRequest
+from safelight.picture.generation import Event, GenerationRequest
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs
 from tests.live_server import eventually
-from tests.unit.test_uploads import encoded, left_red
+from tests.unit.picture.test_uploads import encoded, left_red
 
 IMAGE = encoded(left_red())
 REQUESTS: dict[str, dict[str, Any]] = {

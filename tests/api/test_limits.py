@@ -14,7 +14,7 @@ from safelight.api.data_urls import PIECE_CHARACTERS, from_base64
 from safelight.api.preferences import read_preferences
 from safelight.errors import InvalidRequest
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.unit.test_uploads import encoded, left_red
+from tests.unit.picture.test_uploads import encoded, left_red
 
 OPENAI, EDITS = "/v1/images/generations", "/v1/images/edits"
 PICTURE = encoded(left_red())

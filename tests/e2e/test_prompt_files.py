@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safelight.images import encode
+from safelight.picture.files import encode
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import SAFELIGHT, START_TIMEOUT_S, environment, run_safelight
 from tests.fakes import FakeDeployment

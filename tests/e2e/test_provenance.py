@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safelight.content_credentials import verify
-from safelight.images import decode, encode
+from safelight.picture.content_credentials import verify
+from safelight.picture.files import decode, encode
 from tests.e2e.processes import SAFELIGHT, Server, environment, run_safelight, running_server
 from tests.signing import SigningFiles, write_signing_files
 

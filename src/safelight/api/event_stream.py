@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from safelight.api.disconnect import while_connected
 from safelight.errors import SafelightError
-from safelight.generation import Event, Failed
+from safelight.picture.generation import Event, Failed
 
 logger = logging.getLogger(__name__)
 

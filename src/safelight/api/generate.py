@@ -11,8 +11,8 @@ from starlette.requests import ClientDisconnect
 from safelight.api.disconnect import while_connected
 from safelight.control.job_queue import Run
 from safelight.errors import InvalidRequest, SafelightError
-from safelight.generation import Completed, Failed, GenerationRequest, GenerationResult, Preview, Step
-from safelight.images import MEDIA_TYPES
+from safelight.picture.files import MEDIA_TYPES
+from safelight.picture.generation import Completed, Failed, GenerationRequest, GenerationResult, Preview, Step
 from safelight.serving.dispatcher import Dispatcher
 
 JOB_PREVIEWS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from safelight.generation import GenerationRequest, GenerationResult
+from safelight.picture.generation import GenerationRequest, GenerationResult
 
 MAX_WARNINGS = 16
 MAX_WARNING_CHARACTERS = 400

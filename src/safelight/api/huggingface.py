@@ -29,14 +29,22 @@ from safelight.api.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
-from safelight.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, PreviewDecoder, Step
-from safelight.images import MEDIA_TYPES
 from safelight.model_spec import ModelSpec
-from safelight.parameters import build_generation_request
+from safelight.picture.files import MEDIA_TYPES
+from safelight.picture.generation import (
+    Completed,
+    Event,
+    GenerationRequest,
+    GenerationResult,
+    Preview,
+    PreviewDecoder,
+    Step,
+)
+from safelight.picture.parameters import build_generation_request
+from safelight.picture.still_pictures import name_format
+from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
-from safelight.still_pictures import name_format
-from safelight.uploads import FittedImage, Upload, fit_upload
 
 JSON = "application/json"
 DEFAULT_PREVIEWS = 3

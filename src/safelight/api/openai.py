@@ -37,12 +37,12 @@ from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import validate
 from safelight.disk import Disk
 from safelight.errors import ModelNotFound, StorageUnavailable
-from safelight.generation import GenerationResult
-from safelight.image_store import ImageStore, open_image_store
-from safelight.images import MEDIA_TYPES
+from safelight.picture.files import MEDIA_TYPES
+from safelight.picture.generation import GenerationResult
+from safelight.picture.links import ImageStore, open_image_store
+from safelight.picture.uploads import FittedImage
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
-from safelight.uploads import FittedImage
 
 
 class ModelObject(BaseModel):

@@ -17,8 +17,8 @@ from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter, WrongType
 from safelight.model_spec import ModelSpec
+from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
-from safelight.uploads import FittedImage, Upload, fit_upload
 
 FORM = "multipart/form-data"
 _FILE = {"type": "string", "format": "binary"}

@@ -16,7 +16,8 @@ from safelight.api.headers import parameters_in_force, picture_headers, warnings
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.api.validation import Integer, Number, WireModel
 from safelight.errors import InvalidRequest
-from safelight.generation import (
+from safelight.model_spec import QUALITY_STEPS, ModelSpec, Quality
+from safelight.picture.generation import (
     Completed,
     Event,
     GeneratedImage,
@@ -27,9 +28,8 @@ from safelight.generation import (
     Preview,
     PreviewDecoder,
 )
-from safelight.model_spec import QUALITY_STEPS, ModelSpec, Quality
-from safelight.parameters import build_generation_request
-from safelight.uploads import FittedImage
+from safelight.picture.parameters import build_generation_request
+from safelight.picture.uploads import FittedImage
 
 MAX_PARTIAL_IMAGES = 3
 MAX_IMAGES = 16

@@ -15,7 +15,7 @@ import typer
 from safelight.cli.completion import complete_models
 from safelight.cli.output_files import write_whole
 from safelight.errors import InvalidRequest
-from safelight.generation import ImageFormat
+from safelight.picture.generation import ImageFormat
 
 DEFAULT_OUTPUT = Path("out.png")
 DEFAULT_QUALITY = 95
@@ -84,7 +84,7 @@ def generate(
     from safelight.cli.download import locate
     from safelight.cli.make_pictures import make_pictures
     from safelight.control.catalog import find_model
-    from safelight.parameters import build_generation_request
+    from safelight.picture.parameters import build_generation_request
     from safelight.serving.deployment import create_dispatcher
     from safelight.serving.lora_sources import locate_loras
     from safelight.settings import load_settings

@@ -12,7 +12,7 @@ from safelight.cli.options import Output
 from safelight.cli.output import JsonObject, OutputFormat, format_of, print_one
 
 if TYPE_CHECKING:
-    from safelight.content_credentials import Verification
+    from safelight.picture.content_credentials import Verification
 
 
 def inspect(
@@ -25,7 +25,7 @@ def inspect(
 ) -> None:
     """Show the recipe of IMAGE, and whether its Content Credentials are there and hold."""
     from safelight.cli.picture_files import no_recipe, read_file, read_picture
-    from safelight.content_credentials import verify
+    from safelight.picture.content_credentials import verify
 
     content = read_file(image)
     recipe = read_picture(image, content).recipe

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from safelight.generation import Completed, Failed, GenerationRequest, GenerationResult, Step
+from safelight.picture.generation import Completed, Failed, GenerationRequest, GenerationResult, Step
 from safelight.serving.dispatcher import Dispatcher
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safelight.errors import InvalidRequest
-from safelight.images import Picture, decode
+from safelight.picture.files import Picture, decode
 
 
 def read_file(path: Path) -> bytes:

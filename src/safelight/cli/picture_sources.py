@@ -28,8 +28,8 @@ from safelight.errors import (
     ReplicaLost,
     ResourceNotFound,
 )
-from safelight.generation import GeneratedImage
-from safelight.images import decode
+from safelight.picture.files import decode
+from safelight.picture.generation import GeneratedImage
 from safelight.serving.dispatcher import Dispatcher
 
 MAX_ATTEMPTS = 10

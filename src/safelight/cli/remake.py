@@ -18,16 +18,16 @@ from safelight.cli.output_files import write_whole
 from safelight.cli.picture_files import no_recipe, read_file, read_picture
 from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest, ModelNotFound
-from safelight.generation import GenerationRequest, ImageFormat, SourceImage
-from safelight.images import Picture, decode
 from safelight.model_revision import revision_of
 from safelight.model_spec import LoraFile, ModelSpec, read_model_spec
-from safelight.parameters import build_generation_request
-from safelight.recipe import PROMPTS, Recipe, digest
+from safelight.picture.files import Picture, decode
+from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage
+from safelight.picture.parameters import build_generation_request
+from safelight.picture.recipe import PROMPTS, Recipe, digest
+from safelight.picture.uploads import Upload, fit_upload
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings, load_settings
-from safelight.uploads import Upload, fit_upload
 
 DIFFERENT = 3
 """Exit status when the picture was made again and is another one."""

@@ -31,9 +31,9 @@ from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
-from safelight.generation import Generation, SourceImage
 from safelight.model_spec import ModelSpec, read_model_spec
-from safelight.recipe import Backend
+from safelight.picture.generation import Generation, SourceImage
+from safelight.picture.recipe import Backend
 
 logger = logging.getLogger(__name__)
 

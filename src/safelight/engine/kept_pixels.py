@@ -7,7 +7,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from safelight.engine.autoencoder import Pixels
-from safelight.generation import SourceImage
+from safelight.picture.generation import SourceImage
 
 
 def put_back(pixels: Pixels, source: SourceImage, *, width: int, seam: int) -> Pixels:

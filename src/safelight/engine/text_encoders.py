@@ -11,7 +11,7 @@ from torch import Tensor
 from safelight.engine.components import Components
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
-from safelight.generation import GenerationRequest
+from safelight.picture.generation import GenerationRequest
 
 
 class PromptEncoder:

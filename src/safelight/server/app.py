@@ -15,7 +15,7 @@ from safelight.api import azure, huggingface, openai
 from safelight.api import jobs as job_routes
 from safelight.api.upload_budget import UploadBudget
 from safelight.disk import Disk
-from safelight.image_store import open_image_store
+from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey
 from safelight.server.cleaning import kept_clean

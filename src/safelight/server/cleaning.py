@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from safelight.image_store import ImageStore
+from safelight.picture.links import ImageStore
 
 INTERVAL_S = 300.0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from safelight.generation import Generation
+from safelight.picture.generation import Generation
 
 BatchKey = tuple[int, ...]
 

@@ -11,8 +11,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
-from safelight.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.model_spec import ModelSpec
+from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
 from safelight.serving.counters import Counters
 from safelight.serving.replica import Replica, ReplicaState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from safelight.generation import GeneratedImage, Generation, GenerationRequest, GenerationResult, Timings
+from safelight.picture.generation import GeneratedImage, Generation, GenerationRequest, GenerationResult, Timings
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -26,7 +26,7 @@ from safelight.errors import (
     SafelightError,
     UnsupportedModel,
 )
-from safelight.generation import (
+from safelight.picture.generation import (
     Completed,
     Event,
     Failed,

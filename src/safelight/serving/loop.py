@@ -19,12 +19,12 @@ from typing import Protocol
 
 import numpy as np
 
-from safelight import images
-from safelight.content_credentials import ContentCredentials
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
-from safelight.generation import GeneratedImage, Generation
 from safelight.model_spec import ModelSpec
-from safelight.recipe import Backend, Origin, recipe_of
+from safelight.picture import files as images
+from safelight.picture.content_credentials import ContentCredentials
+from safelight.picture.generation import GeneratedImage, Generation
+from safelight.picture.recipe import Backend, Origin, recipe_of
 from safelight.serving.batcher import StepBatcher
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.in_flight import InFlight

@@ -14,10 +14,10 @@ from typing import TypeVar
 import msgspec
 
 from safelight import errors
-from safelight.content_credentials import ContentCredentials
 from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
-from safelight.generation import GeneratedImage, GenerationRequest, GenerationResult
 from safelight.model_spec import ModelSpec
+from safelight.picture.content_credentials import ContentCredentials
+from safelight.picture.generation import GeneratedImage, GenerationRequest, GenerationResult
 from safelight.serving.counters import Counters
 
 PROTOCOL_VERSION = 5

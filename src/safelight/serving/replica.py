@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from safelight.errors import SafelightError
-from safelight.generation import Event, GenerationRequest
+from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
 
 

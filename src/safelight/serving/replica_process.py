@@ -20,7 +20,7 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
 from safelight.model_revision import hub_id_of, revision_of
-from safelight.recipe import Origin
+from safelight.picture.recipe import Origin
 from safelight.serving.loop import Engine, Inbox, ReplicaLoop
 from safelight.serving.messages import (
     PROTOCOL_VERSION,

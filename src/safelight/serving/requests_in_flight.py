@@ -7,8 +7,8 @@ import itertools
 from collections.abc import AsyncGenerator, Callable
 
 from safelight.errors import SafelightError
-from safelight.generation import Completed, Event, Failed, ImageCompleted
 from safelight.limits import MAX_IMAGES_PER_PROMPT
+from safelight.picture.generation import Completed, Event, Failed, ImageCompleted
 
 MAX_EVENTS = 256
 """Of one request, not yet read. A slow reader misses steps and previews; images and the last event always fit."""

@@ -11,8 +11,8 @@ import pytest
 from safelight.cli.inspect import inspect
 from safelight.cli.output import OutputFormat
 from safelight.errors import InvalidRequest
-from safelight.images import encode
-from safelight.recipe import Recipe
+from safelight.picture.files import encode
+from safelight.picture.recipe import Recipe
 from tests.recipes import RECIPE
 
 

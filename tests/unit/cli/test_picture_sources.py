@@ -11,7 +11,7 @@ import pytest
 
 from safelight.cli.picture_sources import Made, ServerSource
 from safelight.errors import EngineFailure
-from safelight.images import encode
+from safelight.picture.files import encode
 from tests.odd_server import answering
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

@@ -13,9 +13,9 @@ from safelight.cli.remake import report
 from safelight.cli.replay import replay
 from safelight.control.catalog import sprite_folder
 from safelight.errors import ConfigurationError, InvalidRequest
-from safelight.images import encode
 from safelight.model_revision import revision_of
-from safelight.recipe import Recipe, digest
+from safelight.picture.files import encode
+from safelight.picture.recipe import Recipe, digest
 from tests.recipes import RECIPE
 
 BLACK = np.zeros((256, 256, 3), np.uint8)

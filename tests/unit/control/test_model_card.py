@@ -10,7 +10,7 @@ from safelight.control.catalog import Model, find_model, spec_of
 from safelight.control.model_card import model_card
 from safelight.errors import InvalidRequest, ModelLoadError
 from safelight.model_spec import ModelSpec
-from safelight.parameters import build_generation_request
+from safelight.picture.parameters import build_generation_request
 
 
 def known_spec(model: Model) -> ModelSpec:

@@ -6,8 +6,8 @@ from typing import Any
 
 from safelight.engine.autoencoder import Pixels
 from safelight.engine.engine import Engine
-from safelight.generation import Generation
-from safelight.parameters import build_generation_request
+from safelight.picture.generation import Generation
+from safelight.picture.parameters import build_generation_request
 
 
 def make_generation(engine: Engine, *, image_index: int = 0, **parameters: Any) -> Generation:

@@ -10,7 +10,7 @@ import torch
 
 from safelight.engine.engine import Engine, load_engine
 from safelight.errors import NonFiniteValues
-from safelight.generation import Generation
+from safelight.picture.generation import Generation
 from tests.unit.engine.drive import denoise, paint, start
 
 GUIDED = {"negative_prompt": "a blue dog", "true_cfg_scale": 3.0}

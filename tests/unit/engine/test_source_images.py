@@ -16,7 +16,7 @@ from PIL import Image
 from safelight.engine.engine import Engine, load_engine
 from safelight.engine.kept_pixels import put_back
 from safelight.errors import InvalidRequest
-from safelight.generation import SourceImage
+from safelight.picture.generation import SourceImage
 from tests.unit.engine.drive import denoise, finish, paint, start
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

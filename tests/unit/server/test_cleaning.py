@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from safelight.image_store import ImageStore
+from safelight.picture.links import ImageStore
 from safelight.server.cleaning import kept_clean
 from tests.fakes import until
 

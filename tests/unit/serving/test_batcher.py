@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from safelight.errors import EngineFailure
-from safelight.generation import Generation
+from safelight.picture.generation import Generation
 from safelight.serving.batcher import StepBatcher
 from tests.fakes import fake_request
 

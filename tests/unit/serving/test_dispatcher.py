@@ -24,7 +24,7 @@ from safelight.errors import (
     Overloaded,
     ReplicaLost,
 )
-from safelight.generation import Completed, Failed, GenerationRequest, ImageCompleted, Queued, Step
+from safelight.picture.generation import Completed, Failed, GenerationRequest, ImageCompleted, Queued, Step
 from safelight.serving.dispatcher import Dispatcher
 from tests.fakes import (
     FakeDeployment,

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 
 from safelight.errors import EngineFailure
-from safelight.generation import Generation, GenerationRequest
+from safelight.picture.generation import Generation, GenerationRequest
 from safelight.serving.counters import Counters
 from safelight.serving.loop import EncodedImage, ReplicaLoop
 from safelight.serving.messages import (

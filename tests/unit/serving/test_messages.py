@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from safelight import errors
 from safelight.errors import InvalidRequest, NonFiniteValues, Overloaded, ProtocolViolation
-from safelight.generation import GeneratedImage, GenerationResult, Timings
+from safelight.picture.generation import GeneratedImage, GenerationResult, Timings
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,

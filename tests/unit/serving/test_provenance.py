@@ -13,11 +13,11 @@ from typing import Any
 import c2pa
 import pytest
 
-from safelight.content_credentials import verify
 from safelight.errors import ConfigurationError
-from safelight.generation import GenerationRequest, ImageFormat, Preview
-from safelight.images import MEDIA_TYPES, decode
-from safelight.recipe import Recipe
+from safelight.picture.content_credentials import verify
+from safelight.picture.files import MEDIA_TYPES, decode
+from safelight.picture.generation import GenerationRequest, ImageFormat, Preview
+from safelight.picture.recipe import Recipe
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
@@ -104,7 +104,7 @@ async def test_a_signed_picture_is_read_by_c2pas_own_verifier(tmp_path: Path, im
     assert action["action"] == "c2pa.created"
     assert action["digitalSourceType"] == "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
     assert manifest["claim_generator_info"][0]["name"] == "Safelight"
-    assert assertions["safelight.recipe"] == recipe_in(content).as_dict()
+    assert assertions["safelight.picture.recipe"] == recipe_in(content).as_dict()
     if image_format == "png":
         assert (decode(content).pixels == expected_pixels(request, 7)).all()
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from safelight.colour_spaces import in_srgb
 from safelight.errors import InvalidRequest
-from safelight.jpeg_ends import END, lacks_only_its_end
+from safelight.picture.colour_spaces import in_srgb
+from safelight.picture.jpeg_ends import END, lacks_only_its_end
 
 _NAMES: Mapping[str, str] = {
     "PNG": "PNG",

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
-from safelight.still_pictures import name_format
-from tests.unit.test_uploads import animated, encoded, fit, left_red, pixels_of, refusal, with_hole
+from safelight.picture.still_pictures import name_format
+from tests.unit.picture.test_uploads import animated, encoded, fit, left_red, pixels_of, refusal, with_hole
 
 READ = "PNG, JPEG, WebP, AVIF, GIF or BMP"
 

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 from safelight.errors import ConfigurationError
+from safelight.picture.signing_certificate import read_content_credentials
 from safelight.settings import Settings
-from safelight.signing_certificate import read_content_credentials
 from tests.signing import TLS_SERVER, PrivateKey, SigningFiles, self_signed, write_key, write_signing_files
 
 

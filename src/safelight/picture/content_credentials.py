@@ -15,9 +15,9 @@ from PIL import Image
 
 from safelight import __version__
 from safelight.errors import ConfigurationError, EngineFailure
-from safelight.recipe import SOURCE_TYPES, Recipe
+from safelight.picture.recipe import SOURCE_TYPES, Recipe
 
-RECIPE_LABEL = "safelight.recipe"
+RECIPE_LABEL = "safelight.picture.recipe"
 _GENERATOR = {"name": "Safelight", "version": __version__}
 _SIGNING = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"verify_after_sign": False}}
 _READING = {"verify": {"remote_manifest_fetch": False}}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from safelight.errors import InvalidRequest
-from safelight.generation import GenerationRequest
 from safelight.limits import MAX_PROMPT_CHARACTERS, MAX_SEED
 from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
-from safelight.parameters import build_generation_request
+from safelight.picture.generation import GenerationRequest
+from safelight.picture.parameters import build_generation_request
 
 SCHNELL = ModelSpec(
     name="schnell",

@@ -24,7 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError, ImageNotKept, NotReady, ResourceNotFound
-from safelight.generation import ImageFormat
+from safelight.picture.generation import ImageFormat
 from safelight.settings import Settings
 
 LIFETIME_S = 3600

@@ -13,8 +13,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from safelight.content_credentials import ContentCredentials, try_out
 from safelight.errors import ConfigurationError
+from safelight.picture.content_credentials import ContentCredentials, try_out
 from safelight.settings import Settings
 
 _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}

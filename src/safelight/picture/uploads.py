@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
-from safelight.generation import SourceImage
 from safelight.model_spec import ModelSpec
-from safelight.parameters import check_size, size_for_image
-from safelight.still_pictures import read_still_picture
+from safelight.picture.generation import SourceImage
+from safelight.picture.parameters import check_size, size_for_image
+from safelight.picture.still_pictures import read_still_picture
 
 DEFAULT_STRENGTH = 0.6
 DEFAULT_MASKED_STRENGTH = 1.0

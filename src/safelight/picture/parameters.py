@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
-from safelight.generation import (
+from safelight.limits import MAX_GUIDANCE_SCALE, MAX_LORA_SCALE, MAX_LORAS, MAX_PROMPT_CHARACTERS
+from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
+from safelight.picture.generation import (
     GenerationRequest,
     ImageFormat,
     LoraWeight,
     PreviewDecoder,
     SourceImage,
 )
-from safelight.limits import MAX_GUIDANCE_SCALE, MAX_LORA_SCALE, MAX_LORAS, MAX_PROMPT_CHARACTERS
-from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 
 
 def build_generation_request(

@@ -11,7 +11,7 @@ import msgspec
 
 from safelight import __version__
 from safelight.errors import InvalidRequest
-from safelight.generation import Generation, LoraWeight
+from safelight.picture.generation import Generation, LoraWeight
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of how a picture came to be; XMP and C2PA both use it."""

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safelight.content_credentials import ContentCredentials, Verification, verify
 from safelight.errors import EngineFailure
-from safelight.generation import ImageFormat
-from safelight.images import decode, encode
+from safelight.picture.content_credentials import ContentCredentials, Verification, verify
+from safelight.picture.files import decode, encode
+from safelight.picture.generation import ImageFormat
+from safelight.picture.signing_certificate import read_content_credentials
 from safelight.settings import Settings
-from safelight.signing_certificate import read_content_credentials
 from tests.recipes import RECIPE
 from tests.signing import SigningFiles, write_signing_files
 

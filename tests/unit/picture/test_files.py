@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from safelight.errors import InvalidRequest
-from safelight.generation import ImageFormat
-from safelight.images import MEDIA_TYPES, decode, encode, encode_preview
+from safelight.picture.files import MEDIA_TYPES, decode, encode, encode_preview
+from safelight.picture.generation import ImageFormat
 from tests.recipes import RECIPE
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from safelight.errors import ConfigurationError, ResourceNotFound, StorageUnavailable
-from safelight.image_store import LIFETIME_S, ImageStore, open_image_store
+from safelight.picture.links import LIFETIME_S, ImageStore, open_image_store
 from safelight.settings import Settings
 from tests.full_disk import no_file_grows
 

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from safelight.content_credentials import ContentCredentials, sign
 from safelight.errors import InvalidRequest
-from safelight.generation import ImageFormat
-from safelight.recipe import Recipe, parse_recipe
+from safelight.picture.content_credentials import ContentCredentials, sign
+from safelight.picture.generation import ImageFormat
+from safelight.picture.recipe import Recipe, parse_recipe
 
 MEDIA_TYPES: Mapping[ImageFormat, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 """Image format -> what an HTTP Content-Type calls it."""
