@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 
 from safelight.errors import ModelLoadError, NonFiniteValues
-from safelight.model_spec import Guidance, ModelSpec
+from safelight.model.spec import Guidance, ModelSpec
 from safelight.picture.generation import Generation, GenerationRequest
 from safelight.picture.recipe import Backend
 from safelight.serving.dispatcher import Dispatcher

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from safelight.engine.components import Components
 from safelight.engine.lora_files import Lora, read_lora
 from safelight.errors import ModelLoadError
-from safelight.model_spec import LoraFile
+from safelight.model.spec import LoraFile
 
 WIDTH = 3072
 GOOD = "lora_unet_double_blocks_0_img_attn_proj"

@@ -11,7 +11,7 @@ from typing import Any
 
 from safelight.api.azure_wire import GROUP, WORKSPACE
 from safelight.cli.commands import LazyCommand, command_line
-from safelight.control.catalog import find_model
+from safelight.model.catalog import find_model
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints, create_arm_app
 from safelight.serving.dispatcher import Dispatcher

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from safelight.errors import NotReady, Overloaded, SafelightError
-from safelight.model_spec import Guidance, ModelSpec
+from safelight.model.spec import Guidance, ModelSpec
 from safelight.picture.files import encode
 from safelight.picture.generation import (
     Completed,

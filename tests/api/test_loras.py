@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from safelight.model_spec import LoraFile
+from safelight.model.spec import LoraFile
 from tests.api.fake_dispatcher import SPEC, FakeDispatcher
 
 FILM = LoraFile(name="film", file="/secret/film.safetensors", scale=0.8, revision="sha256:1")

@@ -15,7 +15,7 @@ import pytest
 from safelight.cli.arm import Arm
 from safelight.cli.main import main
 from safelight.cli.resource_files import connection_body, deployment_body, endpoint_body
-from safelight.control.catalog import sprite_folder
+from safelight.model.catalog import sprite_folder
 from tests.e2e.processes import SAFELIGHT, environment
 from tests.odd_server import answering
 from tests.online_server import OnlineServer, online_server

@@ -16,11 +16,11 @@ from safelight.api.azure_wire import (
     workspace_path,
 )
 from safelight.api.links import server_url
-from safelight.control.catalog import Model, find_model, list_models
 from safelight.control.models import list_registered_models, register_model
 from safelight.control.plane import ControlPlane
 from safelight.control.tables import utc_now
 from safelight.errors import ResourceNotFound
+from safelight.model.catalog import Model, find_model, list_models
 from safelight.settings import Settings
 
 _IN_GROUP = "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.MachineLearningServices"

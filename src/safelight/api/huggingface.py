@@ -29,7 +29,7 @@ from safelight.api.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import (
     Completed,

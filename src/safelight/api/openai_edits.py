@@ -16,7 +16,7 @@ from safelight.api.openapi import json_schema
 from safelight.api.upload_budget import UploadBudget
 from safelight.api.validation import from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter, WrongType
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 

@@ -16,7 +16,7 @@ from safelight.api.headers import parameters_in_force, picture_headers, warnings
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.api.validation import Integer, Number, WireModel
 from safelight.errors import InvalidRequest
-from safelight.model_spec import QUALITY_STEPS, ModelSpec, Quality
+from safelight.model.spec import QUALITY_STEPS, ModelSpec, Quality
 from safelight.picture.generation import (
     Completed,
     Event,

@@ -17,7 +17,7 @@ TIMEOUT_S = 2.0
 
 def complete_models() -> list[str]:
     """The models known by name."""
-    from safelight.control.catalog import list_models
+    from safelight.model.catalog import list_models
 
     return [model.name for model in list_models()]
 

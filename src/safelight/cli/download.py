@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from safelight import hub
-from safelight.control.catalog import Model
 from safelight.errors import ModelLoadError
-from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.model import hub
+from safelight.model.catalog import Model
+from safelight.model.spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
 
 

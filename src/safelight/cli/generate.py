@@ -83,10 +83,10 @@ def generate(
 
     from safelight.cli.download import locate
     from safelight.cli.make_pictures import make_pictures
-    from safelight.control.catalog import find_model
+    from safelight.model.catalog import find_model
+    from safelight.model.loras import locate_loras
     from safelight.picture.parameters import build_generation_request
     from safelight.serving.deployment import create_dispatcher
-    from safelight.serving.lora_sources import locate_loras
     from safelight.settings import load_settings
 
     settings = load_settings(

@@ -29,11 +29,11 @@ from safelight.cli.manifest import FILE_NAME, Manifest
 from safelight.cli.output import printable
 from safelight.cli.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
 from safelight.cli.prompt_file import PromptLine, read_prompt_file
-from safelight.control.catalog import find_model
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
-from safelight.model_revision import revision_of
+from safelight.model.catalog import find_model
+from safelight.model.loras import locate_loras
+from safelight.model.revision import revision_of
 from safelight.serving.deployment import create_dispatcher
-from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings
 
 INTERRUPTED = 130

@@ -14,9 +14,9 @@ from safelight.cli.model_create import create
 from safelight.cli.options import DataDir, Output, Workspace
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
 from safelight.cli.resource_files import note
-from safelight.control.catalog import Model, find_model, list_models, registered_model
-from safelight.control.model_card import model_card
 from safelight.errors import ConfigurationError, InvalidRequest, ModelLoadError, ModelNotFound
+from safelight.model.card import model_card
+from safelight.model.catalog import Model, find_model, list_models, registered_model
 
 JsonObject = dict[str, Any]
 Registry = Annotated[str | None, typer.Option("--registry-name", "-r", help="HuggingFace or Safelight.")]

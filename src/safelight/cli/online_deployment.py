@@ -168,8 +168,8 @@ def _put(arm: Arm, resource: dict[str, Any], *, no_wait: bool, output: Output) -
 
 def _located(arm: Arm, model: object) -> object:
     """A folder by its absolute path: the server works in another one. What names a model of the server stays."""
-    from safelight.control.catalog import find_folder, find_path
-    from safelight.model_spec import registry_name
+    from safelight.model.catalog import find_folder, find_path
+    from safelight.model.spec import registry_name
 
     if not isinstance(model, str) or Path(model).is_absolute() or find_path(model) is None:
         return model

@@ -11,22 +11,22 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from safelight import hub
 from safelight.cli.make_pictures import make_pictures
 from safelight.cli.output import printable
 from safelight.cli.output_files import write_whole
 from safelight.cli.picture_files import no_recipe, read_file, read_picture
-from safelight.control.catalog import find_model
 from safelight.errors import InvalidRequest, ModelNotFound
-from safelight.model_revision import revision_of
-from safelight.model_spec import LoraFile, ModelSpec, read_model_spec
+from safelight.model import hub
+from safelight.model.catalog import find_model
+from safelight.model.loras import locate_loras
+from safelight.model.revision import revision_of
+from safelight.model.spec import LoraFile, ModelSpec, read_model_spec
 from safelight.picture.files import Picture, decode
 from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.recipe import PROMPTS, Recipe, digest
 from safelight.picture.uploads import Upload, fit_upload
 from safelight.serving.deployment import create_dispatcher
-from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings, load_settings
 
 DIFFERENT = 3

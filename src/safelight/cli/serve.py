@@ -96,9 +96,9 @@ def serve(
     Every option can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.
     """
     from safelight.cli.download import locate
-    from safelight.control.catalog import find_model
+    from safelight.model.catalog import find_model
+    from safelight.model.loras import locate_loras
     from safelight.server import run
-    from safelight.serving.lora_sources import locate_loras
     from safelight.settings import load_settings
 
     settings = load_settings(

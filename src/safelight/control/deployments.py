@@ -17,7 +17,7 @@ from safelight.control.operations import begin_operation, error_code
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
 from safelight.errors import Conflict, InvalidRequest, ResourceNotFound, SafelightError
-from safelight.model_revision import hub_id_of
+from safelight.model.revision import hub_id_of
 
 MAX_DEPLOYMENTS = 20
 MAX_INSTANCES = 50

@@ -20,7 +20,6 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model, find_model
 from safelight.control.database import Database
 from safelight.control.deployments import (
     AppliedDeployment,
@@ -47,7 +46,8 @@ from safelight.errors import (
     StorageUnavailable,
     UnsupportedModel,
 )
-from safelight.model_revision import hub_id_of
+from safelight.model.catalog import Model, find_model
+from safelight.model.revision import hub_id_of
 
 logger = logging.getLogger(__name__)
 

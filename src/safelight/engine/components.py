@@ -19,12 +19,20 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from safelight.checkpoint import INDEX, NETWORKS, PLAIN_WEIGHTS, Network, check_checkpoint, class_in_index, read_json
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.weight_heads import check_weights
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
-from safelight.weight_files import find_weights
+from safelight.model.checkpoint import (
+    INDEX,
+    NETWORKS,
+    PLAIN_WEIGHTS,
+    Network,
+    check_checkpoint,
+    class_in_index,
+    read_json,
+)
+from safelight.model.weight_files import find_weights
 
 T = TypeVar("T")
 

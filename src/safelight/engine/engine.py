@@ -31,7 +31,7 @@ from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
-from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.model.spec import ModelSpec, read_model_spec
 from safelight.picture.generation import Generation, SourceImage
 from safelight.picture.recipe import Backend
 

@@ -19,8 +19,8 @@ from safelight.engine.lora_settings import LoraSettings, read_settings
 from safelight.engine.lora_tensors import LoraTensors, name_content, open_lora_file
 from safelight.engine.low_rank import Layers, LowRank
 from safelight.errors import ModelLoadError
-from safelight.model_revision import lora_revision, settings_beside
-from safelight.model_spec import LoraFile
+from safelight.model.revision import lora_revision, settings_beside
+from safelight.model.spec import LoraFile
 
 _BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError)
 """What settings that make no sense lead to, and files that are gone or too large."""

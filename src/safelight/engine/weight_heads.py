@@ -15,8 +15,8 @@ import torch
 from diffusers import ModelMixin
 from safetensors import safe_open
 
-from safelight.checkpoint import PLAIN_WEIGHTS
 from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.checkpoint import PLAIN_WEIGHTS
 
 _INERT = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection\.weight)$")
 """What FLUX.1's pictures do not depend on, though CLIP's files have it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from safelight.errors import InvalidRequest
 from safelight.limits import MAX_GUIDANCE_SCALE, MAX_LORA_SCALE, MAX_LORAS, MAX_PROMPT_CHARACTERS
-from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
+from safelight.model.spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 from safelight.picture.generation import (
     GenerationRequest,
     ImageFormat,

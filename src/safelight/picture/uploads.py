@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.generation import SourceImage
 from safelight.picture.parameters import check_size, size_for_image
 from safelight.picture.still_pictures import read_still_picture

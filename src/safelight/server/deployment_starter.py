@@ -12,22 +12,22 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight import hub
 from safelight.api.azure_warnings import warnings_for
-from safelight.control.catalog import Model, find_model
 from safelight.control.deployments import LORAS, AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
 from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
-from safelight.model_revision import hub_id_of
-from safelight.model_spec import ModelSpec, read_model_spec
+from safelight.model import hub
+from safelight.model.catalog import Model, find_model
+from safelight.model.loras import locate_loras
+from safelight.model.revision import hub_id_of
+from safelight.model.spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
 from safelight.server.last_words import known_secrets, last_lines
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
-from safelight.serving.lora_sources import locate_loras
 from safelight.settings import Settings
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 
 from safelight import __version__
 from safelight.errors import ConfigurationError, SafelightError
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.listener import Server, raise_descriptor_limit

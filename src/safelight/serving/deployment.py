@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safelight.environment import read_environment
 from safelight.library_variables import for_libraries
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.signing_certificate import read_content_credentials
 from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
 from safelight.serving.dispatcher import Dispatcher

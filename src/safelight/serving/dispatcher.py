@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
 from safelight.serving.counters import Counters

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import GeneratedImage, Generation

@@ -15,7 +15,7 @@ import msgspec
 
 from safelight import errors
 from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
-from safelight.model_spec import ModelSpec
+from safelight.model.spec import ModelSpec
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import GeneratedImage, GenerationRequest, GenerationResult
 from safelight.serving.counters import Counters

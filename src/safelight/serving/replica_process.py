@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
-from safelight.model_revision import hub_id_of, revision_of
+from safelight.model.revision import hub_id_of, revision_of
 from safelight.picture.recipe import Origin
 from safelight.serving.loop import Engine, Inbox, ReplicaLoop
 from safelight.serving.messages import (

@@ -11,9 +11,9 @@ import pytest
 
 from safelight.cli.remake import report
 from safelight.cli.replay import replay
-from safelight.control.catalog import sprite_folder
 from safelight.errors import ConfigurationError, InvalidRequest
-from safelight.model_revision import revision_of
+from safelight.model.catalog import sprite_folder
+from safelight.model.revision import revision_of
 from safelight.picture.files import encode
 from safelight.picture.recipe import Recipe, digest
 from tests.recipes import RECIPE

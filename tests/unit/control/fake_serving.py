@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safelight.control.catalog import Model
 from safelight.control.deployments import AppliedDeployment
 from safelight.control.logs import DeploymentLog
 from safelight.control.reconciler import EndpointState
 from safelight.errors import SafelightError
+from safelight.model.catalog import Model
 
 
 @dataclass(eq=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from safelight.control.catalog import Model
 from safelight.control.database import Database
 from safelight.control.deployments import (
     AppliedDeployment,
@@ -31,6 +30,7 @@ from safelight.control.reconciler import EndpointState, Reconciler
 from safelight.control.secrets import Cipher
 from safelight.control.tables import Operation, OperationStatus
 from safelight.disk import Disk
+from safelight.model.catalog import Model
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from safelight.engine.components import Components
 from safelight.engine.lora_files import read_lora
 from safelight.errors import ModelLoadError
-from safelight.model_spec import LoraFile
+from safelight.model.spec import LoraFile
 from tests.full_width import GOOD, WIDTH, Shapes, full_width_components, kohya, ones, peft, read, refusal, zeros
 
 

@@ -12,7 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, FluxPipeline
 
 from safelight.engine.engine import Engine
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
-from safelight.model_spec import SCHEDULER_ALIASES
+from safelight.model.spec import SCHEDULER_ALIASES
 from tests.unit.engine.drive import paint, start
 
 SCHNELL = {"shift": 1.0, "num_train_timesteps": 1000}

@@ -9,7 +9,7 @@ import pytest
 
 from safelight.errors import InvalidRequest
 from safelight.limits import MAX_PROMPT_CHARACTERS, MAX_SEED
-from safelight.model_spec import SCHEDULER_ALIASES, Guidance, ModelSpec
+from safelight.model.spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 from safelight.picture.generation import GenerationRequest
 from safelight.picture.parameters import build_generation_request
 

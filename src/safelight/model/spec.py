@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from safelight.checkpoint import NETWORKS, check_checkpoint, read_json
 from safelight.errors import ModelLoadError
-from safelight.model_revision import hub_id_of
-from safelight.safetensors_head import read_shapes
-from safelight.weight_files import find_weights
+from safelight.model.checkpoint import NETWORKS, check_checkpoint, read_json
+from safelight.model.revision import hub_id_of
+from safelight.model.safetensors_head import read_shapes
+from safelight.model.weight_files import find_weights
 
 SIDECAR = "safelight.json"
 

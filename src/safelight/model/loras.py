@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from safelight import hub
 from safelight.errors import ConfigurationError, ModelLoadError
 from safelight.limits import MAX_LORA_SCALE
-from safelight.model_revision import ADAPTER_SETTINGS, lora_revision
-from safelight.model_spec import LoraFile
-from safelight.other_formats import looks_like_path
+from safelight.model import hub
+from safelight.model.other_formats import looks_like_path
+from safelight.model.revision import ADAPTER_SETTINGS, lora_revision
+from safelight.model.spec import LoraFile
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>(?!.*\.\./).+))?")

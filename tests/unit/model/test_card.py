@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from safelight.control.catalog import Model, find_model, spec_of
-from safelight.control.model_card import model_card
 from safelight.errors import InvalidRequest, ModelLoadError
-from safelight.model_spec import ModelSpec
+from safelight.model.card import model_card
+from safelight.model.catalog import Model, find_model, spec_of
+from safelight.model.spec import ModelSpec
 from safelight.picture.parameters import build_generation_request
 
 

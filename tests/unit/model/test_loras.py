@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from safelight.errors import ConfigurationError, ModelLoadError, SafelightError
-from safelight.serving.lora_sources import locate_loras
+from safelight.model.loras import locate_loras
 from safelight.settings import load_settings
 
 

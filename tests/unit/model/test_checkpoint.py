@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from safelight.checkpoint import SERVED_PIPELINES, check_checkpoint
 from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.checkpoint import SERVED_PIPELINES, check_checkpoint
 from tests.checkpoint_files import write_checkpoint
 
 REFUSED_PIPELINES = (

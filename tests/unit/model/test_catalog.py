@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from safelight.control.catalog import FLUX_SCHNELL, find_model
 from safelight.control.database import Database
 from safelight.control.models import list_registered_models, register_model
 from safelight.errors import Conflict, InvalidRequest, ModelLoadError, ModelNotFound
-from safelight.model_spec import read_model_spec
+from safelight.model.catalog import FLUX_SCHNELL, find_model
+from safelight.model.spec import read_model_spec
 from tests.checkpoint_files import write_checkpoint
 
 ONES = np.ones(2, np.float32)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model_revision import hub_id_of
-from safelight.other_formats import explain_folder
+from safelight.model.other_formats import explain_folder
+from safelight.model.revision import hub_id_of
 
 INDEX = "model_index.json"
 SERVED_PIPELINES = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.checkpoint import PLAIN_WEIGHTS, Network, list_names, read_json
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.other_formats import OTHER_WEIGHTS, PICKLES
+from safelight.model.checkpoint import PLAIN_WEIGHTS, Network, list_names, read_json
+from safelight.model.other_formats import OTHER_WEIGHTS, PICKLES
 
 VARIANTS = (None, "bf16", "fp16", "fp32")
 """What may stand in the names of weights, the preferred first: as the checkpoint was saved, else the smallest."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from safelight.control.catalog import Model, spec_of
 from safelight.limits import MAX_GUIDANCE_SCALE, MAX_SEED
-from safelight.model_spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
+from safelight.model.catalog import Model, spec_of
+from safelight.model.spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
 
 BYTES_PER_WEIGHT = {"bfloat16": 2, "float16": 2, "float32": 4}
 

@@ -28,11 +28,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import tqdm
 from rich.filesize import decimal
 
-from safelight.checkpoint import INDEX, NETWORKS, QUANTIZER_FILES, WITHOUT_WEIGHTS, Network, check_checkpoint
 from safelight.errors import DownloadError, UnsupportedModel
-from safelight.model_spec import SIDECAR
-from safelight.other_formats import explain_folder
-from safelight.weight_files import WeightFiles, choose_weights, list_shards
+from safelight.model.checkpoint import INDEX, NETWORKS, QUANTIZER_FILES, WITHOUT_WEIGHTS, Network, check_checkpoint
+from safelight.model.other_formats import explain_folder
+from safelight.model.spec import SIDECAR
+from safelight.model.weight_files import WeightFiles, choose_weights, list_shards
 
 
 class _SilentBar(tqdm):

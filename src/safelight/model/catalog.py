@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
-from safelight.model_revision import newest_snapshot
-from safelight.model_spec import Guidance, ModelSpec, folder_name, read_model_spec, registry_name
-from safelight.other_formats import explain_file, looks_like_path
+from safelight.model.other_formats import explain_file, looks_like_path
+from safelight.model.revision import newest_snapshot
+from safelight.model.spec import Guidance, ModelSpec, folder_name, read_model_spec, registry_name
 
 HUGGING_FACE_REGISTRY = "HuggingFace"
 SAFELIGHT_REGISTRY = "Safelight"
