@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from safelight.control.tokens import AUDIENCE
+from safelight.control.endpoints.tokens import AUDIENCE
 
 
 class Issuer:

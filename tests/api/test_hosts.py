@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.testclient import TestClient
 
 from safelight.api.links import known_server_url
-from safelight.control.tables import Operation, OperationKind, OperationStatus
+from safelight.control.store.tables import Operation, OperationKind, OperationStatus
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import Settings

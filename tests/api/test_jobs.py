@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from safelight.control.database import open_database
-from safelight.control.tables import Job
+from safelight.control.store.database import open_database
+from safelight.control.store.tables import Job
 from safelight.errors import EngineFailure, Overloaded
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.server.app import create_app

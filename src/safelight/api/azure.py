@@ -29,9 +29,9 @@ from safelight.api.azure_wire import (
 from safelight.api.dialect import Dialect, ErrorReport
 from safelight.api.dialect import JsonObject as ErrorBody
 from safelight.api.links import server_url
-from safelight.control.operations import get_operation
+from safelight.control.endpoints.operations import get_operation
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import OperationStatus
+from safelight.control.store.tables import OperationStatus
 from safelight.errors import AuthenticationFailed
 from safelight.settings import Settings
 

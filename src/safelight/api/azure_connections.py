@@ -15,7 +15,8 @@ from safelight.api.azure_wire import (
     system_data,
     workspace_path,
 )
-from safelight.control.connections import (
+from safelight.control.plane import ADMINISTRATOR, ControlPlane
+from safelight.control.secrets.connections import (
     API_KEY,
     CUSTOM_KEYS,
     ConnectionChange,
@@ -28,8 +29,7 @@ from safelight.control.connections import (
     put_connection,
     read_secrets,
 )
-from safelight.control.plane import ADMINISTRATOR, ControlPlane
-from safelight.control.tables import Connection
+from safelight.control.store.tables import Connection
 from safelight.errors import InvalidRequest
 from safelight.settings import Settings
 

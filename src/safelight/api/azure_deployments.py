@@ -9,7 +9,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from safelight.api.azure_endpoints import ENDPOINTS
-from safelight.api.azure_warnings import UNUSED_FIELDS, warnings_for
 from safelight.api.azure_wire import (
     LOCATION,
     ArmModel,
@@ -24,7 +23,7 @@ from safelight.api.azure_wire import (
     system_data,
     workspace_path,
 )
-from safelight.control.deployments import (
+from safelight.control.endpoints.deployments import (
     DeploymentBody,
     DeploymentSpec,
     Probe,
@@ -35,9 +34,10 @@ from safelight.control.deployments import (
     put_deployment,
     served_revision,
 )
-from safelight.control.logs import CONTAINERS, DEFAULT_TAIL, MAX_TAIL
+from safelight.control.endpoints.logs import CONTAINERS, DEFAULT_TAIL, MAX_TAIL
+from safelight.control.endpoints.warnings import UNUSED_FIELDS, warnings_for
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import Deployment, OperationKind
+from safelight.control.store.tables import Deployment, OperationKind
 from safelight.errors import InvalidRequest
 from safelight.settings import Settings
 

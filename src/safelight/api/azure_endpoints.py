@@ -8,7 +8,6 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from safelight.api.azure_warnings import endpoint_warnings
 from safelight.api.azure_wire import (
     LOCATION,
     WORKSPACE,
@@ -23,7 +22,7 @@ from safelight.api.azure_wire import (
     read_body,
     system_data,
 )
-from safelight.control.endpoints import (
+from safelight.control.endpoints.endpoints import (
     EndpointSpec,
     Keys,
     delete_endpoint,
@@ -35,9 +34,10 @@ from safelight.control.endpoints import (
     show_keys,
     spec_of,
 )
+from safelight.control.endpoints.tokens import issue_token
+from safelight.control.endpoints.warnings import endpoint_warnings
 from safelight.control.plane import ADMINISTRATOR, ControlPlane
-from safelight.control.tables import Endpoint, OperationKind
-from safelight.control.tokens import issue_token
+from safelight.control.store.tables import Endpoint, OperationKind
 from safelight.settings import Settings
 
 ENDPOINTS = WORKSPACE + "/onlineEndpoints"

@@ -16,9 +16,9 @@ from safelight.api.azure_wire import (
     workspace_path,
 )
 from safelight.api.links import server_url
-from safelight.control.models import list_registered_models, register_model
+from safelight.control.endpoints.registered_models import list_registered_models, register_model
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import utc_now
+from safelight.control.store.tables import utc_now
 from safelight.errors import ResourceNotFound
 from safelight.model.catalog import Model, find_model, list_models
 from safelight.settings import Settings

@@ -18,7 +18,7 @@ from safelight.api.body import read_json_object
 from safelight.api.links import server_url
 from safelight.api.openapi import request_body
 from safelight.api.validation import Model, validate
-from safelight.control.tables import Operation, OperationStatus
+from safelight.control.store.tables import Operation, OperationStatus
 from safelight.errors import InvalidRequest
 from safelight.settings import Settings
 

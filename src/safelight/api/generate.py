@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from safelight.api.disconnect import while_connected
-from safelight.control.job_queue import Run
+from safelight.control.jobs.queue import Run
 from safelight.errors import InvalidRequest, SafelightError
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import Completed, Failed, GenerationRequest, GenerationResult, Preview, Step

@@ -11,12 +11,12 @@ from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.huggingface import ScoreError
 from safelight.api.links import server_url
 from safelight.api.openapi import error_responses
-from safelight.control.job_queue import JobQueue, Run
-from safelight.control.job_secrets import JobSecrets
-from safelight.control.jobs import Answer, get_answer, get_job
+from safelight.control.jobs.owners import JobSecrets
+from safelight.control.jobs.queue import JobQueue, Run
+from safelight.control.jobs.records import Answer, get_answer, get_job
+from safelight.control.jobs.webhooks import path_of
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import Job, JobState
-from safelight.control.webhooks import path_of
+from safelight.control.store.tables import Job, JobState
 from safelight.errors import ResourceNotFound
 from safelight.settings import Settings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from safelight.control.private_files import ADMIN_TOKEN_FILE
+from safelight.control.secrets.private_files import ADMIN_TOKEN_FILE
 from safelight.errors import ConfigurationError, ResourceNotFound, SafelightError
 from safelight.server.address import ServerAddress, read_address
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from safelight.control.database import Database
-from safelight.control.logs import DeploymentLogs
-from safelight.control.secrets import Cipher
+from safelight.control.endpoints.logs import DeploymentLogs
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.database import Database
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.api.azure_warnings import warnings_for
-from safelight.control.deployments import LORAS, AppliedDeployment
-from safelight.control.logs import DeploymentLog
-from safelight.control.secret_references import HUB_TOKEN
+from safelight.control.endpoints.deployments import LORAS, AppliedDeployment
+from safelight.control.endpoints.logs import DeploymentLog
+from safelight.control.endpoints.warnings import warnings_for
+from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
 from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
 from safelight.model import hub

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from safelight.control.reconciler import EndpointState
-from safelight.control.tokens import OidcVerifier, check_token, subject_of
+from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.endpoints.tokens import OidcVerifier, check_token, subject_of
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
 from safelight.server.deployment_starter import ServedDeployment

@@ -20,14 +20,14 @@ from safelight.api.disconnect import while_connected
 from safelight.api.links import known_server_url, server_url
 from safelight.api.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.api.upload_budget import UploadBudget
-from safelight.control.job_queue import JobQueue, Run
-from safelight.control.job_secrets import JobSecrets
-from safelight.control.jobs import Answer, NewJob, StoredRequest, find_job, get_answer, get_job
+from safelight.control.jobs.owners import JobSecrets
+from safelight.control.jobs.queue import JobQueue, Run
+from safelight.control.jobs.records import Answer, NewJob, StoredRequest, find_job, get_answer, get_job
+from safelight.control.jobs.webhook_sender import HEADER as WEBHOOK_URL
+from safelight.control.jobs.webhook_sender import WebhookSender
+from safelight.control.jobs.webhooks import path_of
 from safelight.control.plane import ControlPlane
-from safelight.control.tables import Job, JobState
-from safelight.control.webhook_sender import HEADER as WEBHOOK_URL
-from safelight.control.webhook_sender import WebhookSender
-from safelight.control.webhooks import path_of
+from safelight.control.store.tables import Job, JobState
 from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of
 from safelight.server.endpoint_routes import EndpointRoutes, inner_path

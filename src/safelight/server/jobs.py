@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from safelight.api import jobs
-from safelight.control.job_queue import JobQueue, Run
-from safelight.control.job_secrets import JobSecrets
-from safelight.control.jobs import Answer, BegunJob, JobLimits
-from safelight.control.webhook_sender import WebhookSender
-from safelight.control.webhooks import Webhooks
+from safelight.control.jobs.owners import JobSecrets
+from safelight.control.jobs.queue import JobQueue, Run
+from safelight.control.jobs.records import Answer, BegunJob, JobLimits
+from safelight.control.jobs.webhook_sender import WebhookSender
+from safelight.control.jobs.webhooks import Webhooks
 from safelight.errors import EngineFailure
 from safelight.server.auth import ServerKey
 from safelight.server.error_handlers import ErrorRenderer

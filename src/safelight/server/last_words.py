@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from safelight.control.deployments import AppliedDeployment
-from safelight.control.secret_references import HUB_TOKEN
+from safelight.control.endpoints.deployments import AppliedDeployment
+from safelight.control.secrets.secret_references import HUB_TOKEN
 
 MAX_LINES = 20
 MAX_LINE_CHARACTERS = 500

@@ -17,8 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from safelight.api.dialect import Dialect, owner_of
-from safelight.control.job_queue import JobQueue
-from safelight.control.tables import JobState
+from safelight.control.jobs.queue import JobQueue
+from safelight.control.store.tables import JobState
 from safelight.serving.counters import StageName, StageTime
 from safelight.serving.dispatcher import Dispatcher
 

@@ -17,13 +17,13 @@ from safelight import __version__
 from safelight.api import azure, huggingface, openai
 from safelight.api.dialect import Dialect
 from safelight.api.upload_budget import UploadBudget
-from safelight.control.database import open_database
-from safelight.control.logs import DeploymentLogs
+from safelight.control.endpoints.logs import DeploymentLogs
+from safelight.control.endpoints.reconciler import Reconciler
+from safelight.control.endpoints.tokens import OidcVerifier
 from safelight.control.plane import ControlPlane
-from safelight.control.private_files import read_admin_token
-from safelight.control.reconciler import Reconciler
-from safelight.control.secrets import KeyRing, check_keys
-from safelight.control.tokens import OidcVerifier
+from safelight.control.secrets.encryption import KeyRing, check_keys
+from safelight.control.secrets.private_files import read_admin_token
+from safelight.control.store.database import open_database
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 from safelight.server import health, metrics

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
-from safelight.control.job_queue import Run
-from safelight.control.jobs import Answer, StoredRequest
+from safelight.control.jobs.queue import Run
+from safelight.control.jobs.records import Answer, StoredRequest
 from safelight.server.auth import Caller
 
 PART_BYTES = 64 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from safelight.control.database import Database
-from safelight.control.secrets import Cipher, generate_key
+from safelight.control.secrets.encryption import Cipher, generate_key
+from safelight.control.store.database import Database
 from safelight.disk import Disk
 from tests.checkpoint_files import write_checkpoint
 from tests.postgresql import postgresql_server

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safelight.control.deployments import AppliedDeployment
-from safelight.control.logs import DeploymentLog
-from safelight.control.reconciler import EndpointState
+from safelight.control.endpoints.deployments import AppliedDeployment
+from safelight.control.endpoints.logs import DeploymentLog
+from safelight.control.endpoints.reconciler import EndpointState
 from safelight.errors import SafelightError
 from safelight.model.catalog import Model
 

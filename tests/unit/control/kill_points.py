@@ -15,20 +15,20 @@ from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from safelight.control.database import Database
-from safelight.control.deployments import (
+from safelight.control.endpoints.deployments import (
     AppliedDeployment,
     DeploymentBody,
     DeploymentSpec,
     delete_deployment,
     put_deployment,
 )
-from safelight.control.endpoints import EndpointSpec, delete_endpoint, put_endpoint
-from safelight.control.logs import DeploymentLog, DeploymentLogs
-from safelight.control.operations import get_operation
-from safelight.control.reconciler import EndpointState, Reconciler
-from safelight.control.secrets import Cipher
-from safelight.control.tables import Operation, OperationStatus
+from safelight.control.endpoints.endpoints import EndpointSpec, delete_endpoint, put_endpoint
+from safelight.control.endpoints.logs import DeploymentLog, DeploymentLogs
+from safelight.control.endpoints.operations import get_operation
+from safelight.control.endpoints.reconciler import EndpointState, Reconciler
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.database import Database
+from safelight.control.store.tables import Operation, OperationStatus
 from safelight.disk import Disk
 from safelight.model.catalog import Model
 from tests.fakes import until

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from safelight.control.database import Database
-from safelight.control.logs import DeploymentLogs
-from safelight.control.operations import list_operations_in_progress
-from safelight.control.reconciler import Reconciler
-from safelight.control.secrets import Cipher
-from safelight.control.tables import Deployment, Endpoint
+from safelight.control.endpoints.logs import DeploymentLogs
+from safelight.control.endpoints.operations import list_operations_in_progress
+from safelight.control.endpoints.reconciler import Reconciler
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.database import Database
+from safelight.control.store.tables import Deployment, Endpoint
 from safelight.disk import Disk
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter

@@ -10,15 +10,15 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from safelight.control.database import Database
-from safelight.control.deployments import DeploymentBody, DeploymentSpec, get_deployment, put_deployment
-from safelight.control.endpoints import EndpointSpec, put_endpoint
-from safelight.control.logs import DeploymentLogs
-from safelight.control.operations import get_operation
-from safelight.control.reconciler import Reconciler
-from safelight.control.secret_references import ENFORCE_ACCESS
-from safelight.control.secrets import Cipher
-from safelight.control.tables import Operation, OperationStatus, ProvisioningState
+from safelight.control.endpoints.deployments import DeploymentBody, DeploymentSpec, get_deployment, put_deployment
+from safelight.control.endpoints.endpoints import EndpointSpec, put_endpoint
+from safelight.control.endpoints.logs import DeploymentLogs
+from safelight.control.endpoints.operations import get_operation
+from safelight.control.endpoints.reconciler import Reconciler
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.secrets.secret_references import ENFORCE_ACCESS
+from safelight.control.store.database import Database
+from safelight.control.store.tables import Operation, OperationStatus, ProvisioningState
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
 

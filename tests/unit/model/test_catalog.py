@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from safelight.control.database import Database
-from safelight.control.models import list_registered_models, register_model
+from safelight.control.endpoints.registered_models import list_registered_models, register_model
+from safelight.control.store.database import Database
 from safelight.errors import Conflict, InvalidRequest, ModelLoadError, ModelNotFound
 from safelight.model.catalog import FLUX_SCHNELL, find_model
 from safelight.model.spec import read_model_spec

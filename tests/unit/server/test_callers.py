@@ -15,9 +15,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from safelight.api import huggingface, openai
-from safelight.control.job_queue import Run
-from safelight.control.jobs import StoredRequest
-from safelight.control.reconciler import EndpointState
+from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.jobs.queue import Run
+from safelight.control.jobs.records import StoredRequest
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from safelight.api import huggingface, openai
-from safelight.control.reconciler import EndpointState
-from safelight.control.tables import utc_now
+from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.store.tables import utc_now
 from safelight.server.deployment_starter import ServedDeployment
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes

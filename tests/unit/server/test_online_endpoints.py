@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from safelight.control.connections import ConnectionSpec, put_connection
-from safelight.control.secrets import KEY_FILE
+from safelight.control.secrets.connections import ConnectionSpec, put_connection
+from safelight.control.secrets.encryption import KEY_FILE
 from safelight.errors import ConfigurationError
 from safelight.server.online_endpoints import OnlineEndpoints
 from safelight.settings import Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from safelight.control.tables import Base
+from safelight.control.store.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True

@@ -1,0 +1,282 @@
+"""Deployments: their rules and their queries. `desired` is what was asked for last, `applied` what serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from safelight.control.endpoints.endpoints import check_location, check_name, get_endpoint
+from safelight.control.endpoints.operations import begin_operation, error_code
+from safelight.control.secrets.connections import record_read
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
+from safelight.errors import Conflict, InvalidRequest, ResourceNotFound, SafelightError
+from safelight.model.revision import hub_id_of
+
+MAX_DEPLOYMENTS = 20
+MAX_INSTANCES = 50
+MAX_REQUEST_TIMEOUT_S = 180.0
+MAX_MODEL_CHARACTERS = 4096
+MAX_CONCURRENT_REQUESTS = 10_000
+MAX_QUEUE_WAIT_S = 86_400.0
+MAX_PROBE_S = 86_400.0
+MAX_PROBE_THRESHOLD = 10_000
+
+LORAS = "SAFELIGHT_LORAS"
+"""The environment variable of a deployment that says which LoRAs its requests may name, as the setting does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How long an instance may fail to answer. Nobody asks it: its silence is measured."""
+
+    initial_delay_s: float = 10.0
+    period_s: float = 10.0
+    timeout_s: float = 2.0
+    success_threshold: int = 1
+    failure_threshold: int = 30
+
+    def __post_init__(self) -> None:
+        durations, thresholds = (self.period_s, self.timeout_s), (self.success_threshold, self.failure_threshold)
+        if self.initial_delay_s < 0 or min(durations) < 1 or max(self.initial_delay_s, *durations) > MAX_PROBE_S:
+            raise InvalidRequest(
+                f"a probe's period and timeout must be 1 to {MAX_PROBE_S:g} s, its delay 0 to {MAX_PROBE_S:g} s",
+                field="probe",
+            )
+        if min(thresholds) < 1 or max(thresholds) > MAX_PROBE_THRESHOLD:
+            raise InvalidRequest(f"a probe's thresholds must be 1 to {MAX_PROBE_THRESHOLD}", field="probe")
+
+    @property
+    def patience_s(self) -> float:
+        """From the first question without an answer to the timeout of the last one."""
+        return (self.failure_threshold - 1) * self.period_s + self.timeout_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSpec:
+    """A deployment as it was asked for; valid once built. Stored as JSON."""
+
+    model: str
+    """The reference as it was written; `catalog.find_model` reads it."""
+    instance_count: int = 1
+    instance_type: str = ""
+    description: str = ""
+    environment_variables: dict[str, str] = field(default_factory=dict)
+    """With secret references, never with what they stand for."""
+    request_timeout_s: float = MAX_REQUEST_TIMEOUT_S
+    max_concurrent_requests_per_instance: int = 1
+    max_queue_wait_s: float | None = None
+    """None: only the request's timeout bounds how long it waits, as on Azure, which does not use this any more."""
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    app_insights_enabled: bool = False
+    egress_public_network_access: str = "Enabled"
+    unused_fields: list[str] = field(default_factory=list)
+    """Asked for, and without a meaning here: not kept, but told."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise InvalidRequest("a deployment needs a model", field="model")
+        if len(self.model) > MAX_MODEL_CHARACTERS:
+            raise InvalidRequest(f"a model's URI has at most {MAX_MODEL_CHARACTERS} characters", field="model")
+        if not 1 <= self.instance_count <= MAX_INSTANCES:
+            raise InvalidRequest(
+                f"instance_count must be 1 to {MAX_INSTANCES}, not {self.instance_count}", field="instance_count"
+            )
+        if not 0 < self.request_timeout_s <= MAX_REQUEST_TIMEOUT_S:
+            raise InvalidRequest(
+                f"request timeout must be above 0 and at most {MAX_REQUEST_TIMEOUT_S:g} s, not "
+                f"{self.request_timeout_s:g}",
+                field="request_timeout_ms",
+            )
+        if self.max_queue_wait_s is not None and not 0 < self.max_queue_wait_s <= MAX_QUEUE_WAIT_S:
+            raise InvalidRequest(
+                f"max_queue_wait must be above 0 and at most {MAX_QUEUE_WAIT_S:g} s", field="max_queue_wait_ms"
+            )
+        if not 1 <= self.max_concurrent_requests_per_instance <= MAX_CONCURRENT_REQUESTS:
+            raise InvalidRequest(
+                f"max_concurrent_requests_per_instance must be 1 to {MAX_CONCURRENT_REQUESTS}",
+                field="max_concurrent_requests_per_instance",
+            )
+
+    @property
+    def load_timeout_s(self) -> float | None:
+        """How long a replica may take to load its model, if `readiness_probe` says so."""
+        probe = self.readiness_probe
+        return None if probe is None else probe.initial_delay_s + probe.patience_s
+
+    @property
+    def max_silence_s(self) -> float | None:
+        """How long a replica may owe an answer, if `liveness_probe` says so.
+
+        One that computes is silent between steps, so it is never replaced before twice the request timeout.
+        """
+        probe = self.liveness_probe
+        return None if probe is None else max(probe.patience_s, 2 * self.request_timeout_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentBody:
+    """What a create or update carries beside the spec."""
+
+    endpoint_name: str
+    name: str
+    spec: DeploymentSpec
+    location: str = "local"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name("deployment", self.name)
+        check_location(self.location)
+
+
+def put_deployment(session: Session, body: DeploymentBody) -> tuple[Deployment, Operation]:
+    """Create or update; the reconciler finishes the operation. Raises InvalidRequest, ResourceNotFound or Conflict."""
+    endpoint = get_endpoint(session, body.endpoint_name)
+    deployment = _find(session, endpoint, body.name)
+    kind = OperationKind.CREATE if deployment is None else OperationKind.UPDATE
+    operation = begin_operation(session, kind, endpoint.name, deployment.name if deployment else body.name)
+    if deployment is None:
+        _check_room(session, endpoint)
+        deployment = Deployment(endpoint_name=endpoint.name, name=body.name)
+        session.add(deployment)
+    deployment.location = body.location
+    deployment.tags = dict(body.tags)
+    deployment.properties = dict(body.properties)
+    deployment.desired = msgspec.to_builtins(body.spec)
+    creating = kind is OperationKind.CREATE
+    deployment.provisioning_state = ProvisioningState.CREATING if creating else ProvisioningState.UPDATING
+    deployment.error_code = deployment.error_message = None
+    deployment.updated_at = utc_now()
+    session.flush()
+    return deployment, operation
+
+
+def delete_deployment(session: Session, endpoint_name: str, name: str) -> Operation | None:
+    """Begin to delete; None if there is none. Raises Conflict while it takes traffic."""
+    endpoint = get_endpoint(session, endpoint_name)
+    deployment = _find(session, endpoint, name)
+    if deployment is None:
+        return None
+    if endpoint.traffic.get(deployment.name) or endpoint.mirror_traffic.get(deployment.name):
+        raise Conflict(
+            f"deployment '{deployment.name}' takes traffic; move it first: safelight online-endpoint update --name "
+            f"{endpoint.name} {_without_traffic(endpoint, deployment.name)}"
+        )
+    operation = begin_operation(session, OperationKind.DELETE, endpoint.name, deployment.name)
+    deployment.provisioning_state = ProvisioningState.DELETING
+    return operation
+
+
+def _without_traffic(endpoint: Endpoint, name: str) -> str:
+    """The option that takes the traffic from a deployment; what is left must still be 0 or 100 percent."""
+    if endpoint.mirror_traffic.get(name):
+        return f"--mirror-traffic {name}=0"
+    others = [each for each in endpoint.traffic if each != name]
+    return f"--traffic {others[0]}=100" if others else f"--traffic {name}=0"
+
+
+def get_deployment(session: Session, endpoint_name: str, name: str) -> Deployment:
+    """Raises ResourceNotFound."""
+    endpoint = get_endpoint(session, endpoint_name)
+    deployment = _find(session, endpoint, name)
+    if deployment is None:
+        raise ResourceNotFound(
+            f"endpoint '{endpoint.name}' has no deployment '{name}'; see `safelight online-deployment list --endpoint "
+            f"{endpoint.name}`"
+        )
+    return deployment
+
+
+def list_deployments(session: Session, endpoint_name: str) -> Sequence[Deployment]:
+    """Raises ResourceNotFound if there is no such endpoint."""
+    endpoint = get_endpoint(session, endpoint_name)
+    rows = select(Deployment).where(Deployment.endpoint_name == endpoint.name).order_by(Deployment.name)
+    return session.scalars(rows).all()
+
+
+def served_revision(deployment: Deployment) -> str | None:
+    """The hub's commit that serves, or served last; None for a model that is a folder."""
+    folder = deployment.applied_folder
+    return Path(folder).name if folder is not None and hub_id_of(Path(folder)) else None
+
+
+def desired_spec(deployment: Deployment) -> DeploymentSpec:
+    return msgspec.convert(deployment.desired, DeploymentSpec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedDeployment:
+    """A deployment that has been ready once, with all that is needed to bring it back without a network."""
+
+    endpoint_name: str
+    name: str
+    spec: DeploymentSpec
+    folder: Path
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def secret_variables(self) -> list[str]:
+        """Those whose values are not what was written, but what a reference stands for."""
+        written = self.spec.environment_variables
+        return [name for name, value in self.environment.items() if written.get(name) != value]
+
+
+def read_applied(session: Session, cipher: Cipher, *, reader: str) -> list[AppliedDeployment]:
+    """What serves, or served when the server ended; that its secrets are read is in the audit log."""
+    rows = session.scalars(select(Deployment).where(Deployment.applied_folder.is_not(None)))
+    deployments = [_applied(row, cipher) for row in rows]
+    for each in deployments:
+        for variable in each.secret_variables:
+            source = f"deployment {each.endpoint_name}/{each.name}"
+            record_read(session, reader=reader, source=source, part=f"environment/{variable}")
+    return deployments
+
+
+def record_applied(deployment: Deployment, cipher: Cipher, applied: AppliedDeployment) -> None:
+    """From now on this is what a restart brings back."""
+    deployment.applied = msgspec.to_builtins(applied.spec)
+    deployment.applied_folder = str(applied.folder)
+    deployment.encrypted_environment = cipher.encrypt(json.dumps(dict(applied.environment)))
+    deployment.provisioning_state = ProvisioningState.SUCCEEDED
+    deployment.error_code = deployment.error_message = None
+
+
+def record_failure(deployment: Deployment, error: SafelightError) -> None:
+    """What was applied before keeps serving."""
+    deployment.provisioning_state = ProvisioningState.FAILED
+    deployment.error_code = error_code(error)
+    deployment.error_message = error.message
+
+
+def _applied(row: Deployment, cipher: Cipher) -> AppliedDeployment:
+    assert row.applied_folder is not None
+    assert row.encrypted_environment is not None
+    return AppliedDeployment(
+        endpoint_name=row.endpoint_name,
+        name=row.name,
+        spec=msgspec.convert(row.applied, DeploymentSpec),
+        folder=Path(row.applied_folder),
+        environment=json.loads(cipher.decrypt(row.encrypted_environment)),
+    )
+
+
+def _check_room(session: Session, endpoint: Endpoint) -> None:
+    count = session.scalar(
+        select(func.count()).select_from(Deployment).where(Deployment.endpoint_name == endpoint.name)
+    )
+    if (count or 0) >= MAX_DEPLOYMENTS:
+        raise Conflict(f"endpoint '{endpoint.name}' has {MAX_DEPLOYMENTS} deployments already; delete one first")
+
+
+def _find(session: Session, endpoint: Endpoint, name: str) -> Deployment | None:
+    return session.scalar(
+        select(Deployment).where(Deployment.endpoint_name == endpoint.name, func.lower(Deployment.name) == name.lower())
+    )

@@ -1,0 +1,279 @@
+"""Jobs in the database: requests that outlive their connection, kept with their answers for a time.
+
+    queued -> running -> succeeded | failed      any of the first two -> canceled
+
+A job is its owner's: whoever comes with another key is told that there is none. Its body is dropped when it has ended,
+all of it when it has expired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import cast
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.tables import Job, JobState, utc_now
+from safelight.errors import Conflict, IdempotencyKeyReused, Overloaded, ResourceNotFound
+
+FINGERPRINTED_HEADERS = ("accept", "content-type", "azureml-model-deployment")
+FULL_RETRY_AFTER_S = 60
+MAX_BOUNDARIES = 100
+"""More parts no form has that is read."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """A request as it came, but for its credentials: enough to send it through the routes again."""
+
+    endpoint_name: str | None
+    """None: the server's own model."""
+    server: str
+    """What links to this server begin with, as far as it was known when the request came; empty if it was not."""
+    path: str
+    """Behind the endpoint's name."""
+    query: str
+    headers: Headers
+    body: bytes = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same request; a form's boundary is drawn anew each time that it is sent."""
+        headers = {name: value for name, value in self.headers if name in FINGERPRINTED_HEADERS}
+        body = self.body
+        _, _, boundary = headers.get("content-type", "").partition("boundary=")
+        boundary = boundary.partition(";")[0].strip('" ')
+        if boundary:
+            headers["content-type"] = headers["content-type"].replace(boundary, "")
+            body = body.replace(boundary.encode("latin-1"), b"", MAX_BOUNDARIES)
+        told = repr((self.path, self.query, sorted(headers.items()))).encode()
+        return hashlib.sha256(told + b"\0" + body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a client was, or would have been, answered with."""
+
+    status: int
+    headers: Headers
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be."""
+
+    owner: str
+    request: StoredRequest
+    idempotency_key: str | None = None
+    webhook_url: str | None = field(default=None, repr=False)
+    """It may hold a secret, and is encrypted where it is written: a rotation between the two would lose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BegunJob:
+    """A job that runs."""
+
+    id: str
+    request: StoredRequest
+    num_lost: int
+    """How often the server or its replica ended while it ran."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLimits:
+    """Of what is kept for one owner."""
+
+    max_jobs: int
+    max_bytes: int
+    lifetime_s: float
+
+
+def add_job(session: Session, cipher: Cipher, new: NewJob, limits: JobLimits) -> tuple[Job, bool]:
+    """The job and whether it is new, or else the one that came before under the same Idempotency-Key.
+
+    Raises IdempotencyKeyReused, Overloaded if the owner has too many, or Conflict if the key has just come twice.
+    """
+    forget_expired_jobs(session)
+    if (found := find_job(session, new)) is not None:
+        return found, False
+    _check_limits(session, new, limits)
+    job = Job(
+        id=secrets.token_urlsafe(24),
+        owner=new.owner,
+        idempotency_key=new.idempotency_key,
+        fingerprint=new.request.fingerprint,
+        endpoint_name=new.request.endpoint_name,
+        request=_to_json(new.request),
+        body=new.request.body,
+        num_bytes=len(new.request.body),
+        state=JobState.QUEUED,
+        encrypted_webhook_url=None if new.webhook_url is None else cipher.encrypt(new.webhook_url),
+    )
+    session.add(job)
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Conflict("another request with this Idempotency-Key came at the same moment; send it again") from None
+    return job, True
+
+
+def find_job(session: Session, new: NewJob) -> Job | None:
+    """The job that came before under the same Idempotency-Key. Raises IdempotencyKeyReused."""
+    if new.idempotency_key is None:
+        return None
+    its_key = (Job.owner == new.owner) & (Job.idempotency_key == new.idempotency_key)
+    job = session.scalar(select(Job).where(its_key, _is_kept()))
+    if job is not None and job.fingerprint != new.request.fingerprint:
+        raise IdempotencyKeyReused(
+            "another request was sent with this Idempotency-Key before; send a new key with each new request",
+            field="Idempotency-Key",
+        )
+    return job
+
+
+def get_job(session: Session, id: str, owner: str) -> Job:
+    """Raises ResourceNotFound, saying no more about another's job than about one that is not there."""
+    job = session.scalar(select(Job).where(Job.id == id, Job.owner == owner, _is_kept()))
+    if job is None:
+        raise ResourceNotFound("no such job of this key; what a job made is kept for a time only")
+    return job
+
+
+def begin_job(session: Session, id: str) -> BegunJob | None:
+    """The job, which now runs; None if it is not to run any more."""
+    job = session.get(Job, id)
+    if job is None or job.state not in (JobState.QUEUED, JobState.RUNNING):
+        return None
+    job.state = JobState.RUNNING
+    return BegunJob(id, _from_json(job.request, job.endpoint_name, job.body or b""), job.num_lost)
+
+
+def put_back_job(session: Session, id: str, *, is_lost: bool) -> None:
+    """It waits for its turn again."""
+    running = (Job.id == id) & (Job.state == JobState.RUNNING)
+    session.execute(update(Job).where(running).values(state=JobState.QUEUED, num_lost=Job.num_lost + int(is_lost)))
+
+
+def finish_job(session: Session, id: str, answer: Answer, limits: JobLimits) -> JobState | None:
+    """Keep the answer; None if the job was canceled meanwhile."""
+    job = session.get(Job, id)
+    if job is None or job.state is not JobState.RUNNING:
+        return None
+    job.answer = {"status": answer.status, "headers": [list(each) for each in answer.headers]}
+    job.answer_body = answer.body
+    _end(job, JobState.SUCCEEDED if answer.status < 400 else JobState.FAILED, limits)
+    job.num_bytes = len(answer.body)
+    return job.state
+
+
+def cancel_job(session: Session, id: str, owner: str, limits: JobLimits) -> Job | None:
+    """End a job that waits or runs; forget one that has ended, and return None."""
+    job = get_job(session, id, owner)
+    if job.state in (JobState.QUEUED, JobState.RUNNING):
+        _end(job, JobState.CANCELED, limits)
+        return job
+    session.delete(job)
+    return None
+
+
+def get_answer(session: Session, id: str, owner: str) -> Answer:
+    """Raises ResourceNotFound, or Conflict if there is none."""
+    job = get_job(session, id, owner)
+    if job.state is JobState.CANCELED:
+        raise Conflict("the job was canceled; there is no result")
+    if job.answer is None:
+        raise Conflict(f"the job is {job.state.value}; there is no result yet")
+    headers = cast(list[tuple[str, str]], job.answer["headers"])
+    return Answer(
+        status=cast(int, job.answer["status"]),
+        headers=tuple((name, value) for name, value in headers),
+        body=job.answer_body or b"",
+    )
+
+
+def recover_jobs(session: Session) -> Sequence[Job]:
+    """All jobs that are to run, oldest first; those that ran when the server ended are counted as lost once more."""
+    running = Job.state == JobState.RUNNING
+    session.execute(update(Job).where(running).values(state=JobState.QUEUED, num_lost=Job.num_lost + 1))
+    queued = Job.state == JobState.QUEUED
+    return session.scalars(select(Job).where(queued).order_by(Job.created_at, Job.id)).all()
+
+
+def forget_expired_jobs(session: Session) -> None:
+    session.execute(delete(Job).where(Job.expires_at <= utc_now()))
+
+
+def list_due_webhooks(session: Session, limit: int, *, besides: Collection[str]) -> Sequence[Job]:
+    due = (Job.webhook_due_at <= utc_now()) & Job.id.not_in(besides)
+    return session.scalars(select(Job).where(due).order_by(Job.webhook_due_at).limit(limit)).all()
+
+
+def next_webhook_at(session: Session, *, besides: Collection[str]) -> datetime | None:
+    return session.scalar(select(func.min(Job.webhook_due_at)).where(Job.id.not_in(besides)))
+
+
+def record_webhook(session: Session, id: str, *, next_attempt_at: datetime | None) -> None:
+    """One more attempt was made; None: it was the last."""
+    attempts = Job.num_webhook_attempts + 1
+    values = {"num_webhook_attempts": attempts, "webhook_due_at": next_attempt_at}
+    session.execute(update(Job).where(Job.id == id).values(values))
+
+
+def _end(job: Job, state: JobState, limits: JobLimits) -> None:
+    now = utc_now()
+    job.state = state
+    job.body, job.num_bytes = None, 0
+    job.finished_at, job.expires_at = now, now + timedelta(seconds=limits.lifetime_s)
+    job.webhook_due_at = now if job.encrypted_webhook_url is not None else None
+
+
+def _check_limits(session: Session, new: NewJob, limits: JobLimits) -> None:
+    count = select(func.count(), func.coalesce(func.sum(Job.num_bytes), 0)).where(Job.owner == new.owner)
+    num_jobs, num_bytes = session.execute(count).one()
+    if num_jobs >= limits.max_jobs:
+        raise Overloaded(
+            f"{num_jobs} jobs of this key are kept, which is all that may be; DELETE those that have ended, or wait "
+            "until they expire",
+            retry_after_s=FULL_RETRY_AFTER_S,
+        )
+    if num_bytes + len(new.request.body) > limits.max_bytes:
+        raise Overloaded(
+            f"{num_bytes} bytes are kept for the jobs of this key, and with this one it would be more than "
+            f"{limits.max_bytes}; DELETE those that have ended, or wait until they expire",
+            retry_after_s=FULL_RETRY_AFTER_S,
+        )
+
+
+def _is_kept() -> ColumnElement[bool]:
+    return Job.expires_at.is_(None) | (Job.expires_at > utc_now())
+
+
+def _to_json(request: StoredRequest) -> dict[str, object]:
+    return {
+        "server": request.server,
+        "path": request.path,
+        "query": request.query,
+        "headers": [list(each) for each in request.headers],
+    }
+
+
+def _from_json(value: dict[str, object], endpoint_name: str | None, body: bytes) -> StoredRequest:
+    headers = cast(list[tuple[str, str]], value["headers"])
+    return StoredRequest(
+        endpoint_name=endpoint_name,
+        server=str(value["server"]),
+        path=str(value["path"]),
+        query=str(value["query"]),
+        headers=tuple((name, value) for name, value in headers),
+        body=body,
+    )

@@ -1,0 +1,163 @@
+"""The one way to the database: SQLite in WAL mode by default, PostgreSQL by URL, migrated when it is opened.
+
+Everything here blocks; a coroutine calls it through `asyncio.to_thread`. A transaction is one operation: it commits at
+the end of the `with` block or leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+from safelight.control.store.database_failures import cause_of
+from safelight.disk import Disk
+from safelight.errors import ConfigurationError
+
+BUSY_TIMEOUT_MS = 30_000
+PLACE = "the database"
+_HAS_WRITTEN = "has_written"
+
+
+class Database:
+    """An engine and its transactions."""
+
+    def __init__(self, url: str | URL, disk: Disk) -> None:
+        """Raises ConfigurationError if the URL is none of a database that can be used."""
+        self._engine = _engine_of(url)
+        self._disk = disk
+        self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back if an error leaves it.
+
+        Raises StorageUnavailable if the database takes nothing now.
+        """
+        try:
+            with self._sessions.begin() as session:
+                yield session
+                session.flush()
+                has_written = session.connection().info[_HAS_WRITTEN]
+        except DBAPIError as error:
+            cause = cause_of(error)
+            if cause is None:
+                raise
+            raise self._disk.refused(PLACE, cause, detail=str(error.orig)) from error
+        if has_written:
+            self._disk.took(PLACE)
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest revision. Raises ConfigurationError if the database cannot be used."""
+        try:
+            with self._engine.begin() as connection:
+                command.upgrade(alembic_config(connection), "head")
+        except SQLAlchemyError as error:
+            url = self._engine.url.set(query={})  # where a password can be too
+            raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_database(url: str | None, data_dir: Path, disk: Disk | None = None) -> Database:
+    """The database at `url`, or `safelight.db` in the data directory; its tables are up to date."""
+    path = data_dir / "safelight.db"
+    if url is None:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(OSError):  # opening it then says what is wrong
+            path.touch(mode=0o600)  # jobs hold prompts and pictures; SQLite gives its other files the same mode
+    database = Database(URL.create("sqlite", database=str(path)) if url is None else url, disk or Disk())
+    database.migrate()
+    return database
+
+
+def lock_tables(session: Session, tables: Sequence[type[DeclarativeBase]]) -> None:
+    """Until this transaction ends no other one reads or writes them; those that have begun to are waited for."""
+    if session.connection().dialect.name != "sqlite":  # there a transaction has the whole file to itself
+        names = ", ".join(table.__tablename__ for table in tables)
+        session.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
+
+
+def alembic_config(connection: Connection) -> Config:
+    """What Alembic needs to run this package's migrations on `connection`."""
+    config = Config()
+    config.set_main_option("script_location", "safelight.control:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _engine_of(given: str | URL) -> Engine:
+    try:
+        url = make_url(given)
+    except (SQLAlchemyError, ValueError):  # neither's words are repeated: they may be a part of the password
+        raise ConfigurationError(
+            "database_url is no URL of a database, such as postgresql://USER:PASSWORD@HOST/NAME; signs such as / and @ "
+            "in the password are written as %2F and %40"
+        ) from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(f"database_url begins with {url.drivername}; use postgresql or sqlite")
+    try:
+        engine = _create_engine(url)
+    except ValueError:
+        raise ConfigurationError("database_url has an option behind its ? that cannot be read") from None
+    except (ImportError, SQLAlchemyError):
+        raise ConfigurationError(
+            f"there is no driver for {url.drivername} here; write postgresql://, and run: pip install "
+            "'safelight[postgres]'"
+        ) from None
+    event.listen(engine, "begin", _forget_writes)
+    event.listen(engine, "after_cursor_execute", _note_writes)
+    return engine
+
+
+def _create_engine(url: URL) -> Engine:
+    """Its errors name no parameters: these are prompts, keys and addresses, and errors are logged."""
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, hide_parameters=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return create_engine(url, hide_parameters=True, pool_pre_ping=True)
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    connection.isolation_level = None  # sqlite3 then leaves BEGIN to us
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _forget_writes(connection: Connection) -> None:
+    connection.info[_HAS_WRITTEN] = False
+
+
+def _note_writes(
+    connection: Connection,
+    cursor: DBAPICursor,
+    _statement: str,
+    _parameters: object,
+    context: ExecutionContext,
+    _executemany: bool,
+) -> None:
+    """That a statement changed a row: a disk that lets itself be read may be full all the same."""
+    returns_nothing = cursor.description is None  # a deletion is told by that alone
+    if context.isinsert or (cursor.rowcount > 0 and (context.isupdate or returns_nothing)):
+        connection.info[_HAS_WRITTEN] = True
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: two transactions that both read and then write would otherwise fail, not wait."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
