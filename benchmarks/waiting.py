@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.step_batching import default_model, start
 from safelight.engine.engine import load_engine
-from safelight.serving.child_environment import child_environment
+from safelight.serving.backends.child_environment import child_environment
 
 PASSIVE = child_environment(dict(os.environ), num_threads=os.cpu_count() or 1)
 DEFAULT = {name: value for name, value in PASSIVE.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}

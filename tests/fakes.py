@@ -28,11 +28,11 @@ from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.picture.generation import Generation, GenerationRequest
 from safelight.picture.recipe import Backend
+from safelight.serving.backends.local import LocalReplica
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import LocalReplica
-from safelight.serving.loop import Engine
 from safelight.serving.messages import Load
-from safelight.serving.replica_process import run_replica
+from safelight.serving.replica.loop import Engine
+from safelight.serving.replica.process import run_replica
 
 FAKE_SPEC = ModelSpec(
     name="fake",

@@ -23,9 +23,9 @@ from safelight.picture.generation import (
     Step,
     Timings,
 )
+from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.dispatcher import ReplicaSnapshot, Snapshot
-from safelight.serving.replica import ReplicaState
 
 SPEC = ModelSpec(
     name="tiny",

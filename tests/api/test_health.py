@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from safelight.serving.replica import ReplicaState
+from safelight.serving.backends.protocol import ReplicaState
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.full_disk import no_file_grows
 

@@ -86,7 +86,7 @@ def generate(
     from safelight.model.catalog import find_model
     from safelight.model.loras import locate_loras
     from safelight.picture.parameters import build_generation_request
-    from safelight.serving.deployment import create_dispatcher
+    from safelight.serving.start import create_dispatcher
     from safelight.settings import load_settings
 
     settings = load_settings(

@@ -33,7 +33,7 @@ from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, Sa
 from safelight.model.catalog import find_model
 from safelight.model.loras import locate_loras
 from safelight.model.revision import revision_of
-from safelight.serving.deployment import create_dispatcher
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 
 INTERRUPTED = 130

@@ -26,7 +26,7 @@ from safelight.picture.generation import GenerationRequest, ImageFormat, SourceI
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.recipe import PROMPTS, Recipe, digest
 from safelight.picture.uploads import Upload, fit_upload
-from safelight.serving.deployment import create_dispatcher
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings, load_settings
 
 DIFFERENT = 3

@@ -25,9 +25,9 @@ from safelight.model.revision import hub_id_of
 from safelight.model.spec import ModelSpec, read_model_spec
 from safelight.server.download_progress import DownloadProgress
 from safelight.server.last_words import known_secrets, last_lines
-from safelight.serving.deployment import create_dispatcher
+from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 
 T = TypeVar("T")

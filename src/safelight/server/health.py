@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from safelight.disk import Disk
+from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
-from safelight.serving.replica import ReplicaState
 
 
 def create_router(

@@ -32,8 +32,8 @@ from safelight.server.deployment_starter import DeploymentStarter, ServedDeploym
 from safelight.server.endpoint_gateway import EndpointGateway
 from safelight.server.endpoint_routes import EndpointRoutes
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.serving.backends.local import COMMAND
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import COMMAND
 from safelight.settings import Settings
 
 DATA_PLANE_DIALECTS = (openai.DIALECT, huggingface.DIALECT)

@@ -22,8 +22,8 @@ from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.listener import Server, raise_descriptor_limit
 from safelight.server.online_endpoints import OnlineEndpoints
-from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)

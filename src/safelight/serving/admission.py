@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
-from safelight.serving.replica import Replica, ReplicaState
+from safelight.serving.backends.protocol import Replica, ReplicaState
 
 NOT_READY_RETRY_AFTER_S = 5
 MAX_RETRY_AFTER_S = 600

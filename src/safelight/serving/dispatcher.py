@@ -14,8 +14,8 @@ from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, Re
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
+from safelight.serving.backends.protocol import Replica, ReplicaState
 from safelight.serving.counters import Counters
-from safelight.serving.replica import Replica, ReplicaState
 
 SHUTDOWN_RETRY_AFTER_S = 10
 

@@ -8,7 +8,7 @@ import pytest
 
 from safelight.errors import GenerationCancelled, ModelLoadError, NotReady, Overloaded, SafelightError
 from safelight.serving.admission import Admission
-from safelight.serving.replica import Replica, ReplicaState
+from safelight.serving.backends.protocol import Replica, ReplicaState
 
 pytestmark = pytest.mark.anyio
 

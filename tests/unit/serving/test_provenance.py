@@ -18,8 +18,8 @@ from safelight.picture.content_credentials import verify
 from safelight.picture.files import MEDIA_TYPES, decode
 from safelight.picture.generation import GenerationRequest, ImageFormat, Preview
 from safelight.picture.recipe import Recipe
-from safelight.serving.deployment import create_dispatcher
 from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 from tests.fakes import FAKE_SPEC, expected_pixels, fake_command, fake_request
 from tests.signing import write_signing_files

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from safelight.library_variables import for_libraries
-from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
+from safelight.serving.backends.child_environment import child_environment, share_of_cores, visible_gpus
 
 
 def test_waiting_threads_sleep_and_the_thread_count_is_set() -> None:

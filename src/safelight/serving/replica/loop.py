@@ -25,9 +25,7 @@ from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import GeneratedImage, Generation
 from safelight.picture.recipe import Backend, Origin, recipe_of
-from safelight.serving.batcher import StepBatcher
 from safelight.serving.counters import Counters, StageName, StageTime
-from safelight.serving.in_flight import InFlight
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
     Cancel,
@@ -42,6 +40,8 @@ from safelight.serving.messages import (
     Submit,
     to_wire,
 )
+from safelight.serving.replica.batcher import StepBatcher
+from safelight.serving.replica.in_flight import InFlight
 
 NUM_IMAGE_ENCODERS = 2
 """Threads that write image files; they release the interpreter lock, and the device thread goes on meanwhile."""

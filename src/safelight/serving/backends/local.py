@@ -35,6 +35,9 @@ from safelight.picture.generation import (
     Preview,
     Step,
 )
+from safelight.serving.backends.protocol import ReplicaState
+from safelight.serving.backends.requests import RequestsInFlight
+from safelight.serving.backends.standard_error import StandardError
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
@@ -57,11 +60,8 @@ from safelight.serving.messages import (
     read_message,
     replica_messages,
 )
-from safelight.serving.replica import ReplicaState
-from safelight.serving.requests_in_flight import RequestsInFlight
-from safelight.serving.standard_error import StandardError
 
-COMMAND = (sys.executable, "-m", "safelight.serving.replica_process")
+COMMAND = (sys.executable, "-m", "safelight.serving.replica.process")
 HELLO_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 3600.0
 EXIT_TIMEOUT_S = 10.0

@@ -1,4 +1,4 @@
-"""The child process of a replica: `python -m safelight.serving.replica_process --fd N`.
+"""The child process of a replica: `python -m safelight.serving.replica.process --fd N`.
 
 The main thread loads the model and owns the device. One thread reads the gateway's messages, one writes ours, so that a
 gateway that is slow to read never stalls the device. The socket is inherited, and its end is ours: when the gateway
@@ -21,7 +21,6 @@ from pathlib import Path
 from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
 from safelight.model.revision import hub_id_of, revision_of
 from safelight.picture.recipe import Origin
-from safelight.serving.loop import Engine, Inbox, ReplicaLoop
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Hello,
@@ -34,6 +33,7 @@ from safelight.serving.messages import (
     receive_message,
     to_wire,
 )
+from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
 
 MAX_MESSAGES = 1024
 """In either queue; whoever puts one more waits."""

@@ -11,7 +11,6 @@ import pytest
 from safelight.errors import EngineFailure
 from safelight.picture.generation import Generation, GenerationRequest
 from safelight.serving.counters import Counters
-from safelight.serving.loop import EncodedImage, ReplicaLoop
 from safelight.serving.messages import (
     Cancel,
     Done,
@@ -25,6 +24,7 @@ from safelight.serving.messages import (
     Submit,
     from_wire,
 )
+from safelight.serving.replica.loop import EncodedImage, ReplicaLoop
 from tests.fakes import DEADLINE_S, FakeEngine, fake_request
 from tests.recipes import ORIGIN
 
@@ -283,7 +283,7 @@ def test_an_image_that_cannot_be_written_fails_its_request(monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError("encoder error")
 
-    monkeypatch.setattr("safelight.serving.loop.images.encode", fail)
+    monkeypatch.setattr("safelight.serving.replica.loop.images.encode", fail)
     replica = Replica()
 
     replica.run(submit(1))
@@ -292,7 +292,7 @@ def test_an_image_that_cannot_be_written_fails_its_request(monkeypatch: pytest.M
 
 
 def test_images_too_large_for_a_frame_are_an_error_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("safelight.serving.loop.MAX_FRAME_BYTES", 100)
+    monkeypatch.setattr("safelight.serving.replica.loop.MAX_FRAME_BYTES", 100)
     replica = Replica()
 
     replica.run(submit(1))

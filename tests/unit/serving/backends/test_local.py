@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost, UnsupportedModel
-from safelight.serving.deployment import create_dispatcher
-from safelight.serving.local_replica import LocalReplica
+from safelight.serving.backends.local import LocalReplica
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -34,6 +33,7 @@ from safelight.serving.messages import (
     replica_messages,
     to_wire,
 )
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
 

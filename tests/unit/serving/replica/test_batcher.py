@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from safelight.errors import EngineFailure
 from safelight.picture.generation import Generation
-from safelight.serving.batcher import StepBatcher
+from safelight.serving.replica.batcher import StepBatcher
 from tests.fakes import fake_request
 
 SMALL, LARGE = 64, 512

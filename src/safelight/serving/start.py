@@ -9,9 +9,9 @@ from safelight.environment import read_environment
 from safelight.library_variables import for_libraries
 from safelight.model.spec import ModelSpec
 from safelight.picture.signing_certificate import read_content_credentials
-from safelight.serving.child_environment import child_environment, share_of_cores, visible_gpus
+from safelight.serving.backends.child_environment import child_environment, share_of_cores, visible_gpus
+from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.local_replica import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.messages import Load
 from safelight.settings import Settings
 
