@@ -29,9 +29,9 @@ from diffusers.models.transformers.transformer_flux import (
 )
 
 from benchmarks.step_batching import default_model
-from safelight.engine import denoise
 from safelight.engine.autoencoder import to_pixels
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.families.flux1 import transformer as denoise
 from safelight.engine.previews import fit_projection
 from safelight.picture import files as images
 from safelight.picture.generation import Generation

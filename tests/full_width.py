@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from safelight.engine.components import Components
-from safelight.engine.lora_files import Lora, read_lora
+from safelight.engine.families.flux1.components import Components
+from safelight.engine.families.flux1.loras.files import Lora, read_lora
 from safelight.errors import ModelLoadError
 from safelight.model.spec import LoraFile
 

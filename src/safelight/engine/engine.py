@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safelight.engine import denoise
 from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
-from safelight.engine.components import Components, load_components
 from safelight.engine.devices import choose_device, choose_dtype
+from safelight.engine.families.flux1 import transformer as denoise
+from safelight.engine.families.flux1.components import Components, load_components
+from safelight.engine.families.flux1.loras.files import Lora, read_lora
+from safelight.engine.families.flux1.text import PromptEncoder
 from safelight.engine.kept_pixels import put_back
-from safelight.engine.lora_files import Lora, read_lora
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.previews import fit_projection
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
-from safelight.engine.text_encoders import PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.spec import ModelSpec, read_model_spec
 from safelight.picture.generation import Generation, SourceImage

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safelight.engine.components import Components
+from safelight.engine.families.flux1.components import Components
 from tests.full_width import GOOD, WIDTH, Shapes, full_width_components, kohya, ones, peft, read, refusal, zeros
 
 

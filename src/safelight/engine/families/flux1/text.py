@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safelight.engine.components import Components
+from safelight.engine.families.flux1.components import Components
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.picture.generation import GenerationRequest

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from safelight.engine.components import Components
-from safelight.engine.lora_files import read_lora
+from safelight.engine.families.flux1.components import Components
+from safelight.engine.families.flux1.loras.files import read_lora
 from safelight.errors import ModelLoadError
 from safelight.model.spec import LoraFile
 from tests.full_width import GOOD, WIDTH, Shapes, full_width_components, kohya, ones, peft, read, refusal, zeros
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 def test_settings_that_are_not_a_plain_loras_or_make_no_sense_are_refused(
     file: Path, components: Components, config: dict[str, Any], told: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safelight.engine.lora_settings.MATCHING_S", 0.2)
+    monkeypatch.setattr("safelight.engine.families.flux1.loras.settings.MATCHING_S", 0.2)
     metadata = {}
     if place == "beside":
         (file.parent / "adapter_config.json").write_text(json.dumps(config))

@@ -15,7 +15,7 @@ import torch
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from torch import Tensor, nn
 
-from safelight.engine.components import Components
+from safelight.engine.families.flux1.components import Components
 from safelight.engine.low_rank import Layers, adapted
 from tests.full_width import WIDTH, full_width_components, read
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import nn
 
-from safelight.engine.components import Components
+from safelight.engine.families.flux1.components import Components
 
 Network = Literal["transformer", "text_encoder"]
 Linears = Mapping[Network, Mapping[str, nn.Linear]]

@@ -12,11 +12,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from safelight.engine.components import Components
-from safelight.engine.lora_checks import FileLayer, refuse, shown, sort_layers
-from safelight.engine.lora_names import Network, Part, Place, linear_layers, name_places
-from safelight.engine.lora_settings import LoraSettings, read_settings
-from safelight.engine.lora_tensors import LoraTensors, name_content, open_lora_file
+from safelight.engine.families.flux1.components import Components
+from safelight.engine.families.flux1.loras.checks import FileLayer, refuse, shown, sort_layers
+from safelight.engine.families.flux1.loras.names import Network, Part, Place, linear_layers, name_places
+from safelight.engine.families.flux1.loras.settings import LoraSettings, read_settings
+from safelight.engine.families.flux1.loras.tensors import LoraTensors, name_content, open_lora_file
 from safelight.engine.low_rank import Layers, LowRank
 from safelight.errors import ModelLoadError
 from safelight.model.revision import lora_revision, settings_beside

@@ -11,7 +11,7 @@ from typing import Any
 
 import regex
 
-from safelight.engine.lora_names import Network, split_name
+from safelight.engine.families.flux1.loras.names import Network, split_name
 from safelight.errors import ModelLoadError
 
 METADATA_KEY = "lora_adapter_metadata"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from safelight.engine.lora_names import Place
+from safelight.engine.families.flux1.loras.names import Place
 
 LONGEST_NAME = 300
 """Characters of a name that are looked at."""

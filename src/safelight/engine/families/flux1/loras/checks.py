@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from safelight.engine.lora_names import Linears, Network, Part, Place, Places, find_place, split_key
-from safelight.engine.lora_others import Misfit, declared_flux_2, is_added, name_method, name_model
-from safelight.engine.lora_tensors import FLOATS, LoraTensors
+from safelight.engine.families.flux1.loras.names import Linears, Network, Part, Place, Places, find_place, split_key
+from safelight.engine.families.flux1.loras.others import Misfit, declared_flux_2, is_added, name_method, name_model
+from safelight.engine.families.flux1.loras.tensors import FLOATS, LoraTensors
 from safelight.errors import ModelLoadError
 
 MAX_NAMES = 4
