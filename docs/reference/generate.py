@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from safelight.api.azure_wire import GROUP, WORKSPACE
+from safelight.api.azure.wire import GROUP, WORKSPACE
 from safelight.cli.commands import LazyCommand, command_line
 from safelight.model.catalog import find_model
 from safelight.server.app import create_app

@@ -9,8 +9,8 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
-from safelight.api.huggingface import Parameters
-from safelight.api.openai import ImageGenerationBody
+from safelight.api.huggingface.routes import Parameters
+from safelight.api.openai.routes import ImageGenerationBody
 
 GENERATIONS = {
     "/": Parameters,

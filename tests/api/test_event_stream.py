@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from safelight.api import event_stream
-from safelight.api.event_stream import EventStream
-from safelight.api.huggingface import render_event
+from safelight.api.http import event_stream
+from safelight.api.http.event_stream import EventStream
+from safelight.api.huggingface.routes import render_event
 from safelight.errors import EngineFailure, Overloaded
 from safelight.picture.generation import Event, Step
 from tests.api.fake_dispatcher import FakeDispatcher

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Request
 from starlette.testclient import TestClient
 
-from safelight.api.links import known_server_url
+from safelight.api.http.links import known_server_url
 from safelight.control.store.tables import Operation, OperationKind, OperationStatus
 from safelight.server.app import create_app
 from safelight.server.online_endpoints import OnlineEndpoints

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from safelight.api.data_urls import PIECE_CHARACTERS, from_base64
-from safelight.api.preferences import read_preferences
+from safelight.api.http.data_urls import PIECE_CHARACTERS, from_base64
+from safelight.api.http.preferences import read_preferences
 from safelight.errors import InvalidRequest
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.unit.picture.test_uploads import encoded, left_red

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safelight.api.negotiation import negotiate
+from safelight.api.http.negotiation import negotiate
 from safelight.errors import NotAcceptable
 
 PNG, JPEG, WEBP, JSON = "image/png", "image/jpeg", "image/webp", "application/json"

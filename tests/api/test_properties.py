@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.testclient import TestClient
 
-from safelight.api.huggingface import Parameters
-from safelight.api.openai import ImageGenerationBody
+from safelight.api.huggingface.routes import Parameters
+from safelight.api.openai.routes import ImageGenerationBody
 from safelight.server.app import create_app
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher

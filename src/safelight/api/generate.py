@@ -8,7 +8,7 @@ from dataclasses import replace
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from safelight.api.disconnect import while_connected
+from safelight.api.http.disconnect import while_connected
 from safelight.control.jobs.queue import Run
 from safelight.errors import InvalidRequest, SafelightError
 from safelight.picture.files import MEDIA_TYPES

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.huggingface import ScoreError
-from safelight.api.links import server_url
-from safelight.api.openapi import error_responses
+from safelight.api.http.links import server_url
+from safelight.api.http.openapi import error_responses
+from safelight.api.huggingface.routes import ScoreError
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, get_answer, get_job

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from safelight.api.validation import Number, WireModel
+from safelight.api.http.validation import Number, WireModel
 from safelight.errors import InvalidRequest
 from safelight.limits import MAX_LORAS
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
-from safelight.api.headers import parameters_in_force, warnings_of
-from safelight.api.openai_wire import ImageGenerationBody, to_generation_request
-from safelight.api.validation import validate
+from safelight.api.http.headers import parameters_in_force, warnings_of
+from safelight.api.http.validation import validate
+from safelight.api.openai.wire import ImageGenerationBody, to_generation_request
 from safelight.cli.prompt_file import BATCH_URL, Body
 from safelight.errors import (
     AuthenticationFailed,

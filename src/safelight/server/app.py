@@ -11,9 +11,11 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from safelight import __version__
-from safelight.api import azure, huggingface, openai
 from safelight.api import jobs as job_routes
-from safelight.api.upload_budget import UploadBudget
+from safelight.api.azure import routes as azure
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.huggingface import routes as huggingface
+from safelight.api.openai import routes as openai
 from safelight.disk import Disk
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics

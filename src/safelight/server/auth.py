@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.api import openai
+from safelight.api.openai import routes as openai
 from safelight.errors import AuthenticationFailed
 from safelight.server.error_handlers import ErrorRenderer
 

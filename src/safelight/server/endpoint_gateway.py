@@ -13,9 +13,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from safelight.api import azure, openai
-from safelight.api.azure_wire import canonical_path
+from safelight.api.azure import routes as azure
+from safelight.api.azure.wire import canonical_path
 from safelight.api.generate import run_of
+from safelight.api.openai import routes as openai
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of
 from safelight.server.deployment_starter import ServedDeployment

@@ -14,12 +14,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.api import huggingface, jobs, openai
-from safelight.api.body import declared_bytes, read_bytes
-from safelight.api.disconnect import while_connected
-from safelight.api.links import known_server_url, server_url
-from safelight.api.preferences import RESPOND_ASYNC, Preferences, read_preferences
-from safelight.api.upload_budget import UploadBudget
+from safelight.api import jobs
+from safelight.api.http.body import declared_bytes, read_bytes
+from safelight.api.http.disconnect import while_connected
+from safelight.api.http.links import known_server_url, server_url
+from safelight.api.http.preferences import RESPOND_ASYNC, Preferences, read_preferences
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.huggingface import routes as huggingface
+from safelight.api.openai import routes as openai
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, NewJob, StoredRequest, find_job, get_answer, get_job

@@ -14,9 +14,11 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from safelight import __version__
-from safelight.api import azure, huggingface, openai
+from safelight.api.azure import routes as azure
 from safelight.api.dialect import Dialect
-from safelight.api.upload_budget import UploadBudget
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.huggingface import routes as huggingface
+from safelight.api.openai import routes as openai
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.endpoints.tokens import OidcVerifier

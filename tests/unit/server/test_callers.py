@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from safelight.api import huggingface, openai
+from safelight.api.huggingface import routes as huggingface
+from safelight.api.openai import routes as openai
 from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.jobs.queue import Run
 from safelight.control.jobs.records import StoredRequest

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from safelight.api import huggingface, openai
+from safelight.api.huggingface import routes as huggingface
+from safelight.api.openai import routes as openai
 from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.server.deployment_starter import ServedDeployment

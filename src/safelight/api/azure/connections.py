@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from safelight.api.azure_wire import (
+from safelight.api.azure.wire import (
     WORKSPACE,
     ArmModel,
     JsonObject,

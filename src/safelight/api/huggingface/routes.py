@@ -16,18 +16,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from safelight.api.body import check_content_type, declared_bytes, read_bytes
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.event_stream import EVENT_STREAM, EventStream, frame
 from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
-from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
-from safelight.api.huggingface_images import image_in, is_upload, refuse_mask
+from safelight.api.http.body import check_content_type, declared_bytes, read_bytes
+from safelight.api.http.event_stream import EVENT_STREAM, EventStream, frame
+from safelight.api.http.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.http.negotiation import negotiate
+from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
+from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
-from safelight.api.negotiation import negotiate
-from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.strict_json import MAX_NAMES, parse_json_object
-from safelight.api.upload_budget import UploadBudget
-from safelight.api.validation import Integer, Number, WireModel, from_text, validate
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES

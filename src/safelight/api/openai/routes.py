@@ -15,14 +15,17 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.body import read_json_object
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.event_stream import EVENT_STREAM, EventStream
 from safelight.api.generate import generate, put_off, refuse_if_full, refuse_stream_in_job
-from safelight.api.links import server_url
-from safelight.api.negotiation import negotiate
-from safelight.api.openai_edits import read_edit, upload_body
-from safelight.api.openai_wire import (
+from safelight.api.http.body import read_json_object
+from safelight.api.http.event_stream import EVENT_STREAM, EventStream
+from safelight.api.http.links import server_url
+from safelight.api.http.negotiation import negotiate
+from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.validation import validate
+from safelight.api.openai.edits import read_edit, upload_body
+from safelight.api.openai.wire import (
     EventKind,
     ImageEditBody,
     ImageGenerationBody,
@@ -32,9 +35,6 @@ from safelight.api.openai_wire import (
     render,
     to_generation_request,
 )
-from safelight.api.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.upload_budget import UploadBudget
-from safelight.api.validation import validate
 from safelight.disk import Disk
 from safelight.errors import ModelNotFound, StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES

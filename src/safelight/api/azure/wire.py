@@ -14,10 +14,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from safelight.api.body import read_json_object
-from safelight.api.links import server_url
-from safelight.api.openapi import request_body
-from safelight.api.validation import Model, validate
+from safelight.api.http.body import read_json_object
+from safelight.api.http.links import server_url
+from safelight.api.http.openapi import request_body
+from safelight.api.http.validation import Model, validate
 from safelight.control.store.tables import Operation, OperationStatus
 from safelight.errors import InvalidRequest
 from safelight.settings import Settings

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from safelight.api.disconnect import while_connected
+from safelight.api.http.disconnect import while_connected
 from safelight.errors import SafelightError
 from safelight.picture.generation import Event, Failed
 

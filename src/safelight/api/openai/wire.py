@@ -11,10 +11,10 @@ from typing import Any, Literal
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from safelight.api.event_stream import RenderEvent, frame
-from safelight.api.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.http.event_stream import RenderEvent, frame
+from safelight.api.http.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.http.validation import Integer, Number, WireModel
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
-from safelight.api.validation import Integer, Number, WireModel
 from safelight.errors import InvalidRequest
 from safelight.model.spec import QUALITY_STEPS, ModelSpec, Quality
 from safelight.picture.generation import (

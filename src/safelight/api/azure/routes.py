@@ -13,8 +13,11 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from safelight.api import azure_connections, azure_deployments, azure_endpoints, azure_registry
-from safelight.api.azure_wire import (
+from safelight.api.azure import connections as azure_connections
+from safelight.api.azure import deployments as azure_deployments
+from safelight.api.azure import endpoints as azure_endpoints
+from safelight.api.azure import registry as azure_registry
+from safelight.api.azure.wire import (
     GROUP,
     LOCATION,
     PROVIDER,
@@ -28,7 +31,7 @@ from safelight.api.azure_wire import (
 )
 from safelight.api.dialect import Dialect, ErrorReport
 from safelight.api.dialect import JsonObject as ErrorBody
-from safelight.api.links import server_url
+from safelight.api.http.links import server_url
 from safelight.control.endpoints.operations import get_operation
 from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import OperationStatus

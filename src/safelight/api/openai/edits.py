@@ -9,12 +9,12 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.body import Form, declared_bytes, read_form, read_json_object
-from safelight.api.data_urls import from_data_url
-from safelight.api.openai_wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
-from safelight.api.openapi import json_schema
-from safelight.api.upload_budget import UploadBudget
-from safelight.api.validation import from_text, validate
+from safelight.api.http.body import Form, declared_bytes, read_form, read_json_object
+from safelight.api.http.data_urls import from_data_url
+from safelight.api.http.openapi import json_schema
+from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.validation import from_text, validate
+from safelight.api.openai.wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
 from safelight.errors import InvalidRequest, MissingParameter, WrongType
 from safelight.model.spec import ModelSpec
 from safelight.picture.uploads import FittedImage, Upload, fit_upload

@@ -11,7 +11,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from safelight.api.strict_json import parse_json_object
+from safelight.api.http.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
 MAX_FILES = 17

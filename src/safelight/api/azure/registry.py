@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from safelight.api.azure_wire import (
+from safelight.api.azure.wire import (
     LOCATION,
     WORKSPACE,
     ArmModel,
@@ -15,7 +15,7 @@ from safelight.api.azure_wire import (
     system_data,
     workspace_path,
 )
-from safelight.api.links import server_url
+from safelight.api.http.links import server_url
 from safelight.control.endpoints.registered_models import list_registered_models, register_model
 from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import utc_now

@@ -8,7 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from safelight.api.azure_wire import (
+from safelight.api.azure.wire import (
     LOCATION,
     WORKSPACE,
     ArmModel,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from safelight.api.azure_endpoints import ENDPOINTS
-from safelight.api.azure_wire import (
+from safelight.api.azure.endpoints import ENDPOINTS
+from safelight.api.azure.wire import (
     LOCATION,
     ArmModel,
     JsonObject,
