@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
-from safelight.server.listener import Server
+from safelight.server.http.listener import Server
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FakeDeployment, fake_dispatcher
 

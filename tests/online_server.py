@@ -18,8 +18,8 @@ from pathlib import Path
 
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
-from safelight.server.listener import Server
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
+from safelight.server.http.listener import Server
 from safelight.settings import load_settings
 from tests.fakes import FakeEngineOptions, fake_command, fake_dispatcher, until
 

@@ -13,7 +13,7 @@ from safelight.api.azure.wire import GROUP, WORKSPACE
 from safelight.cli.commands import LazyCommand, command_line
 from safelight.model.catalog import find_model
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints, create_arm_app
+from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 

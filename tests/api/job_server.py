@@ -11,7 +11,7 @@ import httpx
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.live_server import eventually

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints, create_arm_app
+from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.fakes import fake_command

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, ended
 from tests.api.test_jobs import SteppedDispatcher

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from safelight.api.http.links import known_server_url
 from safelight.control.store.tables import Operation, OperationKind, OperationStatus
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, Connect, ended, serving_jobs

@@ -21,7 +21,7 @@ from safelight.control.store.tables import Job
 from safelight.errors import EngineFailure, Overloaded
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs

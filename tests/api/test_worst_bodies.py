@@ -18,7 +18,7 @@ from fastapi import FastAPI
 
 from safelight.api.http.strict_json import MAX_MARKS, MAX_NAMES
 from safelight.server.app import create_app
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 

@@ -11,7 +11,7 @@ from safelight.errors import ModelLoadError
 from safelight.model import hub
 from safelight.model.catalog import Model
 from safelight.model.spec import ModelSpec, read_model_spec
-from safelight.server.download_progress import DownloadProgress
+from safelight.server.endpoints.download_progress import DownloadProgress
 
 
 def locate(model: Model) -> tuple[Path, ModelSpec]:

@@ -22,10 +22,10 @@ from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey
 from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.job_door import NoJobs
-from safelight.server.jobs import Jobs
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.jobs.door import NoJobs
+from safelight.server.jobs.wiring import Jobs
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 

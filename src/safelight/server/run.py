@@ -20,8 +20,8 @@ from safelight.errors import ConfigurationError, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
-from safelight.server.listener import Server, raise_descriptor_limit
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
+from safelight.server.http.listener import Server, raise_descriptor_limit
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings

@@ -19,11 +19,11 @@ from safelight.api.openai import routes as openai
 from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.jobs.queue import Run
 from safelight.control.jobs.records import StoredRequest
-from safelight.server.deployment_starter import ServedDeployment
-from safelight.server.endpoint_gateway import EndpointGateway
-from safelight.server.endpoint_routes import EndpointRoutes
+from safelight.server.endpoints.gateway import EndpointGateway
+from safelight.server.endpoints.routes import EndpointRoutes
+from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.replay import PART_BYTES, send_through
+from safelight.server.jobs.resend import PART_BYTES, send_through
 from tests.fakes import until
 
 CREATED_AT = datetime(2026, 11, 23, tzinfo=UTC)

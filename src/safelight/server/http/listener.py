@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from safelight.server.certificates import certificate_files
-from safelight.server.connections import ClientConnection
+from safelight.server.http.connections import ClientConnection
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)

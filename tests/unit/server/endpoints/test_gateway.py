@@ -16,9 +16,9 @@ from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai
 from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.store.tables import utc_now
-from safelight.server.deployment_starter import ServedDeployment
-from safelight.server.endpoint_gateway import EndpointGateway
-from safelight.server.endpoint_routes import EndpointRoutes
+from safelight.server.endpoints.gateway import EndpointGateway
+from safelight.server.endpoints.routes import EndpointRoutes
+from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.serving.dispatcher import Dispatcher
 from tests.fakes import until

@@ -19,10 +19,10 @@ from safelight.api.generate import run_of
 from safelight.api.openai import routes as openai
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of
-from safelight.server.deployment_starter import ServedDeployment
-from safelight.server.endpoint_routes import EndpointRoutes, inner_path
+from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location, choose
+from safelight.server.endpoints.routes import EndpointRoutes, inner_path
+from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
-from safelight.serving.router import DEPLOYMENT_HEADER, Choice, Location, choose
 
 logger = logging.getLogger(__name__)
 

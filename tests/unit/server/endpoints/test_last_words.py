@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
-from safelight.server.last_words import HIDDEN, MAX_LINE_CHARACTERS, MAX_LINES, known_secrets, last_lines
+from safelight.server.endpoints.last_words import HIDDEN, MAX_LINE_CHARACTERS, MAX_LINES, known_secrets, last_lines
 
 REFERENCE = "${{azureml://connections/c/credentials/PIN}}"
 

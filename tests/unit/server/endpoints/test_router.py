@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from safelight.errors import NotReady, ResourceNotFound
-from safelight.serving.router import RoutedEndpoint, Router, choose, digest
+from safelight.server.endpoints.router import RoutedEndpoint, Router, choose, digest
 
 FLUX = RoutedEndpoint(
     name="Flux",

@@ -32,9 +32,9 @@ from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import Job, JobState
 from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of
-from safelight.server.endpoint_routes import EndpointRoutes, inner_path
+from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.replay import send_through
+from safelight.server.jobs.resend import send_through
 from safelight.settings import Settings
 
 IDEMPOTENCY_KEY = "Idempotency-Key"

@@ -12,9 +12,9 @@ from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.endpoints.tokens import OidcVerifier, check_token, subject_of
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
-from safelight.server.deployment_starter import ServedDeployment
+from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
+from safelight.server.endpoints.starter import ServedDeployment
 from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
-from safelight.serving.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
 
 
 class EndpointRoutes:

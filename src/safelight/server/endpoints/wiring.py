@@ -30,9 +30,9 @@ from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
-from safelight.server.deployment_starter import DeploymentStarter, ServedDeployment
-from safelight.server.endpoint_gateway import EndpointGateway
-from safelight.server.endpoint_routes import EndpointRoutes
+from safelight.server.endpoints.gateway import EndpointGateway
+from safelight.server.endpoints.routes import EndpointRoutes
+from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.serving.backends.local import COMMAND
 from safelight.serving.dispatcher import Dispatcher

@@ -23,8 +23,8 @@ from safelight.model.catalog import Model, find_model
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
 from safelight.model.spec import ModelSpec, read_model_spec
-from safelight.server.download_progress import DownloadProgress
-from safelight.server.last_words import known_secrets, last_lines
+from safelight.server.endpoints.download_progress import DownloadProgress
+from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher

@@ -8,7 +8,7 @@ import pytest
 from safelight.control.secrets.connections import ConnectionSpec, put_connection
 from safelight.control.secrets.encryption import KEY_FILE
 from safelight.errors import ConfigurationError
-from safelight.server.online_endpoints import OnlineEndpoints
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.fakes import fake_command
 

@@ -15,10 +15,10 @@ from safelight.control.jobs.webhook_sender import WebhookSender
 from safelight.control.jobs.webhooks import Webhooks
 from safelight.errors import EngineFailure
 from safelight.server.auth import ServerKey
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.job_door import Callers, JobDoor
-from safelight.server.online_endpoints import OnlineEndpoints
-from safelight.server.replay import answer_of, replayed_scope, send_through
+from safelight.server.jobs.door import Callers, JobDoor
+from safelight.server.jobs.resend import answer_of, replayed_scope, send_through
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)

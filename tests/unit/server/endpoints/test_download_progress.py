@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from safelight.server.download_progress import DownloadProgress
+from safelight.server.endpoints.download_progress import DownloadProgress
 
 GB = 10**9
 
