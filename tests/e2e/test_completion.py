@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from safelight.cli.arm import Arm
+from safelight.cli.az.resource_files import connection_body, deployment_body, endpoint_body
 from safelight.cli.main import main
-from safelight.cli.resource_files import connection_body, deployment_body, endpoint_body
 from safelight.model.catalog import sprite_folder
 from tests.e2e.processes import SAFELIGHT, environment
 from tests.odd_server import answering

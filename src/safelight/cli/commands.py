@@ -62,21 +62,23 @@ def _take_unchecked(command: Any) -> None:
 
 COMMANDS = (
     LazyCommand("serve", "safelight.cli.serve:serve", "Serve MODEL behind the Hugging Face and the OpenAI image APIs."),
-    LazyCommand("generate", "safelight.cli.generate:generate", "Make a picture of PROMPT and write it to a file."),
+    LazyCommand(
+        "generate", "safelight.cli.pictures.generate:generate", "Make a picture of PROMPT and write it to a file."
+    ),
     LazyCommand(
         "inspect",
-        "safelight.cli.inspect:inspect",
+        "safelight.cli.pictures.inspect:inspect",
         "Show the recipe of IMAGE, and whether its Content Credentials are there and hold.",
     ),
     LazyCommand(
         "replay",
-        "safelight.cli.replay:replay",
+        "safelight.cli.pictures.replay:replay",
         "Make IMAGE again from its recipe, and say whether it is the same picture.",
     ),
-    LazyCommand("model", "safelight.cli.model:app", "Show and register the models that can be served."),
-    LazyCommand("connection", "safelight.cli.connection:app", "Manage workspace connections: named secrets."),
-    LazyCommand("online-endpoint", "safelight.cli.online_endpoint:app", "Manage online endpoints."),
-    LazyCommand("online-deployment", "safelight.cli.online_deployment:app", "Manage online deployments."),
+    LazyCommand("model", "safelight.cli.az.model:app", "Show and register the models that can be served."),
+    LazyCommand("connection", "safelight.cli.az.connection:app", "Manage workspace connections: named secrets."),
+    LazyCommand("online-endpoint", "safelight.cli.az.online_endpoint:app", "Manage online endpoints."),
+    LazyCommand("online-deployment", "safelight.cli.az.online_deployment:app", "Manage online deployments."),
 )
 
 

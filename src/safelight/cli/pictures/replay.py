@@ -35,7 +35,7 @@ def replay(
 
     Exit status: 0 the same, pixel by pixel; 3 another one; 1 it cannot be made again.
     """
-    from safelight.cli.remake import remake
+    from safelight.cli.pictures.remake import remake
 
     status = remake(
         image,

@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from safelight.cli.make_pictures import make_pictures
 from safelight.cli.output import printable
-from safelight.cli.output_files import write_whole
-from safelight.cli.picture_files import no_recipe, read_file, read_picture
+from safelight.cli.pictures.make_pictures import make_pictures
+from safelight.cli.pictures.output_files import write_whole
+from safelight.cli.pictures.picture_files import no_recipe, read_file, read_picture
 from safelight.errors import InvalidRequest, ModelNotFound
 from safelight.model import hub
 from safelight.model.catalog import find_model

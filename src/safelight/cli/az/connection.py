@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli.arm import Arm
-from safelight.cli.options import (
+from safelight.cli.az.options import (
     DataDir,
     Name,
     OptionalFile,
@@ -22,8 +22,8 @@ from safelight.cli.options import (
     confirm,
     name_of,
 )
+from safelight.cli.az.resource_files import CONNECTION_FIELDS, connection_body, connection_changes, read_resource
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import CONNECTION_FIELDS, connection_body, connection_changes, read_resource
 from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage workspace connections: named secrets.", no_args_is_help=True)

@@ -25,10 +25,10 @@ from rich.table import Column
 from rich.text import Text
 
 from safelight.cli.download import locate
-from safelight.cli.manifest import FILE_NAME, Manifest
 from safelight.cli.output import printable
-from safelight.cli.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
-from safelight.cli.prompt_file import PromptLine, read_prompt_file
+from safelight.cli.pictures.manifest import FILE_NAME, Manifest
+from safelight.cli.pictures.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
+from safelight.cli.pictures.prompt_file import PromptLine, read_prompt_file
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
 from safelight.model.catalog import find_model
 from safelight.model.loras import locate_loras

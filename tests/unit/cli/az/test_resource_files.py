@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from safelight.cli.resource_files import (
+from safelight.cli.az.resource_files import (
     CONNECTION_FIELDS,
     DEPLOYMENT_FIELDS,
     ENDPOINT_FIELDS,

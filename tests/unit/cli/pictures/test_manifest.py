@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.cli.manifest import FILE_NAME, Manifest
+from safelight.cli.pictures.manifest import FILE_NAME, Manifest
 from safelight.errors import InvalidRequest
 
 

@@ -16,7 +16,7 @@ import httpx
 from safelight.api.http.headers import parameters_in_force, warnings_of
 from safelight.api.http.validation import validate
 from safelight.api.openai.wire import ImageGenerationBody, to_generation_request
-from safelight.cli.prompt_file import BATCH_URL, Body
+from safelight.cli.pictures.prompt_file import BATCH_URL, Body
 from safelight.errors import (
     AuthenticationFailed,
     EngineFailure,

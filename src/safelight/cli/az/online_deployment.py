@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli.arm import Arm
-from safelight.cli.completion import complete_served_models
-from safelight.cli.options import (
+from safelight.cli.az.options import (
     DataDir,
     Endpoint,
     Name,
@@ -24,8 +23,9 @@ from safelight.cli.options import (
     checked_name,
     confirm,
 )
+from safelight.cli.az.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
+from safelight.cli.completion import complete_served_models
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
 from safelight.errors import InvalidRequest
 
 app = typer.Typer(help="Manage online deployments.", no_args_is_help=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.cli.output_files import write_whole
+from safelight.cli.pictures.output_files import write_whole
 from safelight.errors import InvalidRequest
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 from typer import Option
 
 from safelight.cli.arm import Arm
-from safelight.cli.options import DataDir, OptionalFile, OptionalName, Output, Workspace, checked_name
+from safelight.cli.az.options import DataDir, OptionalFile, OptionalName, Output, Workspace, checked_name
+from safelight.cli.az.resource_files import read_resource
 from safelight.cli.output import print_one
-from safelight.cli.resource_files import read_resource
 from safelight.errors import InvalidRequest
 
 MODEL_FIELDS = {"name", "version", "path", "description", "type", "tags", "properties"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safelight.cli.options import Output
+from safelight.cli.az.options import Output
 from safelight.cli.output import JsonObject, OutputFormat, format_of, print_one
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def inspect(
     output: Output = None,
 ) -> None:
     """Show the recipe of IMAGE, and whether its Content Credentials are there and hold."""
-    from safelight.cli.picture_files import no_recipe, read_file, read_picture
+    from safelight.cli.pictures.picture_files import no_recipe, read_file, read_picture
     from safelight.picture.content_credentials import verify
 
     content = read_file(image)

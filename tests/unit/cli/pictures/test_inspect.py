@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from safelight.cli.inspect import inspect
 from safelight.cli.output import OutputFormat
+from safelight.cli.pictures.inspect import inspect
 from safelight.errors import InvalidRequest
 from safelight.picture.files import encode
 from safelight.picture.recipe import Recipe

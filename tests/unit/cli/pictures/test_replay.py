@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safelight.cli.remake import report
-from safelight.cli.replay import replay
+from safelight.cli.pictures.remake import report
+from safelight.cli.pictures.replay import replay
 from safelight.errors import ConfigurationError, InvalidRequest
 from safelight.model.catalog import sprite_folder
 from safelight.model.revision import revision_of

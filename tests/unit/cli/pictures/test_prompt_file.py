@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.cli.prompt_file import read_prompt_file
+from safelight.cli.pictures.prompt_file import read_prompt_file
 
 
 def test_bytes_of_other_systems_are_read(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from safelight.cli.arm import Arm, RequestRefused
-from safelight.cli.completion import complete_deployments
-from safelight.cli.options import (
+from safelight.cli.az.options import (
     DataDir,
     Name,
     NoWait,
@@ -22,8 +21,9 @@ from safelight.cli.options import (
     confirm,
     name_of,
 )
+from safelight.cli.az.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
+from safelight.cli.completion import complete_deployments
 from safelight.cli.output import print_list, print_one
-from safelight.cli.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
 from safelight.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from safelight.cli.output_files import PARTIAL, write_whole
+from safelight.cli.pictures.output_files import PARTIAL, write_whole
 from safelight.errors import InvalidRequest
 
 FILE_NAME = "manifest.jsonl"

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from safelight.cli.picture_sources import Made, ServerSource
+from safelight.cli.pictures.picture_sources import Made, ServerSource
 from safelight.errors import EngineFailure
 from safelight.picture.files import encode
 from tests.odd_server import answering

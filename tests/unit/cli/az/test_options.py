@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from safelight.cli.options import checked_name
+from safelight.cli.az.options import checked_name
 from safelight.errors import InvalidRequest
 
 

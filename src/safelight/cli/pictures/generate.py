@@ -13,7 +13,7 @@ from typing import Annotated, cast, get_args
 import typer
 
 from safelight.cli.completion import complete_models
-from safelight.cli.output_files import write_whole
+from safelight.cli.pictures.output_files import write_whole
 from safelight.errors import InvalidRequest
 from safelight.picture.generation import ImageFormat
 
@@ -82,7 +82,7 @@ def generate(
     from rich.markup import escape
 
     from safelight.cli.download import locate
-    from safelight.cli.make_pictures import make_pictures
+    from safelight.cli.pictures.make_pictures import make_pictures
     from safelight.model.catalog import find_model
     from safelight.model.loras import locate_loras
     from safelight.picture.parameters import build_generation_request
@@ -123,7 +123,7 @@ def generate(
             "output_compression": quality if quality != DEFAULT_QUALITY else None,
         }
         given = {name: value for name, value in defaults.items() if value is not None}
-        from safelight.cli.generate_file import generate_file
+        from safelight.cli.pictures.generate_file import generate_file
 
         raise typer.Exit(
             generate_file(

@@ -139,7 +139,7 @@ def parse_shares(text: str) -> dict[str, int]:
 
 
 def _load(path: Path) -> JsonObject:
-    from safelight.cli.yaml_text import NotYaml, parse_yaml
+    from safelight.cli.az.yaml_text import NotYaml, parse_yaml
 
     try:
         value = parse_yaml(path.read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def _load(path: Path) -> JsonObject:
 
 def _set(resource: JsonObject, change: str) -> None:
     """`properties.team=art`, as `az` writes changes."""
-    from safelight.cli.yaml_text import NotYaml, parse_yaml
+    from safelight.cli.az.yaml_text import NotYaml, parse_yaml
 
     path, equals, value = change.partition("=")
     if not equals:

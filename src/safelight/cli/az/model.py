@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli.arm import Arm, RequestRefused
+from safelight.cli.az.model_create import create
+from safelight.cli.az.options import DataDir, Output, Workspace
+from safelight.cli.az.resource_files import note
 from safelight.cli.completion import complete_served_models
-from safelight.cli.model_create import create
-from safelight.cli.options import DataDir, Output, Workspace
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
-from safelight.cli.resource_files import note
 from safelight.errors import ConfigurationError, InvalidRequest, ModelLoadError, ModelNotFound
 from safelight.model.card import model_card
 from safelight.model.catalog import Model, find_model, list_models, registered_model
@@ -70,7 +70,7 @@ def show(
         return
     from rich.console import Console
 
-    from safelight.cli.model_table import card_table
+    from safelight.cli.az.model_table import card_table
 
     Console(highlight=False).print(card_table(card))
 
