@@ -1,0 +1,1 @@
+"""The dialects: what each wire format says becomes one GenerationRequest, and what came out is said in it."""

@@ -1,1 +1,1 @@
-"""The command line: serve, generate, model."""
+"""The command line: each command is imported when it is asked for."""

@@ -1,1 +1,1 @@
-"""The control plane: which models there are (connections, endpoints and deployments follow)."""
+"""The control plane: what should be, in a database, and the reconciler that makes it so."""

@@ -1,0 +1,1 @@
+"""The HTTP application: composition, keys, errors, health, metrics; and the process that serves it."""

@@ -1,1 +1,1 @@
-"""From one request to the process that makes its picture, and back: dispatcher, replicas, and the loop inside them."""
+"""From one request to the process that makes its picture, and back: admission, dispatcher, messages."""

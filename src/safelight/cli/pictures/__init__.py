@@ -1,0 +1,1 @@
+"""Pictures from the command line: made, inspected, made again, by the file."""

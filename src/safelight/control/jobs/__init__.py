@@ -1,0 +1,1 @@
+"""Requests that outlive their connection, and the webhooks that tell of them."""

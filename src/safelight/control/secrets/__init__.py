@@ -1,0 +1,1 @@
+"""Connections and keys: encrypted at rest, read only by who may."""

@@ -1,0 +1,1 @@
+"""The database: its tables, its transactions, and what becomes of it when it takes no writes."""

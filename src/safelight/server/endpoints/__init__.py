@@ -1,0 +1,1 @@
+"""Online endpoints behind their URLs: gateway, router, and what starts their deployments."""

@@ -22,8 +22,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from safelight.server.http.lingering_transport import LingeringTransport
 from safelight.server.http.strict_http import StrictConnection
-from safelight.server.lingering_transport import LingeringTransport
 from safelight.settings import Settings
 
 MIN_BYTES_PER_S = 512

@@ -1,0 +1,1 @@
+"""The door where a request becomes a job, and what sends it again later."""

@@ -1,0 +1,1 @@
+"""Inside a replica: the loop, the batcher, and the requests in flight."""

@@ -1,0 +1,1 @@
+"""FLUX.1: its components, its text, its transformer, its LoRAs."""
