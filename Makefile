@@ -24,7 +24,7 @@ fetch: $(VENV)/.installed-dev ## fetch what the tests need from registries, once
 
 test: lint ## everything CI runs: lint, types, architecture, and the whole suite
 	@$(MAKE) --no-print-directory fetch || echo "Going on without it: the tests that need it will say so."
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, and the import rules
 	$(BIN)/ruff format --check .
