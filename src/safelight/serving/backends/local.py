@@ -27,13 +27,8 @@ from safelight.errors import (
     UnsupportedModel,
 )
 from safelight.picture.generation import (
-    Completed,
     Event,
-    Failed,
     GenerationRequest,
-    ImageCompleted,
-    Preview,
-    Step,
 )
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.backends.requests import RequestsInFlight
@@ -42,21 +37,16 @@ from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
-    Done,
     GatewayMessage,
+    Happened,
     Hello,
-    ImageMade,
     Load,
     LoadFailed,
-    PreviewMade,
     Ready,
     ReplicaMessage,
-    RequestFailed,
     Stats,
-    StepDone,
     Submit,
     encode_frame,
-    from_wire,
     read_message,
     replica_messages,
 )
@@ -288,19 +278,8 @@ class LocalReplica:
             message = await self._next_message(reader)
             self._unanswered_since = None
             match message:
-                case StepDone():
-                    self._requests.pass_on(message.ticket, Step(message.image_index, message.index, message.of))
-                case PreviewMade():
-                    self._requests.pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
-                case ImageMade():
-                    self._requests.pass_on(
-                        message.ticket,
-                        ImageCompleted(message.image_index, message.image, message.warnings, message.num_text_tokens),
-                    )
-                case Done():
-                    self._requests.pass_on(message.ticket, Completed(message.result))
-                case RequestFailed():
-                    self._requests.pass_on(message.ticket, Failed(from_wire(message.error)))
+                case Happened():
+                    self._requests.pass_on(message.ticket, message.event)
                 case Stats():
                     self._this_life = message.counters
                 case _:
@@ -339,7 +318,7 @@ async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: flo
     except TimeoutError:
         raise late from None
     if isinstance(message, LoadFailed):
-        raise from_wire(message.error)
+        raise message.error
     if not isinstance(message, kind):
         raise ProtocolViolation(f"a replica said {type(message).__name__} instead of {kind.__name__}")
     return message

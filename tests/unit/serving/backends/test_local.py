@@ -31,7 +31,6 @@ from safelight.serving.messages import (
     encode_frame,
     receive_message,
     replica_messages,
-    to_wire,
 )
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
@@ -205,7 +204,7 @@ async def test_what_was_ready_is_started_again_unless_it_can_never_load(
 ) -> None:
     """The files are others when it is started for the second time."""
     hello, ready = encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready())
-    refused = encode_frame(LoadFailed(to_wire(error)))
+    refused = encode_frame(LoadFailed(error))
     code = f"""
 import pathlib, socket, sys
 sock = socket.socket(fileno=int(sys.argv[-1]))
