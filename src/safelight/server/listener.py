@@ -75,10 +75,9 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % self._ticks_per_look == 0:
-            now = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
             for each in self._connections:
-                if each.is_overdue(now):
-                    each.expire()
+                loop.call_soon(each.end_if_overdue)  # each for itself: no bug about one may spare the others
         return await super().on_tick(counter)
 
     @property
