@@ -1,6 +1,6 @@
 """A client's connection: uvicorn's protocol over h11, with a deadline for every wait that is the client's to end.
 
-`Server` in `listener.py` accepts the connections, looks at each of them many times a second, and ends those that are
+`Server` in `listener.py` accepts the connections, looks at each a few times in every deadline, and ends those that are
 overdue. What the server itself takes its time for, such as a picture, has no deadline here.
 """
 

@@ -97,19 +97,24 @@ class Server(uvicorn.Server):
             except OSError as error:
                 self._wait_for_descriptors(listener, error)
                 return
-            if len(self.server_state.connections) < self._max_connections or self._make_room():
+            if self._has_room():
                 self._open(sock)
             else:
                 sock.close()
 
-    def _make_room(self) -> bool:
-        """Close the connection that has been without a request for longest, if there is one."""
-        now = asyncio.get_running_loop().time()
+    def _has_room(self) -> bool:
+        if len(self.server_state.connections) < self._max_connections:
+            return True
         self._warn(
             "%d connections are open and there is room for no more: each new one closes that which has been without a "
             "request for longest (max_connections)",
-            len(self.server_state.connections),
+            self._max_connections,
         )
+        return self._make_room()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest, if there is one."""
+        now = asyncio.get_running_loop().time()
         waiting = [each for each in self._connections if not each.has_request]
         if not waiting:
             return False
