@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from safelight.server.lingering_transport import LingeringTransport
+from safelight.server.http.lingering_transport import LingeringTransport
 from tests.fakes import DEADLINE_S
 
 
