@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost
+from safelight.errors import ConfigurationError, EngineFailure, ModelLoadError, ReplicaLost
 from safelight.generation import Failed
 from safelight.serving.deployment import create_dispatcher
 from safelight.serving.local_replica import LocalReplica
@@ -27,11 +27,14 @@ from safelight.serving.messages import (
     Load,
     Ready,
     ReplicaMessage,
+    RequestFailed,
     Stats,
+    StepDone,
     Submit,
     encode_frame,
     receive_message,
     replica_messages,
+    to_wire,
 )
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
@@ -132,15 +135,16 @@ def test_a_child_that_is_not_told_what_to_load_ends() -> None:
         assert child.exit_status() == 1
 
 
-def script(*frames: bytes) -> list[str]:
-    """The command of a replica that says these frames, and then waits for its end."""
+def script(*frames: bytes, answer: bytes = b"") -> list[str]:
+    """The command of a replica that says these frames, `answer` to each Submit, and then waits for its end."""
     code = f"""
 import socket, sys
 sock = socket.socket(fileno=int(sys.argv[-1]))
 for frame in {frames!r}:
     sock.sendall(frame)
-while sock.recv(65536):
-    pass
+while received := sock.recv(65536):
+    if b"Submit" in received:
+        sock.sendall({answer!r})
 """
     return [sys.executable, "-c", code]
 
@@ -193,6 +197,34 @@ async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again
             await until(lambda: replica.restarts >= 4)
         finally:
             await replica.stop()
+
+
+@pytest.mark.anyio
+async def test_all_that_a_replica_has_sent_is_passed_on_at_once_however_many_others_have_turns() -> None:
+    """A turn of the event loop is long when many ask: none may be spent on each message."""
+    steps = [encode_frame(StepDone(0, 0, index, 100)) for index in range(1, 101)]
+    end = encode_frame(RequestFailed(0, to_wire(EngineFailure("no picture"))))
+    command = script(encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready()), answer=b"".join((*steps, end)))
+    num_turns = 0
+
+    async def count_turns() -> None:
+        nonlocal num_turns
+        while True:
+            num_turns += 1
+            await asyncio.sleep(0)
+
+    with _replica(command) as replica:
+        await replica.start()
+        await until(lambda: replica.state == "ready")
+        async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
+            first = await anext(events)
+            others = asyncio.create_task(count_turns())
+            told = [first, *[event async for event in events]]
+        others.cancel()
+        await replica.stop()
+
+    assert [type(event).__name__ for event in told] == ["Step"] * 100 + ["Failed"]
+    assert num_turns < 10
 
 
 @pytest.mark.anyio
