@@ -274,28 +274,30 @@ class LocalReplica:
         self._change(ReplicaState.READY)
 
     async def _relay(self, reader: asyncio.StreamReader) -> NoReturn:
-        while True:
-            message = await self._next_message(reader)
-            self._unanswered_since = None
-            match message:
-                case Happened():
-                    self._requests.pass_on(message.ticket, message.event)
-                case Stats():
-                    self._this_life = message.counters
-                case _:
-                    raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
-
-    async def _next_message(self, reader: asyncio.StreamReader) -> ReplicaMessage:
-        """Raises ReplicaLost if the replica has stopped answering."""
-        reading = asyncio.ensure_future(read_message(reader, replica_messages))
+        """All that has come is passed on in one turn of the event loop, which may be a long one when many ask."""
+        watching = asyncio.create_task(self._watch(reader), name=f"watch over {self.name}")
         try:
-            while not reading.done():
-                await asyncio.wait({reading}, timeout=self._patience_s / 2)
-                if not reading.done() and self._silence_s() > self._patience_s:
-                    raise ReplicaLost(f"{self.name} did not answer for {self._silence_s():.0f} s")
-            return reading.result()
+            while True:
+                self._take(await read_message(reader, replica_messages))
         finally:
-            reading.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, reader: asyncio.StreamReader) -> None:
+        """The reader raises ReplicaLost when the replica has stopped answering."""
+        while self._silence_s() <= self._patience_s:  # noqa: ASYNC110  what does not come sets no event
+            await asyncio.sleep(self._patience_s / 2)
+        reader.set_exception(ReplicaLost(f"{self.name} did not answer for {self._silence_s():.0f} s"))
+
+    def _take(self, message: ReplicaMessage) -> None:
+        self._unanswered_since = None
+        match message:
+            case Happened():
+                self._requests.pass_on(message.ticket, message.event)
+            case Stats():
+                self._this_life = message.counters
+            case _:
+                raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
 
     def _silence_s(self) -> float:
         """How long a message has been unanswered; a replica that was asked nothing may be silent."""
