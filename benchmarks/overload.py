@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 CLIENTS = (8, 16, 24)
+DEAF_CLIENTS = 288
 MAX_QUEUED = 16
 """With the 8 that run, as many as the most clients: few enough for a slow machine to be full at once."""
 START_TIMEOUT_S = 120
@@ -111,6 +112,8 @@ async def _measure(port: int, options: argparse.Namespace) -> None:
             f"{best} clients: {calm.goodput:.1f} pictures/s; {rate:.0f} arrivals/s: {storm}; {ratios[-1]:.0%}",
             flush=True,
         )
+    deaf = await _closed(port, DEAF_CLIENTS, options.seconds)
+    print(f"{DEAF_CLIENTS} clients that ask on whatever they are told: {deaf}", flush=True)
     print(f"goodput that is left at {options.factor:g} times the best: median {statistics.median(ratios):.0%}")
 
 

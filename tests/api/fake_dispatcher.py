@@ -103,7 +103,7 @@ class FakeDispatcher:
             result = await self.generate(request)
             if request.is_streamed and len(result.images) > 1:  # the others come with Completed
                 last = len(result.images) - 1
-                yield ImageCompleted(last, result.images[last], self.warnings, result.num_text_tokens)
+                yield ImageCompleted(last, result.images[last], result.warnings, result.num_text_tokens)
             yield Completed(result)
         except SafelightError as error:
             yield Failed(error)
@@ -116,9 +116,8 @@ class FakeDispatcher:
             GeneratedImage(content=picture(request, request.seed + i), seed=request.seed + i)
             for i in range(request.num_images_per_prompt)
         )
-        return GenerationResult(
-            request=request, images=images, warnings=self.warnings, timings=Timings(), num_text_tokens=5
-        )
+        warnings = tuple(dict.fromkeys(request.warnings + self.warnings))
+        return GenerationResult(images=images, warnings=warnings, timings=Timings(), num_text_tokens=5)
 
 
 def picture(request: GenerationRequest, seed: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -323,6 +324,19 @@ def test_requests_in_progress_are_never_closed_for_others_and_one_too_many_gets_
         assert all(int(each.fields["retry-after"]) >= 1 for each in refused)
         assert [each.read_answer().status for each in running] == [200] * 14
         assert server.get("/health").status_code == 200
+
+
+def test_clients_that_reset_their_connections_at_any_point_leave_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    sent = [each for each, _ in (*SILENCES.values(), *EARLY.values())] + [OPENAPI * 20]
+    with live_server(api_key="k", max_connections=8, **HASTE) as server:
+        for content in sent * 20:
+            with Wire(server) as wire:
+                wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with suppress(ConnectionError):
+                    wire.send(content)
+
+        assert server.get("/health").status_code == 200
+    assert [each for each in caplog.records if each.exc_info] == []
 
 
 def test_what_comes_in_between_is_answered_while_hundreds_of_clients_connect_and_leave(patient: LiveServer) -> None:

@@ -19,11 +19,11 @@ from starlette.types import Message
 
 from safelight.api.http import event_stream
 from safelight.api.http.event_stream import EventStream
-from safelight.api.huggingface.routes import render_event
+from safelight.api.huggingface.routes import event_renderer
 from safelight.errors import EngineFailure, Overloaded
 from safelight.picture.generation import Event, Step
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.fakes import DEADLINE_S
+from tests.fakes import DEADLINE_S, fake_request
 
 GENERATIONS = "/v1/images/generations"
 ACCEPT = {"Accept": "text/event-stream"}
@@ -156,7 +156,7 @@ async def test_a_client_that_takes_nothing_does_not_keep_its_place(monkeypatch: 
             await wait_for_ever()
 
     scope = {"type": "http", "headers": []}
-    stream = EventStream(Request(scope), steps(), render_event)
+    stream = EventStream(Request(scope), steps(), event_renderer(fake_request()))
     async with asyncio.timeout(DEADLINE_S):
         await stream(scope, receive=wait_for_ever, send=take_the_first_frame)
 

@@ -41,6 +41,7 @@ def connect(dispatcher: FakeDispatcher, tmp_path: Path) -> Iterator[Connect]:
         ("https://8.8.8.8:0/x", "http or https"),
         ("https://user:pass@8.8.8.8/x", "user and password"),
         ("nothing", "http or https"),
+        (f"https://xn--a{'xn--a' * 100}/", "no URL"),
         ("http://nobody.invalid/", "cannot be found"),
     ],
 )

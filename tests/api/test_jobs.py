@@ -465,7 +465,7 @@ def test_a_body_that_is_too_large_is_413(connect: Connect) -> None:
     client = connect(max_body_bytes=1024, max_upload_bytes=4096)
 
     for size in (2000, 5000):
-        assert client.post(SCORE, json={"inputs": "x" * size}, headers=ASYNC).status_code == 413
+        assert client.post(SCORE, json={"inputs": "x " * size}, headers=ASYNC).status_code == 413
 
 
 def test_a_job_and_its_result_are_forgotten_after_a_time(connect: Connect) -> None:

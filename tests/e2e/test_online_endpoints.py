@@ -146,7 +146,7 @@ def test_a_link_to_a_picture_of_an_endpoint_leads_to_it(client: OnlineClient) ->
 
 
 def test_a_body_that_is_too_large_is_413(client: OnlineClient) -> None:
-    assert client.draw(client.key(), body={"inputs": "x" * 5000}).status_code == 413
+    assert client.draw(client.key(), body={"inputs": "x " * 5000}).status_code == 413
 
 
 def test_a_bad_parameter_is_an_honest_400(client: OnlineClient) -> None:

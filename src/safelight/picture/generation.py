@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from safelight.errors import InvalidRequest, SafelightError
 from safelight.limits import MAX_IMAGES_PER_PROMPT, MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED
 
@@ -193,22 +195,20 @@ class GeneratedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationResult:
-    """What came out: encoded images in order, the request in force, and what the client should know."""
+    """What came out: encoded images in order, and what the client should know."""
 
-    request: GenerationRequest
     images: tuple[GeneratedImage, ...]
     warnings: tuple[str, ...]
+    """Those of the request, and those that came up since; each thing once."""
     timings: Timings
     num_text_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(msgspec.Struct, frozen=True, tag=True):
     """Accepted, waiting for a replica."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, tag=True):
     """One denoising step of one image is done."""
 
     image_index: int
@@ -216,8 +216,7 @@ class Step:
     of: int
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(msgspec.Struct, frozen=True, tag=True):
     """The image as the model expects it to become, encoded; `index` counts the previews of this image from 0."""
 
     image_index: int
@@ -225,8 +224,7 @@ class Preview:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCompleted:
+class ImageCompleted(msgspec.Struct, frozen=True, tag=True):
     """One of the several images of a streamed request; `Completed` follows with all of them."""
 
     image_index: int
@@ -235,18 +233,17 @@ class ImageCompleted:
     num_text_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, tag=True):
     """The last event of a generation that worked."""
 
     result: GenerationResult
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, tag=True):
     """The last event of a generation that did not."""
 
     error: SafelightError
 
 
 Event = Queued | Step | Preview | ImageCompleted | Completed | Failed
+"""The same from the loop of a replica to the dialect that tells a client."""

@@ -17,10 +17,10 @@ from safelight import errors
 from safelight.errors import EngineFailure, InvalidRequest, ProtocolViolation, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.picture.content_credentials import ContentCredentials
-from safelight.picture.generation import GeneratedImage, GenerationRequest, GenerationResult
+from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -78,49 +78,14 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     """The model cannot be loaded; the replica ends."""
 
-    error: WireError
+    error: SafelightError
 
 
-class StepDone(msgspec.Struct, frozen=True, tag=True):
-    """One image of a request took a denoising step."""
-
-    ticket: int
-    image_index: int
-    index: int
-    of: int
-
-
-class PreviewMade(msgspec.Struct, frozen=True, tag=True):
-    """One image of a request as it looks so far."""
+class Happened(msgspec.Struct, frozen=True, tag=True):
+    """An event of a request, as the gateway passes it on; Completed and Failed are the last."""
 
     ticket: int
-    image_index: int
-    index: int
-    content: bytes
-
-
-class ImageMade(msgspec.Struct, frozen=True, tag=True):
-    """One of the several images of a streamed request is there."""
-
-    ticket: int
-    image_index: int
-    image: GeneratedImage
-    warnings: tuple[str, ...]
-    num_text_tokens: int
-
-
-class Done(msgspec.Struct, frozen=True, tag=True):
-    """All images of a request are there."""
-
-    ticket: int
-    result: GenerationResult
-
-
-class RequestFailed(msgspec.Struct, frozen=True, tag=True):
-    """A request ended without its images."""
-
-    ticket: int
-    error: WireError
+    event: Event
 
 
 class Stats(msgspec.Struct, frozen=True, tag=True):
@@ -130,12 +95,9 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
 
 
 GatewayMessage = Load | Submit | Cancel
-ReplicaMessage = Hello | Ready | LoadFailed | StepDone | PreviewMade | ImageMade | Done | RequestFailed | Stats
+ReplicaMessage = Hello | Ready | LoadFailed | Happened | Stats
 M = TypeVar("M")
 
-gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)
-replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage)
-_encoder = msgspec.msgpack.Encoder()
 _error_classes: dict[str, type[SafelightError]] = {
     name: each for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, SafelightError)
 }
@@ -161,25 +123,6 @@ def receive_message(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) ->
     """The next message, blocking. Raises ProtocolViolation, or EOFError when the other side has gone."""
     length = _checked_length(_receive_exactly(sock, _LENGTH.size))
     return _decode(_receive_exactly(sock, length), decoder)
-
-
-def to_wire(error: SafelightError) -> WireError:
-    return WireError(
-        kind=type(error).__name__,
-        message=error.message,
-        field=error.field if isinstance(error, InvalidRequest) else None,
-        retry_after_s=error.retry_after_s if isinstance(error, errors.Overloaded | errors.NotReady) else None,
-    )
-
-
-def from_wire(error: WireError) -> SafelightError:
-    """The same error of the same class; a class that this side does not know becomes EngineFailure."""
-    error_class = _error_classes.get(error.kind, EngineFailure)
-    if issubclass(error_class, InvalidRequest):
-        return error_class(error.message, field=error.field)
-    if issubclass(error_class, errors.Overloaded | errors.NotReady):
-        return error_class(error.message, retry_after_s=error.retry_after_s or 1)
-    return error_class(error.message)
 
 
 def _checked_length(prefix: bytes) -> int:
@@ -215,3 +158,29 @@ def _receive_into(sock: socket.socket, view: memoryview) -> int:
     if received == 0:
         raise EOFError
     return received
+
+
+def _to_wire(value: object) -> WireError:
+    assert isinstance(value, SafelightError), type(value)
+    return WireError(
+        kind=type(value).__name__,
+        message=value.message,
+        field=value.field if isinstance(value, InvalidRequest) else None,
+        retry_after_s=value.retry_after_s if isinstance(value, errors.Overloaded | errors.NotReady) else None,
+    )
+
+
+def _from_wire(_type: type, value: object) -> SafelightError:
+    """The same error of the same class; a class that this side does not know becomes EngineFailure."""
+    error = msgspec.convert(value, WireError)
+    error_class = _error_classes.get(error.kind, EngineFailure)
+    if issubclass(error_class, InvalidRequest):
+        return error_class(error.message, field=error.field)
+    if issubclass(error_class, errors.Overloaded | errors.NotReady):
+        return error_class(error.message, retry_after_s=error.retry_after_s or 1)
+    return error_class(error.message)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire)
+gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)
+replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage, dec_hook=_from_wire)

@@ -17,7 +17,8 @@ from tests.fake_hub import GOOD_TOKEN, REPO_ID, SHA, FakeHub, Gate, fake_hub
 
 DOWNLOAD = """
 import sys
-from safelight import errors, hub
+from safelight import errors
+from safelight.model import hub
 try:
     print(hub.download_model(sys.argv[1], revision=sys.argv[2] or None))
 except errors.SafelightError as error:
@@ -28,7 +29,8 @@ except errors.SafelightError as error:
 
 GIVEN_TOKEN = """
 import sys
-from safelight import errors, hub
+from safelight import errors
+from safelight.model import hub
 try:
     print(hub.download_model(sys.argv[1], token=sys.stdin.read()))
 except errors.DownloadError as error:
@@ -37,12 +39,12 @@ except errors.DownloadError as error:
 """
 REPORTED_DOWNLOAD = """
 import sys
-from safelight import hub
+from safelight.model import hub
 hub.download_model(sys.argv[1], report=print)
 """
 FIND_CACHED = """
 import sys
-from safelight import hub
+from safelight.model import hub
 print(hub.find_cached(sys.argv[1], revision=sys.argv[2]))
 """
 OWN_DISK = ("unshare", "--user", "--map-root-user", "--mount")

@@ -11,36 +11,39 @@ from hypothesis import strategies as st
 
 from safelight import errors
 from safelight.errors import InvalidRequest, NonFiniteValues, Overloaded, ProtocolViolation
-from safelight.picture.generation import GeneratedImage, GenerationResult, Timings
+from safelight.picture.generation import (
+    Completed,
+    Failed,
+    GeneratedImage,
+    GenerationResult,
+    ImageCompleted,
+    Preview,
+    Step,
+    Timings,
+)
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
     Cancel,
-    Done,
     GatewayMessage,
+    Happened,
     Hello,
-    ImageMade,
     Load,
     LoadFailed,
     Ready,
     ReplicaMessage,
-    RequestFailed,
     Stats,
-    StepDone,
     Submit,
     encode_frame,
-    from_wire,
     gateway_messages,
     read_message,
     receive_message,
     replica_messages,
-    to_wire,
 )
 from tests.fakes import FAKE_SPEC, fake_request
 
 REQUEST = fake_request("blåbär \N{GRAPES}", negative_prompt="", seed=2**62, warnings=("w",), num_images_per_prompt=2)
 RESULT = GenerationResult(
-    request=REQUEST,
     images=(GeneratedImage(content=b"\x89PNG", seed=1), GeneratedImage(content=b"", seed=2)),
     warnings=("w", "x"),
     timings=Timings(queue_s=0.5, total_s=1.5),
@@ -63,11 +66,10 @@ def test_the_replica_reads_what_the_gateway_wrote(message: GatewayMessage) -> No
     [
         Hello(3),
         Ready(),
-        LoadFailed(to_wire(InvalidRequest("no", field="x"))),
-        StepDone(1, 0, 2, 4),
-        ImageMade(1, 2, GeneratedImage(content=b"\x89PNG", seed=3), ("w",), 5),
-        Done(1, RESULT),
-        RequestFailed(1, to_wire(Overloaded("full", retry_after_s=9))),
+        Happened(1, Step(0, 2, 4)),
+        Happened(1, Preview(0, 1, b"\x89PNG")),
+        Happened(1, ImageCompleted(2, GeneratedImage(content=b"\x89PNG", seed=3), ("w",), 5)),
+        Happened(1, Completed(RESULT)),
         Stats(COUNTERS),
     ],
 )
@@ -79,15 +81,15 @@ def test_the_gateway_reads_what_the_replica_wrote(message: ReplicaMessage) -> No
 def test_every_error_comes_back_as_the_same_class(name: str) -> None:
     error_class = getattr(errors, name)
 
-    returned = from_wire(to_wire(error_class("what and why")))
+    returned = sent_over(error_class("what and why"))
 
     assert type(returned) is error_class
     assert returned.message == "what and why"
 
 
 def test_an_error_keeps_its_field_and_its_retry_after() -> None:
-    refused = from_wire(to_wire(InvalidRequest("too wide", field="width")))
-    overloaded = from_wire(to_wire(Overloaded("full", retry_after_s=42)))
+    refused = sent_over(InvalidRequest("too wide", field="width"))
+    overloaded = sent_over(Overloaded("full", retry_after_s=42))
 
     assert isinstance(refused, InvalidRequest)
     assert refused.field == "width"
@@ -99,7 +101,15 @@ def test_an_error_class_of_another_version_becomes_an_engine_failure() -> None:
     class Unheard(NonFiniteValues):
         pass
 
-    assert type(from_wire(to_wire(Unheard("odd")))) is errors.EngineFailure
+    assert type(sent_over(Unheard("odd"))) is errors.EngineFailure
+
+
+def test_why_a_model_cannot_be_loaded_comes_back() -> None:
+    message = read_bytes(encode_frame(LoadFailed(errors.UnsupportedModel("a FluxFillPipeline"))))
+
+    assert isinstance(message, LoadFailed)
+    assert type(message.error) is errors.UnsupportedModel
+    assert message.error.message == "a FluxFillPipeline"
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_read() -> None:
@@ -132,6 +142,13 @@ def test_a_connection_that_ends_inside_a_frame_is_the_end(length: int) -> None:
         ours.close()
         with pytest.raises(EOFError):
             receive_message(theirs, gateway_messages)
+
+
+def sent_over(error: errors.SafelightError) -> errors.SafelightError:
+    message = read_bytes(encode_frame(Happened(1, Failed(error))))
+    assert isinstance(message, Happened)
+    assert isinstance(message.event, Failed)
+    return message.event.error
 
 
 def read_bytes(content: bytes) -> ReplicaMessage:

@@ -11,11 +11,6 @@ MAX_WARNINGS = 16
 MAX_WARNING_CHARACTERS = 400
 
 
-def warnings_of(result: GenerationResult) -> list[str]:
-    """What the client should know, each thing once."""
-    return list(dict.fromkeys(result.request.warnings + result.warnings))
-
-
 def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
     """What the picture was made with; with the prompts and the model, enough to make it again."""
     return {
@@ -31,12 +26,12 @@ def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
     }
 
 
-def picture_headers(result: GenerationResult) -> list[tuple[str, str]]:
+def picture_headers(request: GenerationRequest, result: GenerationResult) -> list[tuple[str, str]]:
     """Header fields for a response with pictures: a list, since every warning is a field of its own."""
     return [
         ("x-safelight-seed", str(result.images[0].seed)),
-        ("x-safelight-parameters", json.dumps(parameters_in_force(result.request), separators=(",", ":"))),
-        *(("x-safelight-warning", header_safe(warning)) for warning in warnings_of(result)[:MAX_WARNINGS]),
+        ("x-safelight-parameters", json.dumps(parameters_in_force(request), separators=(",", ":"))),
+        *(("x-safelight-warning", header_safe(warning)) for warning in result.warnings[:MAX_WARNINGS]),
     ]
 
 

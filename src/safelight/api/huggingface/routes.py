@@ -19,8 +19,8 @@ from pydantic import BaseModel, Field
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
 from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import check_content_type, declared_bytes, read_bytes
-from safelight.api.http.event_stream import EVENT_STREAM, EventStream, frame
-from safelight.api.http.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.http.event_stream import EVENT_STREAM, EventStream, RenderEvent, frame
+from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
@@ -137,9 +137,9 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
         )
         if media_type == EVENT_STREAM:
             refuse_stream_in_job(request, "Accept")
-            return EventStream(request, dispatcher.stream(generation_request), render_event)
+            return EventStream(request, dispatcher.stream(generation_request), event_renderer(generation_request))
         result = await generate(request, dispatcher, generation_request)
-        return render(result, media_type)
+        return render(generation_request, result, media_type)
 
     def add_route(path: str, offers: Sequence[str]) -> None:
         @router.post(path, **_documentation(path))
@@ -192,33 +192,37 @@ def to_generation_request(
         raise
 
 
-def render(result: GenerationResult, media_type: str) -> Response:
+def render(request: GenerationRequest, result: GenerationResult, media_type: str) -> Response:
     """The first picture, as bytes or as a JSON string of base64."""
     content = result.images[0].content
     if media_type == JSON:
         content = json.dumps(_base64(content)).encode("ascii")
     response = Response(content, media_type=media_type)
-    for name, value in picture_headers(result):
+    for name, value in picture_headers(request, result):
         response.headers.append(name, value)
     return response
 
 
-def render_event(event: Event) -> Iterator[bytes]:
+def event_renderer(request: GenerationRequest) -> RenderEvent:
     """Progress, previews, and in the end what `render` answers with, in one object."""
-    match event:
-        case Step():
-            yield frame({"index": event.index, "of": event.of}, event="step")
-        case Preview():
-            yield frame({"index": event.index, "image": _base64(event.content)}, event="preview")
-        case Completed(result=result):
-            data = {
-                "image": _base64(result.images[0].content),
-                "content_type": MEDIA_TYPES[result.request.image_format],
-                "seed": result.images[0].seed,
-                "parameters": parameters_in_force(result.request),
-                "warnings": warnings_of(result),
-            }
-            yield frame(data, event="completed")
+
+    def render_event(event: Event) -> Iterator[bytes]:
+        match event:
+            case Step():
+                yield frame({"index": event.index, "of": event.of}, event="step")
+            case Preview():
+                yield frame({"index": event.index, "image": _base64(event.content)}, event="preview")
+            case Completed(result=result):
+                data = {
+                    "image": _base64(result.images[0].content),
+                    "content_type": MEDIA_TYPES[request.image_format],
+                    "seed": result.images[0].seed,
+                    "parameters": parameters_in_force(request),
+                    "warnings": list(result.warnings),
+                }
+                yield frame(data, event="completed")
+
+    return render_event
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:

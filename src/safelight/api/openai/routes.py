@@ -38,7 +38,7 @@ from safelight.api.openai.wire import (
 from safelight.disk import Disk
 from safelight.errors import ModelNotFound, StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES
-from safelight.picture.generation import GenerationResult
+from safelight.picture.generation import GenerationResult, ImageFormat
 from safelight.picture.links import ImageStore, open_image_store
 from safelight.picture.uploads import FittedImage
 from safelight.serving.dispatcher import Dispatcher
@@ -246,18 +246,18 @@ class _ImageRoutes:
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
         if body.response_format != "url":
-            return render(await generate(request, self.dispatcher, generation_request), spec)
+            return render(generation_request, await generate(request, self.dispatcher, generation_request), spec)
         server = server_url(request, self.settings)  # before the work, which would be for nothing
         result = await generate(request, self.dispatcher, generation_request)
         try:
-            return render(result, spec, urls=await asyncio.to_thread(self._keep, server, result))
+            urls = await asyncio.to_thread(self._keep, server, result, generation_request.image_format)
+            return render(generation_request, result, spec, urls=urls)
         except StorageUnavailable as error:
             put_off(request, error)
             raise
 
-    def _keep(self, server: str, result: GenerationResult) -> list[str]:
+    def _keep(self, server: str, result: GenerationResult, image_format: ImageFormat) -> list[str]:
         """The links of the pictures. Raises StorageUnavailable or ImageNotKept."""
-        image_format = result.request.image_format
         return [f"{server}{IMAGE_LINKS}{self.store.keep(image.content, image_format)}" for image in result.images]
 
 

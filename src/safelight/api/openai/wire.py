@@ -12,7 +12,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from safelight.api.http.event_stream import RenderEvent, frame
-from safelight.api.http.headers import parameters_in_force, picture_headers, warnings_of
+from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.validation import Integer, Number, WireModel
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.errors import InvalidRequest
@@ -217,7 +217,9 @@ def on_the_wire(error: InvalidRequest, body: ImageBody) -> InvalidRequest:
     return error
 
 
-def render(result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | None = None) -> Response:
+def render(
+    request: GenerationRequest, result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | None = None
+) -> Response:
     """OpenAI's JSON; with `urls` instead of the pictures."""
     body = ImagesResponse(
         created=int(time.time()),
@@ -227,15 +229,15 @@ def render(result: GenerationResult, spec: ModelSpec, *, urls: Sequence[str] | N
             else GeneratedImageObject(b64_json=_base64(image.content), seed=image.seed)
             for index, image in enumerate(result.images)
         ],
-        output_format=result.request.image_format,
-        quality=_quality(result.request, spec),
-        size=_size_name(result.request),
-        usage=_usage(result.request, spec, num_images=len(result.images), num_text_tokens=result.num_text_tokens),
-        warnings=warnings_of(result),
-        parameters=_parameters(result.request, spec),
+        output_format=request.image_format,
+        quality=_quality(request, spec),
+        size=_size_name(request),
+        usage=_usage(request, spec, num_images=len(result.images), num_text_tokens=result.num_text_tokens),
+        warnings=list(result.warnings),
+        parameters=_parameters(request, spec),
     )
     response = Response(body.model_dump_json(exclude_none=True), media_type="application/json")
-    for name, value in picture_headers(result):
+    for name, value in picture_headers(request, result):
         response.headers.append(name, value)
     return response
 
@@ -285,7 +287,7 @@ def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind)
                 yield from render_image(event.image_index, event.image, event.warnings, event.num_text_tokens)
             case Completed(result=result):
                 for index, image in enumerate(result.images):
-                    yield from render_image(index, image, warnings_of(result), result.num_text_tokens)
+                    yield from render_image(index, image, result.warnings, result.num_text_tokens)
 
     return render_event
 

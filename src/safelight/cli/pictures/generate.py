@@ -165,7 +165,7 @@ def generate(
     )
     paths = _output_paths(output, n)
     result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))
-    for warning in dict.fromkeys(request.warnings + result.warnings):
+    for warning in result.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     for image, path in zip(result.images, paths, strict=True):
         write_whole(path, image.content)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 
-from safelight.api.http.headers import parameters_in_force, warnings_of
+from safelight.api.http.headers import parameters_in_force
 from safelight.api.http.validation import validate
 from safelight.api.openai.wire import ImageGenerationBody, to_generation_request
 from safelight.cli.pictures.prompt_file import BATCH_URL, Body
@@ -109,7 +109,7 @@ class LocalSource:
             images=result.images,
             image_format=request.image_format,
             parameters=parameters_in_force(request),
-            warnings=tuple(warnings_of(result)),
+            warnings=result.warnings,
         )
 
     async def _wait_until_ready(self) -> None:

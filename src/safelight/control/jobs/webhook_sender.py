@@ -70,10 +70,11 @@ class WebhookSender:
         """The URL, if it is one to send to as far as can be told now. Raises InvalidRequest."""
         try:
             url = httpx.URL(text)
+            host = url.host  # decoded when it is asked for, if it is an international name
         except (httpx.InvalidURL, ValueError):
             raise InvalidRequest(f"{HEADER} is no URL", field=HEADER) from None
         has_port = url.port is None or 0 < url.port < 65536
-        if url.scheme not in ("http", "https") or not url.host or not has_port or len(text) > MAX_URL_CHARACTERS:
+        if url.scheme not in ("http", "https") or not host or not has_port or len(text) > MAX_URL_CHARACTERS:
             raise InvalidRequest(
                 f"{HEADER} must be an http or https URL of at most {MAX_URL_CHARACTERS} characters", field=HEADER
             )
@@ -83,9 +84,7 @@ class WebhookSender:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 await self._address_of(url)
         except (OSError, UnicodeError):  # a TimeoutError is an OSError
-            raise InvalidRequest(
-                f"{HEADER} names a host that cannot be found: {url.host[:128]}", field=HEADER
-            ) from None
+            raise InvalidRequest(f"{HEADER} names a host that cannot be found: {host[:128]}", field=HEADER) from None
         return text
 
     async def send(self, text: str, content: bytes, headers: Mapping[str, str]) -> int:

@@ -1,6 +1,6 @@
 """A client's connection: uvicorn's protocol over h11, with a deadline for every wait that is the client's to end.
 
-`Server` in `listener.py` accepts the connections, looks at each of them many times a second, and ends those that are
+`Server` in `listener.py` accepts the connections, looks at each a few times in every deadline, and ends those that are
 overdue. What the server itself takes its time for, such as a picture, has no deadline here.
 """
 
@@ -12,6 +12,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
@@ -134,8 +135,12 @@ class ClientConnection(H11Protocol):
             self._wait, self._since, self._mark = wait, now, self._progress
         return self._since
 
-    def is_overdue(self, now: float) -> bool:
-        """Whether the client has let the server wait too long. To be asked several times in every deadline."""
+    def end_if_overdue(self) -> None:
+        """To be called several times in every deadline."""
+        if self._is_overdue(self.loop.time()):
+            self._expire()
+
+    def _is_overdue(self, now: float) -> bool:
         waited_s = now - self.look(now)
         if self._phase is Phase.WORK:
             return False
@@ -149,7 +154,7 @@ class ClientConnection(H11Protocol):
         self._wait = ()
         return self._phase is Phase.CLOSING or not has_moved
 
-    def expire(self) -> None:
+    def _expire(self) -> None:
         """End it; a client that has begun a request is told why."""
         if self._phase is Phase.BODY:
             self.refuse(
@@ -186,7 +191,8 @@ class ClientConnection(H11Protocol):
         if self.transport is not None:
             self.transport.abort()
         elif self._sock.fileno() >= 0:
-            self._sock.shutdown(socket.SHUT_RDWR)  # the handshake fails, and asyncio closes what it has opened
+            with suppress(OSError):  # its client may be gone already
+                self._sock.shutdown(socket.SHUT_RDWR)  # so that the handshake fails, and asyncio closes what it opened
 
     # What only it knows
 

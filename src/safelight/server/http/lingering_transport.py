@@ -30,8 +30,11 @@ class LingeringTransport(asyncio.Transport):
             return
         self._lingers = True
         self._transport.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self._transport.can_write_eof() and not self._transport.get_write_buffer_size():
+            try:
+                self._transport.write_eof()
+            except OSError:  # the client has left, and asyncio does not know it yet
+                self._transport.abort()
 
     def is_closing(self) -> bool:
         return self._lingers or self._transport.is_closing()

@@ -76,10 +76,9 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % self._ticks_per_look == 0:
-            now = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
             for each in self._connections:
-                if each.is_overdue(now):
-                    each.expire()
+                loop.call_soon(each.end_if_overdue)  # each for itself: no bug about one may spare the others
         return await super().on_tick(counter)
 
     @property
@@ -99,19 +98,24 @@ class Server(uvicorn.Server):
             except OSError as error:
                 self._wait_for_descriptors(listener, error)
                 return
-            if len(self.server_state.connections) < self._max_connections or self._make_room():
+            if self._has_room():
                 self._open(sock)
             else:
                 sock.close()
 
-    def _make_room(self) -> bool:
-        """Close the connection that has been without a request for longest, if there is one."""
-        now = asyncio.get_running_loop().time()
+    def _has_room(self) -> bool:
+        if len(self.server_state.connections) < self._max_connections:
+            return True
         self._warn(
             "%d connections are open and there is room for no more: each new one closes that which has been without a "
             "request for longest (max_connections)",
-            len(self.server_state.connections),
+            self._max_connections,
         )
+        return self._make_room()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been without a request for longest, if there is one."""
+        now = asyncio.get_running_loop().time()
         waiting = [each for each in self._connections if not each.has_request]
         if not waiting:
             return False

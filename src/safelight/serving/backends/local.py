@@ -27,13 +27,8 @@ from safelight.errors import (
     UnsupportedModel,
 )
 from safelight.picture.generation import (
-    Completed,
     Event,
-    Failed,
     GenerationRequest,
-    ImageCompleted,
-    Preview,
-    Step,
 )
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.backends.requests import RequestsInFlight
@@ -42,21 +37,16 @@ from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
-    Done,
     GatewayMessage,
+    Happened,
     Hello,
-    ImageMade,
     Load,
     LoadFailed,
-    PreviewMade,
     Ready,
     ReplicaMessage,
-    RequestFailed,
     Stats,
-    StepDone,
     Submit,
     encode_frame,
-    from_wire,
     read_message,
     replica_messages,
 )
@@ -284,39 +274,30 @@ class LocalReplica:
         self._change(ReplicaState.READY)
 
     async def _relay(self, reader: asyncio.StreamReader) -> NoReturn:
-        while True:
-            message = await self._next_message(reader)
-            self._unanswered_since = None
-            match message:
-                case StepDone():
-                    self._requests.pass_on(message.ticket, Step(message.image_index, message.index, message.of))
-                case PreviewMade():
-                    self._requests.pass_on(message.ticket, Preview(message.image_index, message.index, message.content))
-                case ImageMade():
-                    self._requests.pass_on(
-                        message.ticket,
-                        ImageCompleted(message.image_index, message.image, message.warnings, message.num_text_tokens),
-                    )
-                case Done():
-                    self._requests.pass_on(message.ticket, Completed(message.result))
-                case RequestFailed():
-                    self._requests.pass_on(message.ticket, Failed(from_wire(message.error)))
-                case Stats():
-                    self._this_life = message.counters
-                case _:
-                    raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
-
-    async def _next_message(self, reader: asyncio.StreamReader) -> ReplicaMessage:
-        """Raises ReplicaLost if the replica has stopped answering."""
-        reading = asyncio.ensure_future(read_message(reader, replica_messages))
+        """All that has come is passed on in one turn of the event loop, which may be a long one when many ask."""
+        watching = asyncio.create_task(self._watch(reader), name=f"watch over {self.name}")
         try:
-            while not reading.done():
-                await asyncio.wait({reading}, timeout=self._patience_s / 2)
-                if not reading.done() and self._silence_s() > self._patience_s:
-                    raise ReplicaLost(f"{self.name} did not answer for {self._silence_s():.0f} s")
-            return reading.result()
+            while True:
+                self._take(await read_message(reader, replica_messages))
         finally:
-            reading.cancel()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, reader: asyncio.StreamReader) -> None:
+        """The reader raises ReplicaLost when the replica has stopped answering."""
+        while self._silence_s() <= self._patience_s:  # noqa: ASYNC110  what does not come sets no event
+            await asyncio.sleep(self._patience_s / 2)
+        reader.set_exception(ReplicaLost(f"{self.name} did not answer for {self._silence_s():.0f} s"))
+
+    def _take(self, message: ReplicaMessage) -> None:
+        self._unanswered_since = None
+        match message:
+            case Happened():
+                self._requests.pass_on(message.ticket, message.event)
+            case Stats():
+                self._this_life = message.counters
+            case _:
+                raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
 
     def _silence_s(self) -> float:
         """How long a message has been unanswered; a replica that was asked nothing may be silent."""
@@ -339,7 +320,7 @@ async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: flo
     except TimeoutError:
         raise late from None
     if isinstance(message, LoadFailed):
-        raise from_wire(message.error)
+        raise message.error
     if not isinstance(message, kind):
         raise ProtocolViolation(f"a replica said {type(message).__name__} instead of {kind.__name__}")
     return message

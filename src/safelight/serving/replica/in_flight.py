@@ -48,7 +48,6 @@ class InFlight:
     def result(self, *, finished_at: float) -> GenerationResult:
         first = self.generations[0]
         return GenerationResult(
-            request=self.request,
             images=tuple(self.images[generation.image_index] for generation in self.generations),
             warnings=self.warnings_of(*self.generations),
             timings=Timings(

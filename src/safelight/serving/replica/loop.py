@@ -23,22 +23,26 @@ from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
-from safelight.picture.generation import GeneratedImage, Generation
+from safelight.picture.generation import (
+    Completed,
+    Event,
+    Failed,
+    GeneratedImage,
+    Generation,
+    ImageCompleted,
+    Preview,
+    Step,
+)
 from safelight.picture.recipe import Backend, Origin, recipe_of
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
     Cancel,
-    Done,
     GatewayMessage,
-    ImageMade,
-    PreviewMade,
+    Happened,
     ReplicaMessage,
-    RequestFailed,
     Stats,
-    StepDone,
     Submit,
-    to_wire,
 )
 from safelight.serving.replica.batcher import StepBatcher
 from safelight.serving.replica.in_flight import InFlight
@@ -218,7 +222,7 @@ class ReplicaLoop:
 
     def _send_progress(self, generation: Generation) -> None:
         ticket = self._owners[generation].ticket
-        self._send(StepDone(ticket, generation.image_index, generation.step_index, generation.num_steps))
+        self._tell(ticket, Step(generation.image_index, generation.step_index, generation.num_steps))
 
     def _deliver(self, generation: Generation) -> None:
         """Hand a generation that left the batch to the next stage: decoding, or the end of its request."""
@@ -258,7 +262,7 @@ class ReplicaLoop:
             content = images.encode_preview(
                 pixels, image_format=request.image_format, image_quality=request.image_quality
             )
-            self._send(PreviewMade(ticket, generation.image_index, index, content))
+            self._tell(ticket, Preview(generation.image_index, index, content))
 
     def _decode(self, generation: Generation) -> None:
         in_flight, began_at = self._owners[generation], self._clock()
@@ -289,14 +293,14 @@ class ReplicaLoop:
         self._inbox.put(EncodedImage(generation=generation, content=content, seconds=self._clock() - began_at))
 
     def _send_image(self, in_flight: InFlight, generation: Generation, content: bytes) -> None:
-        self._send(
-            ImageMade(
-                in_flight.ticket,
+        self._tell(
+            in_flight.ticket,
+            ImageCompleted(
                 generation.image_index,
                 GeneratedImage(content=content, seed=generation.seed),
                 in_flight.warnings_of(generation),
                 generation.num_text_tokens,
-            )
+            ),
         )
 
     def _collect(self, encoded: EncodedImage) -> None:
@@ -318,13 +322,16 @@ class ReplicaLoop:
     def _finish(self, in_flight: InFlight) -> None:
         self._forget(in_flight)
         self._report()
-        self._send(Done(in_flight.ticket, in_flight.result(finished_at=self._clock())))
+        self._tell(in_flight.ticket, Completed(in_flight.result(finished_at=self._clock())))
 
     def _fail(self, in_flight: InFlight, error: SafelightError) -> None:
         """End a request with an error; the siblings of the image that failed go with it."""
         self._drop(in_flight.ticket)
         self._report()
-        self._send(RequestFailed(in_flight.ticket, to_wire(error)))
+        self._tell(in_flight.ticket, Failed(error))
+
+    def _tell(self, ticket: int, event: Event) -> None:
+        self._send(Happened(ticket, event))
 
     def _drop(self, ticket: int) -> None:
         in_flight = self._tickets.get(ticket)

@@ -31,7 +31,6 @@ from safelight.serving.messages import (
     encode_frame,
     gateway_messages,
     receive_message,
-    to_wire,
 )
 from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
 
@@ -77,7 +76,7 @@ def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
     try:
         engine, origin = _load(load, engine_factory)
     except SafelightError as error:
-        outbox.send(LoadFailed(to_wire(error)))
+        outbox.send(LoadFailed(error))
         outbox.close()
         return
     outbox.send(Ready())

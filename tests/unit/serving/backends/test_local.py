@@ -10,17 +10,19 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from safelight.errors import ConfigurationError, ModelLoadError, ReplicaLost, UnsupportedModel
+from safelight.errors import ConfigurationError, EngineFailure, ModelLoadError, ReplicaLost, UnsupportedModel
+from safelight.picture.generation import Failed, Step
 from safelight.serving.backends.local import LocalReplica
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
     GatewayMessage,
+    Happened,
     Hello,
     Load,
     LoadFailed,
@@ -31,7 +33,6 @@ from safelight.serving.messages import (
     encode_frame,
     receive_message,
     replica_messages,
-    to_wire,
 )
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
@@ -133,15 +134,16 @@ def test_a_child_that_is_not_told_what_to_load_ends() -> None:
         assert child.exit_status() == 1
 
 
-def script(*frames: bytes) -> list[str]:
-    """The command of a replica that says these frames, and then waits for its end."""
+def script(*frames: bytes, answer: bytes = b"") -> list[str]:
+    """The command of a replica that says these frames, `answer` to each Submit, and then waits for its end."""
     code = f"""
 import socket, sys
 sock = socket.socket(fileno=int(sys.argv[-1]))
 for frame in {frames!r}:
     sock.sendall(frame)
-while sock.recv(65536):
-    pass
+while received := sock.recv(65536):
+    if b"Submit" in received:
+        sock.sendall({answer!r})
 """
     return [sys.executable, "-c", code]
 
@@ -205,7 +207,7 @@ async def test_what_was_ready_is_started_again_unless_it_can_never_load(
 ) -> None:
     """The files are others when it is started for the second time."""
     hello, ready = encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready())
-    refused = encode_frame(LoadFailed(to_wire(error)))
+    refused = encode_frame(LoadFailed(error))
     code = f"""
 import pathlib, socket, sys
 sock = socket.socket(fileno=int(sys.argv[-1]))
@@ -222,6 +224,34 @@ sock.sendall({hello!r} + ({ready!r} if lives.read_text() == "x" else {refused!r}
             await replica.stop()
 
     assert len((tmp_path / "lives").read_text()) == 2 or state == "starting"
+
+
+@pytest.mark.anyio
+async def test_all_that_a_replica_has_sent_is_passed_on_at_once_however_many_others_have_turns() -> None:
+    """A turn of the event loop is long when many ask: none may be spent on each message."""
+    steps = [encode_frame(Happened(0, Step(0, index, 100))) for index in range(1, 101)]
+    end = encode_frame(Happened(0, Failed(EngineFailure("no picture"))))
+    command = script(encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready()), answer=b"".join((*steps, end)))
+    num_turns = 0
+
+    async def count_turns() -> None:
+        nonlocal num_turns
+        while True:
+            num_turns += 1
+            await asyncio.sleep(0)
+
+    with _replica(command) as replica:
+        await replica.start()
+        await until(lambda: replica.state == "ready")
+        async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
+            first = await anext(events)
+            others = asyncio.create_task(count_turns())
+            told = [first, *[event async for event in events]]
+        others.cancel()
+        await replica.stop()
+
+    assert [type(event).__name__ for event in told] == ["Step"] * 100 + ["Failed"]
+    assert num_turns < 10
 
 
 @pytest.mark.anyio

@@ -9,20 +9,24 @@ from typing import NoReturn
 import pytest
 
 from safelight.errors import EngineFailure
-from safelight.picture.generation import Generation, GenerationRequest
+from safelight.picture.generation import (
+    Completed,
+    Event,
+    Failed,
+    Generation,
+    GenerationRequest,
+    ImageCompleted,
+    Preview,
+    Step,
+)
 from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     Cancel,
-    Done,
     GatewayMessage,
-    ImageMade,
-    PreviewMade,
+    Happened,
     ReplicaMessage,
-    RequestFailed,
     Stats,
-    StepDone,
     Submit,
-    from_wire,
 )
 from safelight.serving.replica.loop import EncodedImage, ReplicaLoop
 from tests.fakes import DEADLINE_S, FakeEngine, fake_request
@@ -82,8 +86,11 @@ class Replica:
         with pytest.raises(EndOfScript):
             self.loop.run()
 
-    def results(self) -> dict[int, Done | RequestFailed]:
-        return {message.ticket: message for message in self.sent if isinstance(message, Done | RequestFailed)}
+    def results(self) -> dict[int, Completed | Failed]:
+        return {ticket: event for ticket, event in self.events() if isinstance(event, Completed | Failed)}
+
+    def events(self) -> list[tuple[int, Event]]:
+        return [(message.ticket, message.event) for message in self.sent if isinstance(message, Happened)]
 
     def counters(self) -> Counters:
         return [message.counters for message in self.sent if isinstance(message, Stats)][-1]
@@ -96,7 +103,7 @@ class Replica:
         self.inbox.put(message)
 
     def _send(self, message: ReplicaMessage) -> None:
-        self.inbox.num_open -= isinstance(message, Done | RequestFailed)
+        self.inbox.num_open -= isinstance(message, Happened) and isinstance(message.event, Completed | Failed)
         self.sent.append(message)
 
     def _on_call(self, name: str, batch: Sequence[Generation]) -> None:
@@ -110,9 +117,9 @@ def submit(ticket: int, request: GenerationRequest | None = None, *, age_s: floa
     return Submit(ticket, request or fake_request(**values), age_s)
 
 
-def error_of(answer: Done | RequestFailed) -> Exception:
-    assert isinstance(answer, RequestFailed)
-    return from_wire(answer.error)
+def error_of(answer: Completed | Failed) -> Exception:
+    assert isinstance(answer, Failed)
+    return answer.error
 
 
 def test_a_request_is_started_stepped_decoded_and_done() -> None:
@@ -121,9 +128,9 @@ def test_a_request_is_started_stepped_decoded_and_done() -> None:
     replica.run(submit(5, num_inference_steps=2))
 
     assert replica.calls() == ["start", "step", "step", "decode"]
-    steps = [message for message in replica.sent if isinstance(message, StepDone)]
-    assert steps == [StepDone(5, 0, 1, 2), StepDone(5, 0, 2, 2)]
-    assert isinstance(replica.results()[5], Done)
+    steps = [(ticket, event) for ticket, event in replica.events() if isinstance(event, Step)]
+    assert steps == [(5, Step(0, 1, 2)), (5, Step(0, 2, 2))]
+    assert isinstance(replica.results()[5], Completed)
     assert replica.engine.num_held == 0
 
 
@@ -164,7 +171,7 @@ def test_images_of_one_request_share_steps_and_count_their_seeds_up() -> None:
     replica.run(submit(1, seed=40, num_images_per_prompt=3))
 
     answer = replica.results()[1]
-    assert isinstance(answer, Done)
+    assert isinstance(answer, Completed)
     assert [image.seed for image in answer.result.images] == [40, 41, 42]
     assert len({image.content for image in answer.result.images}) == 3
     assert replica.counters().transformer_calls < 3 * 4
@@ -176,14 +183,15 @@ def test_each_of_several_streamed_images_is_sent_by_itself() -> None:
     replica.run(submit(1, num_images_per_prompt=2, is_streamed=True, warnings=("w",)), submit(2, is_streamed=True))
 
     answer = replica.results()[1]
-    assert isinstance(answer, Done)
+    assert isinstance(answer, Completed)
     made = sorted(
-        (message for message in replica.sent if isinstance(message, ImageMade)), key=lambda each: each.image_index
+        ((ticket, event) for ticket, event in replica.events() if isinstance(event, ImageCompleted)),
+        key=lambda each: each[1].image_index,
     )
-    assert [(each.ticket, each.image_index, each.image) for each in made] == [
+    assert [(ticket, event.image_index, event.image) for ticket, event in made] == [
         (1, index, image) for index, image in enumerate(answer.result.images)
     ]
-    assert (made[0].warnings, made[0].num_text_tokens) == (("w",), 3)
+    assert (made[0][1].warnings, made[0][1].num_text_tokens) == (("w",), 3)
 
 
 def test_a_cancelled_request_takes_no_further_step() -> None:
@@ -254,7 +262,7 @@ def test_a_stage_that_raises_fails_its_request_alone(word: str) -> None:
     error = error_of(replica.results()[1])
     assert isinstance(error, EngineFailure)
     assert "RuntimeError" in str(error)
-    assert isinstance(replica.results()[2], Done)
+    assert isinstance(replica.results()[2], Completed)
     assert replica.engine.num_held == 0
 
 
@@ -265,8 +273,8 @@ def test_a_step_that_raises_fails_its_batch_and_the_loop_goes_on() -> None:
     replica.run(submit(1, prompt="FAIL_STEP", num_inference_steps=9), submit(2, width=128))
 
     assert isinstance(error_of(replica.results()[1]), EngineFailure)
-    assert isinstance(replica.results()[2], Done)
-    assert isinstance(replica.results()[3], Done)
+    assert isinstance(replica.results()[2], Completed)
+    assert isinstance(replica.results()[3], Completed)
 
 
 def test_an_image_that_fails_takes_its_siblings_along_and_nobody_else() -> None:
@@ -274,7 +282,7 @@ def test_an_image_that_fails_takes_its_siblings_along_and_nobody_else() -> None:
     replica.run(submit(1, prompt="FAIL_ROW", num_images_per_prompt=4), submit(2))
 
     assert str(error_of(replica.results()[1])) == "step 1 made NaN, as asked"
-    assert isinstance(replica.results()[2], Done)
+    assert isinstance(replica.results()[2], Completed)
     assert replica.counters().steps_run <= 4 + 4
     assert replica.engine.num_held == 0
 
@@ -306,7 +314,7 @@ def test_the_result_tells_its_timings_and_warnings() -> None:
     replica.run(submit(1, age_s=0.5, num_inference_steps=2, warnings=("a", "b", "a")))
 
     answer = replica.results()[1]
-    assert isinstance(answer, Done)
+    assert isinstance(answer, Completed)
     timings = answer.result.timings
     assert (timings.queue_s, timings.encode_s, timings.denoise_s, timings.decode_s) == (0.5, 1.0, 4.0, 3.0)
     assert timings.total_s == 8.5
@@ -338,8 +346,8 @@ def test_previews_come_between_the_steps_and_are_numbered() -> None:
     replica.run(submit(1, num_inference_steps=8, num_previews=3))
 
     assert replica.calls() == ["start", *(["step"] * 2 + ["preview"]) * 3, "step", "step", "decode"]
-    previews = [message for message in replica.sent if isinstance(message, PreviewMade)]
-    assert [(each.ticket, each.image_index, each.index) for each in previews] == [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
+    previews = [(ticket, event) for ticket, event in replica.events() if isinstance(event, Preview)]
+    assert [(ticket, each.image_index, each.index) for ticket, each in previews] == [(1, 0, 0), (1, 0, 1), (1, 0, 2)]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +384,7 @@ def test_a_preview_that_raises_fails_its_request_alone() -> None:
     replica.run(submit(1, prompt="FAIL_PREVIEW", num_previews=1), submit(2, num_previews=1))
 
     assert isinstance(error_of(replica.results()[1]), EngineFailure)
-    assert isinstance(replica.results()[2], Done)
+    assert isinstance(replica.results()[2], Completed)
     assert replica.engine.num_held == 0
 
 
