@@ -17,7 +17,7 @@ from safelight.control.store.database import Database, open_database
 from safelight.control.store.tables import RegisteredModel
 from safelight.disk import Disk
 from safelight.errors import StorageUnavailable
-from tests.unit.control.conftest import emptied
+from tests.unit.conftest import emptied
 
 
 @pytest.fixture
