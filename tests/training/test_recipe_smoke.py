@@ -22,7 +22,7 @@ from training.sprite.stages import export, flow, patches, restore, settling, sha
 from training.sprite.stages.batches import Shares
 
 # What torch, transformers and diffusers hint at in passing is not what is tested here.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 
 ALL_WHOLE = Shares(other_sizes=0)
