@@ -27,6 +27,7 @@ def test_ready_when_a_picture_can_be_made(client: TestClient) -> None:
 
     assert response.status_code == 200
     assert response.json()["ready"] is True
+    assert [client.head(f"/health/{each}").status_code for each in ("ready", "live")] == [200, 200]
 
 
 def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, dispatcher: FakeDispatcher) -> None:
@@ -34,7 +35,7 @@ def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, disp
 
     response = client.get("/health/ready")
 
-    assert response.status_code == 503
+    assert (response.status_code, client.head("/health/ready").status_code) == (503, 503)
     assert response.json()["ready"] is False
     assert response.json()["replicas"] == [
         {"name": "replica 0", "state": "loading", "detail": "killed by SIGKILL", "pid": 7, "restarts": 0}
