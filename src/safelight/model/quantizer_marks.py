@@ -9,7 +9,6 @@ would change nothing, so they are left out.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,10 +97,11 @@ def _check_scale(path: Path, name: str, scale: TensorHead, weight: TensorHead | 
         raise UnsupportedModel(
             f"{path} has a scale ({name}) beside a weight in {weight.dtype}, which is not read; {INSTEAD}"
         )
-    if scale.dtype not in PLAIN or scale.num_bytes == 0 or math.prod(scale.shape) not in (1, weight.shape[0]):
+    rows = weight.shape[0] if weight.shape else 1
+    if scale.dtype not in PLAIN or scale.shape not in ((), (1,), (1, 1), (rows,), (rows, 1)):
         raise UnsupportedModel(
             f"{path} has {name} as {scale.dtype} {list(scale.shape)}: neither one scale nor one for each of the "
-            f"{weight.shape[0]} rows, which is not read; {INSTEAD}"
+            f"{rows} rows, which is not read; {INSTEAD}"
         )
 
 

@@ -151,6 +151,15 @@ def read_parts(path: Path) -> dict[str, Part]:
     }
 
 
+def read_part(path: Path, component: str) -> Part:
+    """Raises as `read_parts`, and UnsupportedModel if the file holds another part."""
+    parts = read_parts(path)
+    if component not in parts:
+        held = " and ".join(f"FLUX.1's {TITLES[each]}" for each in parts)
+        raise UnsupportedModel(f"{path} holds {held}, not its {TITLES[component]}; give it in its own place")
+    return parts[component]
+
+
 def check_complete(part: Part, config: Config) -> None:
     """Raises UnsupportedModel if tensors of the part are missing, or left over."""
     table = part.table(config)
