@@ -22,11 +22,12 @@ from transformers.utils import logging as transformers_logging
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.devices import Precision
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
+from safelight.engine.single_file_loading import load_network, open_component
 from safelight.engine.weight_heads import check_weights
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
 from safelight.model.families.layout import Layout
-from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
+from safelight.model.weight_files import PLAIN_WEIGHTS, Network, WeightFiles, find_weights
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ def load_parts(
         name: _load_tokenizer(folder / name) for name in layout.without_weights if name.startswith("tokenizer")
     }
     for source in sources:
-        _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
+        _read(source.place, partial(_check_source, source))
     networks = {source.place.name: _load_network(source, device, precision.storage) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
@@ -75,8 +76,9 @@ class _Source:
     """Where the weights of a component are, and the class that they are for."""
 
     place: Path
+    network: Network
     component_class: Any
-    variant: str | None
+    weights: WeightFiles
     paths: Sequence[Path]
 
 
@@ -84,7 +86,14 @@ def _find_source(folder: Path, network: Network, classes: Sequence[Any]) -> _Sou
     class_name = class_in_index(read_json(folder / INDEX), network.name)
     component_class = next(each for each in classes if each.__name__ == class_name)
     weights, paths = find_weights(folder, network)
-    return _Source(folder / network.name, component_class, weights.variant, paths)
+    return _Source(folder / network.name, network, component_class, weights, paths)
+
+
+def _check_source(source: _Source) -> None:
+    if source.weights.is_single:
+        open_component(source.place.parent, source.network, source.component_class)
+    else:
+        check_weights(source.place, source.paths, source.component_class)
 
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
@@ -111,18 +120,25 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
 
 
 def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
+    if source.weights.is_single:
+        return _read(source.place, partial(_load_single, source, device, dtype))
     is_of_diffusers = issubclass(source.component_class, ModelMixin)
     network = _read(
         source.place,
         lambda: source.component_class.from_pretrained(
             source.place,
             **{"torch_dtype" if is_of_diffusers else "dtype": dtype},
-            variant=source.variant,
+            variant=source.weights.variant,
             use_safetensors=True,
             local_files_only=True,
         ).to(device),
     )
     return network.eval().requires_grad_(False)
+
+
+def _load_single(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
+    network, tensors = open_component(source.place.parent, source.network, source.component_class)
+    return load_network(network, tensors, dtype=dtype, device=device)
 
 
 def _load_tokenizer(place: Path) -> Any:

@@ -34,6 +34,7 @@ QUANTIZER_FILES = {
 _PICTURES_DEPEND_ON = (
     "*/config.json",
     "*/*.safetensors",
+    "*/*.gguf",
     "*/*.safetensors.index.json",
     "*/*.safetensors.index.*.json",
 )
