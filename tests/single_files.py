@@ -120,7 +120,7 @@ def config_of(folder: Path, component: str) -> dict[str, Any]:
 def write_single_files(
     folder: Path, to: Path, transform: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
 ) -> dict[str, Path]:
-    """A file for each component of a checkpoint, in BFL's or ComfyUI's names; `transform` quantizes the two large ones."""
+    """A file for each component, in BFL's or ComfyUI's names; `transform` quantizes the two large ones."""
     to.mkdir(exist_ok=True)
     written = {}
     for component in ALL_IN_ONE:
@@ -138,8 +138,11 @@ def write_all_in_one(folder: Path, path: Path) -> Path:
     return save(path, tensors)
 
 
-def write_ggufs(folder: Path, to: Path, kind: str) -> dict[str, Path]:
-    """The transformer and T5: matrices in that type where their rows are whole blocks, else in F16; the rest in F32."""
+def write_ggufs(folder: Path, to: Path, kind: str, *, as_numbers: bool = False) -> dict[str, Path]:
+    """The transformer and T5: matrices in that type where their rows are whole blocks, else in F16; the rest in F32.
+
+    `as_numbers`: all of it in F32, as what the types stand for.
+    """
     to.mkdir(exist_ok=True)
     block = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][0]
 
@@ -150,7 +153,19 @@ def write_ggufs(folder: Path, to: Path, kind: str) -> dict[str, Path]:
 
     transformer = as_bfl(folder, "transformer", config_of(folder, "transformer"))
     t5 = renamed(weights_of(folder, "text_encoder_2"), names.llama_t5(config_of(folder, "text_encoder_2")))
+    if as_numbers:
+        transformer, t5 = (
+            {name: stood_for(each, type_of(each)) for name, each in tensors.items()} for tensors in (transformer, t5)
+        )
+    used = (lambda _: "F32") if as_numbers else type_of
     return {
-        "transformer": save_gguf(to / f"flux1-tiny-{kind}.gguf", transformer, type_of),
-        "text_encoder_2": save_gguf(to / f"t5-tiny-{kind}.gguf", t5, type_of, "t5encoder"),
+        "transformer": save_gguf(to / f"flux1-tiny-{kind}.gguf", transformer, used),
+        "text_encoder_2": save_gguf(to / f"t5-tiny-{kind}.gguf", t5, used, "t5encoder"),
     }
+
+
+def stood_for(tensor: Tensor, kind: str) -> Tensor:
+    """The numbers that a tensor becomes in a type of GGUF."""
+    quant_type = gguf.GGMLQuantizationType[kind]
+    blocks = gguf.quantize(tensor.float().numpy(), quant_type)
+    return torch.from_numpy(gguf.dequantize(blocks, quant_type).reshape(tensor.shape).copy())

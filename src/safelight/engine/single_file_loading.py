@@ -20,7 +20,7 @@ from safelight.model.configs import read_json
 from safelight.model.weight_files import Network
 
 
-def open_component(folder: Path, network: Network, component_class: Any) -> tuple[nn.Module, Mapping[str, FileTensor]]:
+def open_component(folder: Path, network: Network, component_class: Any) -> tuple[Any, Mapping[str, FileTensor]]:
     """The network without weights, and all of its weights, which fit it. Raises UnsupportedModel or ModelLoadError."""
     place = folder / network.name
     made = _make(place, component_class)
@@ -52,12 +52,13 @@ def load_network(network: Any, tensors: Mapping[str, FileTensor], *, dtype: torc
     return network.eval().requires_grad_(False).to(device)
 
 
-def _make(place: Path, component_class: Any) -> nn.Module:
+def _make(place: Path, component_class: Any) -> Any:
     with init_empty_weights(include_buffers=False):
         if issubclass(component_class, ModelMixin):
-            return component_class.from_config(component_class.load_config(place, local_files_only=True))  # type: ignore[no-any-return]
-        network: Any = component_class(component_class.config_class.from_pretrained(place, local_files_only=True))
-    return network  # type: ignore[no-any-return]
+            return component_class.from_config(component_class.load_config(place, local_files_only=True))
+        network = component_class(component_class.config_class.from_pretrained(place, local_files_only=True))
+    network.tie_weights()
+    return network
 
 
 def _store(tensor: FileTensor) -> Any:

@@ -111,7 +111,12 @@ def test_bfl_s_autoencoder_is_renamed_as_diffusers_does(tmp_path: Path) -> None:
 
 T5 = {
     **configs.COMPONENTS["text_encoder_2"],
-    "d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "vocab_size": 96,
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_heads": 4,
+    "num_layers": 2,
+    "vocab_size": 96,
 }
 
 
