@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safelight.errors import UnsupportedModel
 from safelight.model.file_head import read_head
-from safelight.model.quantizer_marks import Scales, find_scales
+from safelight.model.quantizer_marks import FLOAT8, INSTEAD, PLAIN, Scales, find_scales
 from safelight.model.single_files import names
 from safelight.model.single_files.foreign import explain_foreign
 from safelight.model.single_files.names import Config, Source, Table
@@ -171,6 +171,10 @@ def check_complete(part: Part, config: Config) -> None:
             f"{part.path} lacks {len(lacking)} tensors of FLUX.1's {title}, such as {lacking[0]}: it is another model, "
             "or not whole; download it again, or use another file"
         )
+    for name in asked if part.head.format == "safetensors" else ():
+        dtype = part.head.tensors[name].dtype
+        if dtype not in (*PLAIN, *FLOAT8):
+            raise UnsupportedModel(f"{part.path} has {name} as {dtype}, which is not read; {INSTEAD}")
     inert = re.compile(part.naming.inert)
     own = {name for name in part.own if not inert.search(name.removeprefix(part.prefix))}
     others = sorted(own - asked - part.scales.names)
