@@ -21,7 +21,8 @@ from torch import nn
 
 from benchmarks.step_batching import default_model
 from safelight.engine.engine import Engine, load_engine
-from safelight.model.spec import LoraFile, read_model_spec
+from safelight.model.checkpoint import read_model_spec
+from safelight.model.spec import LoraFile
 from safelight.picture.generation import Generation
 from safelight.picture.parameters import build_generation_request
 

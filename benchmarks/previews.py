@@ -31,7 +31,8 @@ from diffusers.models.transformers.transformer_flux import (
 from benchmarks.step_batching import default_model
 from safelight.engine.autoencoder import to_pixels
 from safelight.engine.engine import Engine, load_engine
-from safelight.engine.families.flux1 import transformer as denoise
+from safelight.engine.families.flux1.latents import make_image_ids, unpack_latents
+from safelight.engine.flow import predict_clean
 from safelight.engine.previews import fit_projection
 from safelight.picture import files as images
 from safelight.picture.generation import Generation
@@ -118,8 +119,8 @@ def _measure_flux(engine: Engine, rounds: int) -> None:
     sigma = torch.tensor(0.5)
 
     def preview() -> np.ndarray:
-        clean = denoise.predict_clean(latents, velocity, sigma)
-        return to_pixels(project(denoise.unpack_latents(clean, 128, 128)))
+        clean = predict_clean(latents, velocity, sigma)
+        return to_pixels(project(unpack_latents(clean, 128, 128)))
 
     pixels = preview()
     file = _median(lambda: images.encode_preview(pixels, image_format="png"), rounds)
@@ -156,7 +157,7 @@ class FluxBlocks:
             torch.randn(1, *shape, device=device, dtype=dtype)
             for shape in ((FLUX_TOKENS, 3072), (FLUX_TEXT_TOKENS, 3072), (3072,))
         )
-        ids = torch.cat([torch.zeros(FLUX_TEXT_TOKENS, 3), denoise.make_image_ids(128, 128)]).to(device)
+        ids = torch.cat([torch.zeros(FLUX_TEXT_TOKENS, 3), make_image_ids(128, 128)]).to(device)
         self._rotary = FluxPosEmbed(theta=10_000, axes_dim=[16, 56, 56])(ids)
 
     def run_double(self) -> float:

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from safelight.engine.families.flux1.components import Components
-from safelight.engine.families.flux1.loras.files import Lora, read_lora
+from safelight.engine.families.flux1.loras.files import read_lora
+from safelight.engine.low_rank import Lora
 from safelight.errors import ModelLoadError
 from safelight.model.spec import LoraFile
 

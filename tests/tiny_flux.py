@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, FlowMatchEulerDiscreteSche
 from diffusers import FluxTransformer2DModel as FluxTransformer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from safelight.model.spec import SIDECAR
+from safelight.model.checkpoint import SIDECAR
 
 SIZES = {"default_width": 64, "default_height": 64, "min_size": 32, "max_size": 256, "max_sequence_length": 64}
 

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from safelight.errors import ModelLoadError
 from safelight.model import hub
 from safelight.model.catalog import Model
-from safelight.model.spec import ModelSpec, read_model_spec
+from safelight.model.checkpoint import read_model_spec
+from safelight.model.spec import ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 
 

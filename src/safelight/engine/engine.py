@@ -20,18 +20,17 @@ from torch.nn import functional
 
 from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.devices import choose_device, choose_dtype
-from safelight.engine.families.flux1 import transformer as denoise
-from safelight.engine.families.flux1.components import Components, load_components
-from safelight.engine.families.flux1.loras.files import Lora, read_lora
-from safelight.engine.families.flux1.text import PromptEncoder
+from safelight.engine.family import Family, Rows, load_family
+from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_pixels import put_back
-from safelight.engine.low_rank import Addition, adapted
+from safelight.engine.low_rank import Addition, Lora, adapted
 from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.previews import fit_projection
-from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
+from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
-from safelight.model.spec import ModelSpec, read_model_spec
+from safelight.model.checkpoint import check_checkpoint, read_model_spec
+from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
 from safelight.picture.recipe import Backend
 
@@ -100,28 +99,26 @@ def load_engine(
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     chosen_device = choose_device(device)
+    layout = check_checkpoint(folder)
     spec = spec or read_model_spec(folder)
-    components = load_components(
-        folder, device=chosen_device, dtype=choose_dtype(dtype, chosen_device), schedulers=spec.schedulers
-    )
-    return Engine(spec, components, prompt_cache_bytes=prompt_cache_bytes, lora_cache_bytes=lora_cache_bytes)
+    family = load_family(layout, folder, spec, device=chosen_device, dtype=choose_dtype(dtype, chosen_device))
+    return Engine(spec, family, prompt_cache_bytes=prompt_cache_bytes, lora_cache_bytes=lora_cache_bytes)
 
 
 class Engine:
     """Runs one loaded checkpoint."""
 
-    def __init__(
-        self, spec: ModelSpec, components: Components, *, prompt_cache_bytes: int, lora_cache_bytes: int
-    ) -> None:
+    def __init__(self, spec: ModelSpec, family: Family, *, prompt_cache_bytes: int, lora_cache_bytes: int) -> None:
         """Reads every LoRA of the spec once, so that one that does not fit is found out now. Raises ModelLoadError."""
         self.spec = spec
-        self._components = components
+        self._family = family
+        self._components = components = family.components
         self._prompt_encoder = PromptEncoder(
-            components, max_sequence_length=spec.max_sequence_length, cache=PromptCache(prompt_cache_bytes)
+            family.encode_prompt, components.text_encoder, PromptCache(prompt_cache_bytes)
         )
         self._project = fit_projection(
             components.autoencoder,
-            scale_factor=spec.size_multiple // 2,
+            scale_factor=family.scale_factor,
             device=components.device,
             dtype=components.dtype,
         )
@@ -129,7 +126,7 @@ class Engine:
         self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
         self._loras_in_use: WeakValueDictionary[str, Lora] = WeakValueDictionary()
         for lora in spec.loras:
-            self._keep_lora(lora.name, read_lora(lora, components))
+            self._keep_lora(lora.name, family.read_lora(lora))
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
 
@@ -158,7 +155,7 @@ class Engine:
         generation.warnings += warnings
         generation.num_steps = denoising.noise_scheduler.num_calls
         generation.num_text_tokens = prompts[0].num_tokens
-        generation.batch_key = (request.width, request.height, self.spec.max_sequence_length)
+        generation.batch_key = (request.width, request.height)
         generation.encode_s = time.perf_counter() - started_at
 
     @torch.inference_mode()
@@ -179,7 +176,7 @@ class Engine:
         """The picture as its last step expects it to become: small, or in full size from the real decoder."""
         clean_latents = self._denoising[generation].clean_latents
         assert clean_latents is not None, "a preview follows a step of a request that has previews"
-        latents = denoise.unpack_latents(clean_latents, *self._latent_size(generation))
+        latents = self._family.unpack(clean_latents, *self._latent_size(generation))
         if generation.request.preview_decoder == "autoencoder":
             image = decode_latents(self._components.autoencoder, latents)
         else:
@@ -190,7 +187,7 @@ class Engine:
     def decode(self, generation: Generation) -> Pixels:
         """The picture of a denoised generation: uint8 (height, width, 3). Raises NonFiniteValues."""
         height, width = self._latent_size(generation)
-        latents = denoise.unpack_latents(self._denoising[generation].latents, height, width)
+        latents = self._family.unpack(self._denoising[generation].latents, height, width)
         image = decode_latents(self._components.autoencoder, latents)
         if not bool(image.isfinite().all()):
             raise NonFiniteValues(
@@ -219,7 +216,7 @@ class Engine:
         if lora is None:
             source = next(each for each in self.spec.loras if each.name == name)
             try:
-                lora = self._loras_in_use.get(name) or read_lora(source, self._components)
+                lora = self._loras_in_use.get(name) or self._family.read_lora(source)
             except ModelLoadError as error:
                 logger.error("LoRA '%s' cannot be read again: %s", name, error.message)
                 raise ModelLoadError(
@@ -242,7 +239,7 @@ class Engine:
         request = generation.request
         generator = torch.Generator("cpu").manual_seed(generation.seed)
         image = None if request.source is None else self._encode_source(generation, request.source, generator)
-        noise = denoise.pack_latents(self._draw_noise(generation, generator))
+        noise = self._family.pack(self._draw_noise(generation, generator))
         noise_scheduler = build_noise_scheduler(
             request.scheduler,
             self._components.scheduler_config,
@@ -252,7 +249,7 @@ class Engine:
         )
         denoising = _Denoising(latents=noise, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator)
         if image is not None and request.source is not None:
-            denoising.latents = denoise.add_noise(image, noise, noise_scheduler.sigmas[0])
+            denoising.latents = add_noise(image, noise, noise_scheduler.sigmas[0])
             if request.source.mask is not None:
                 mask = self._pack_mask(generation, request.source.mask)
                 denoising.original = _Original(latents=image, noise=noise, mask=mask)
@@ -262,14 +259,14 @@ class Engine:
         """One step of its own noise scheduler; what its mask does not cover stays the original's."""
         call, sigmas, original = generation.step_index, denoising.noise_scheduler.sigmas, denoising.original
         if generation.request.num_previews:
-            denoising.clean_latents = denoise.predict_clean(denoising.latents, velocity, sigmas[call])
+            denoising.clean_latents = predict_clean(denoising.latents, velocity, sigmas[call])
         denoising.latents = denoising.noise_scheduler.step(velocity, call, denoising.latents, denoising.generator)
         if original is None:
             return
-        kept = denoise.add_noise(original.latents, original.noise, sigmas[call + 1])
-        denoising.latents = denoise.keep_unmasked(denoising.latents, kept, original.mask)
+        kept = add_noise(original.latents, original.noise, sigmas[call + 1])
+        denoising.latents = keep_unmasked(denoising.latents, kept, original.mask)
         if denoising.clean_latents is not None:
-            denoising.clean_latents = denoise.keep_unmasked(denoising.clean_latents, original.latents, original.mask)
+            denoising.clean_latents = keep_unmasked(denoising.clean_latents, original.latents, original.mask)
 
     def _encode_source(self, generation: Generation, source: SourceImage, generator: torch.Generator) -> Tensor:
         """Packed latents of the request's image; AutoencoderKL draws them with the generator, before the noise.
@@ -285,15 +282,14 @@ class Engine:
             moments = encode_moments(autoencoder, image.to(self._components.device, self._components.dtype))
             self._sources.put(key, moments)
         latents = draw_latents(autoencoder, moments, generator)
-        return denoise.pack_latents(latents.to(self._components.dtype))
+        return self._family.pack(latents.to(self._components.dtype))
 
     def _pack_mask(self, generation: Generation, mask: bytes) -> Tensor:
         """1 where the latents are painted anew, 0 elsewhere; sampled as FluxInpaintPipeline samples it."""
         request, latent_size = generation.request, self._latent_size(generation)
         is_new = torch.frombuffer(bytearray(mask), dtype=torch.uint8).view(1, 1, request.height, request.width) >= 128
         small = functional.interpolate(is_new.float(), size=latent_size)
-        channels = self._components.transformer.config.in_channels // 4
-        packed = denoise.pack_latents(small.repeat(1, channels, 1, 1))
+        packed = self._family.pack(small.repeat(1, self._family.latent_channels, 1, 1))
         return packed.to(self._components.device, self._components.dtype)
 
     def _with_what_is_kept(self, generation: Generation, pixels: Pixels) -> Pixels:
@@ -301,7 +297,7 @@ class Engine:
         source = generation.request.source
         if source is None or source.mask is None:
             return pixels
-        return put_back(pixels, source, width=generation.request.width, seam=self.spec.size_multiple // 2)
+        return put_back(pixels, source, width=generation.request.width, seam=self._family.scale_factor)
 
     def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
         latents = torch.cat([self._denoising[generation].latents for generation in batch])
@@ -315,40 +311,39 @@ class Engine:
     def _draw_noise(self, generation: Generation, generator: torch.Generator) -> Tensor:
         """Drawn on the CPU in fp32, so that a seed means the same noise on every device and in every dtype."""
         height, width = self._latent_size(generation)
-        channels = self._components.transformer.config.in_channels // 4
-        noise = torch.randn(1, channels, height, width, generator=generator)
+        noise = torch.randn(1, self._family.latent_channels, height, width, generator=generator)
         return noise.to(device=self._components.device, dtype=self._components.dtype)
 
     def _latent_size(self, generation: Generation) -> tuple[int, int]:
-        """Height and width of the latents: two for each patch of `size_multiple` pixels."""
-        request, multiple = generation.request, self.spec.size_multiple
-        return 2 * (request.height // multiple), 2 * (request.width // multiple)
+        """Height and width of the latents."""
+        request, scale_factor = generation.request, self._family.scale_factor
+        return request.height // scale_factor, request.width // scale_factor
 
     def _predict_velocities(self, batch: Sequence[Generation]) -> list[Tensor]:
         """One velocity (1, tokens, channels) for each generation."""
-        transformer, inputs = self._components.transformer, self._transformer_inputs(batch)
-        with adapted(transformer, [self._additions(g) for g in batch for _ in range(g.num_rows)]):
-            rows = denoise.predict_velocity(transformer, inputs)
+        inputs = self._rows_of(batch)
+        with adapted(self._components.transformer, [self._additions(g) for g in batch for _ in range(g.num_rows)]):
+            rows = self._family.predict_velocity(inputs)
         self._transformer_calls += 1
         velocities = []
         for generation, own_rows in zip(batch, torch.split(rows, [g.num_rows for g in batch]), strict=True):
             velocity = own_rows[:1]
             if generation.request.is_guided:
-                velocity = denoise.combine_guidance(velocity, own_rows[1:], generation.request.true_cfg_scale)
+                velocity = combine_guidance(velocity, own_rows[1:], generation.request.true_cfg_scale)
             velocities.append(velocity)
         return velocities
 
-    def _transformer_inputs(self, batch: Sequence[Generation]) -> denoise.TransformerInputs:
+    def _rows_of(self, batch: Sequence[Generation]) -> Rows:
         device, dtype = self._components.device, self._components.dtype
         rows = [(g, self._denoising[g], prompt) for g in batch for prompt in self._denoising[g].prompts]
         timesteps = torch.stack([state.noise_scheduler.timesteps[g.step_index].float() for g, state, _ in rows])
-        guidance = torch.tensor([g.request.guidance_scale for g, _, _ in rows], dtype=torch.float32)
-        has_guidance = bool(self._components.transformer.config.guidance_embeds)
-        return denoise.TransformerInputs(
+        guidance_scale = torch.tensor([g.request.guidance_scale for g, _, _ in rows], dtype=torch.float32)
+        height, width = self._latent_size(batch[0])
+        return Rows(
             latents=torch.cat([state.latents for _, state, _ in rows]),
             timesteps=timesteps.to(device=device, dtype=dtype),
-            prompt_embeds=torch.cat([prompt.prompt_embeds for _, _, prompt in rows]),
-            pooled_prompt_embeds=torch.cat([prompt.pooled_prompt_embeds for _, _, prompt in rows]),
-            guidance=guidance.to(device) if has_guidance else None,
-            image_ids=denoise.make_image_ids(*self._latent_size(batch[0])).to(device),
+            guidance_scale=guidance_scale.to(device),
+            prompts={name: torch.cat([prompt.tensors[name] for _, _, prompt in rows]) for name in rows[0][2].tensors},
+            height=height,
+            width=width,
         )

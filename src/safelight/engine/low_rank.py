@@ -47,6 +47,19 @@ Addition = tuple[Layers, float]
 """An adapter's layers, and the strength that a request gives them."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True, weakref_slot=True)
+class Lora:
+    """One adapter: what it adds to the layers of two networks."""
+
+    transformer: Layers
+    text_encoder: Layers
+    """Of several, the one that LoRAs change."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for layers in (self.transformer, self.text_encoder) for each in layers.values())
+
+
 @contextmanager
 def adapted(network: nn.Module, rows: Sequence[Sequence[Addition]]) -> Iterator[None]:
     """Inside, row i of every layer's output gets what `rows[i]` adds. The network itself is never changed."""

@@ -16,10 +16,10 @@ from diffusers import ModelMixin
 from safetensors import safe_open
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.checkpoint import PLAIN_WEIGHTS
+from safelight.model.weight_files import PLAIN_WEIGHTS
 
 _INERT = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection\.weight)$")
-"""What FLUX.1's pictures do not depend on, though CLIP's files have it."""
+"""What CLIP's files have, and no picture depends on where the component's class does not ask for it."""
 _READ_DTYPES = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 _QUANTIZERS = (
     (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from safelight.limits import MAX_GUIDANCE_SCALE, MAX_SEED
 from safelight.model.catalog import Model, spec_of
-from safelight.model.spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec, count_parameters
+from safelight.model.checkpoint import count_parameters
+from safelight.model.spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec
 
 BYTES_PER_WEIGHT = {"bfloat16": 2, "float16": 2, "float32": 4}
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safelight.errors import ModelNotFound
+from safelight.model.checkpoint import read_model_spec
 from safelight.model.other_formats import explain_file, looks_like_path
 from safelight.model.revision import newest_snapshot
-from safelight.model.spec import Guidance, ModelSpec, folder_name, read_model_spec, registry_name
+from safelight.model.spec import Guidance, ModelSpec, folder_name, registry_name
 
 HUGGING_FACE_REGISTRY = "HuggingFace"
 SAFELIGHT_REGISTRY = "Safelight"

@@ -29,10 +29,10 @@ from huggingface_hub.utils.tqdm import tqdm
 from rich.filesize import decimal
 
 from safelight.errors import DownloadError, UnsupportedModel
-from safelight.model.checkpoint import INDEX, NETWORKS, QUANTIZER_FILES, WITHOUT_WEIGHTS, Network, check_checkpoint
+from safelight.model.checkpoint import check_checkpoint, config_files
+from safelight.model.configs import INDEX
 from safelight.model.other_formats import explain_folder
-from safelight.model.spec import SIDECAR
-from safelight.model.weight_files import WeightFiles, choose_weights, list_shards
+from safelight.model.weight_files import Network, WeightFiles, choose_weights, list_shards
 
 
 class _SilentBar(tqdm):
@@ -42,13 +42,6 @@ class _SilentBar(tqdm):
         super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # tqdm has no types
 
 
-CONFIG_FILES = (
-    INDEX,
-    SIDECAR,
-    *(f"{name}/*" for name in WITHOUT_WEIGHTS),
-    *(f"{network.name}/{file}" for network in NETWORKS for file in ("config.json", *QUANTIZER_FILES)),
-)
-"""What tells of a checkpoint whether it is served: small beside its weights."""
 Report = Callable[[int, int], None]
 """Told, from any thread, how many bytes are here and how many there are in all."""
 
@@ -61,23 +54,23 @@ def download_model(
     What is not served is refused before its weights are fetched. `token` and `report` are those of `download`.
     Raises DownloadError, UnsupportedModel or ModelLoadError with the remedy.
     """
-    token = _checked(token)
+    token, configs = _checked(token), tuple(config_files())
     logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # that it found no config
     with _explained(hub_id, revision):
-        folder = _fetch(hub_id, revision, token, CONFIG_FILES)
+        folder = _fetch(hub_id, revision, token, configs)
     names = _list_names(hub_id, folder)
     if INDEX not in names:
         explanation = explain_folder([name for name in names if "/" not in name])
         raise UnsupportedModel(f"{hub_id} {explanation or f'has no {INDEX}: it is not in the diffusers layout'}")
-    check_checkpoint(folder)
-    weights = {network.name: _choose(hub_id, network, names) for network in NETWORKS}
+    layout = check_checkpoint(folder)
+    weights = {network.name: _choose(hub_id, network, names) for network in layout.networks}
     indexes = [f"{component}/{chosen.name}" for component, chosen in weights.items() if chosen.is_index]
     if indexes:
         with _explained(hub_id, revision):
             _fetch(hub_id, folder.name, token, indexes)
     shards = [f"{Path(index).parent}/{shard}" for index in indexes for shard in list_shards(folder / index)]
     whole = [f"{component}/{chosen.name}" for component, chosen in weights.items() if not chosen.is_index]
-    files = (*CONFIG_FILES, *indexes, *shards, *whole)
+    files = (*configs, *indexes, *shards, *whole)
     return download(hub_id, files=files, revision=folder.name, token=token, report=report)
 
 
@@ -141,7 +134,7 @@ def find_cached(hub_id: str, *, revision: str) -> Path | None:
     """The folder of a revision that was downloaded before; None if it was not."""
     try:
         return Path(
-            snapshot_download(hub_id, revision=revision, local_files_only=True, allow_patterns=list(CONFIG_FILES))
+            snapshot_download(hub_id, revision=revision, local_files_only=True, allow_patterns=list(config_files()))
         )
     except (LocalEntryNotFoundError, HFValidationError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Which files a model folder holds, in one line of text: two folders with equal revisions make the same pictures."""
+"""What the files of a model or a LoRA are called in one line of text: by a digest, or by the hub's cache."""
 
 from __future__ import annotations
 
@@ -7,29 +7,11 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError
 
-_FILES = (
-    "scheduler/*",
-    "tokenizer/*",
-    "tokenizer_2/*",
-    "*/config.json",
-    "*/*.safetensors",
-    "*/*.safetensors.index.json",
-    "*/*.safetensors.index.*.json",
-)
-"""What a picture depends on."""
 ADAPTER_SETTINGS = "adapter_config.json"
 """Where PEFT's own save_pretrained writes alpha and rank."""
 _MOST_SETTINGS_BYTES = 1024 * 1024
 _HUB_FOLDER = "models--"
 """How huggingface_hub's cache begins the name of a folder: models--ORG--NAME/snapshots/COMMIT."""
-
-
-def revision_of(folder: Path) -> str:
-    """The hub's commit if the folder lies in its cache, else `sha256:` and 16 digits over names and contents.
-
-    Reads every file: seconds for a large checkpoint.
-    """
-    return folder.name if hub_id_of(folder) else _digest(folder)
 
 
 def file_revision(file: Path) -> str:
@@ -83,12 +65,3 @@ def newest_snapshot(folder: Path) -> Path:
         f"{folder} is a cache of the hub, and its newest revision is not there; give the folder of one of "
         f"{', '.join(names) or 'none'}, such as {snapshots / (names or ['COMMIT'])[0]}"
     )
-
-
-def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted({path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}):
-        with path.open("rb") as file:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{digest.hexdigest()[:16]}"

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.checkpoint import PLAIN_WEIGHTS, Network, list_names, read_json
+from safelight.model.configs import list_names, read_json
 from safelight.model.other_formats import OTHER_WEIGHTS, PICKLES
 
+PLAIN_WEIGHTS = "use the weights that it was made from, in bfloat16, float16 or float32 and the diffusers layout"
 VARIANTS = (None, "bf16", "fp16", "fp32")
 """What may stand in the names of weights, the preferred first: as the checkpoint was saved, else the smallest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A component with weights: the classes that may fill it, and what its library calls the file."""
+
+    name: str
+    classes: tuple[str, ...]
+    stem: str
+    """Of the weights' file: `diffusion_pytorch_model` if diffusers wrote it, `model` if transformers did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from safelight.engine.engine import Engine, load_engine
 from safelight.errors import ModelLoadError
+from safelight.model.checkpoint import read_model_spec
 from safelight.model.loras import locate_loras
-from safelight.model.spec import LoraFile, read_model_spec
+from safelight.model.spec import LoraFile
 from tests.tiny_loras import save_kohya_lora, save_lora
 from tests.unit.engine.drive import denoise, finish, paint, start
 from tests.unit.engine.test_same_seed import _has_stable_products

@@ -10,7 +10,7 @@ from safelight.control.endpoints.registered_models import list_registered_models
 from safelight.control.store.database import Database
 from safelight.errors import Conflict, InvalidRequest, ModelLoadError, ModelNotFound
 from safelight.model.catalog import FLUX_SCHNELL, find_model
-from safelight.model.spec import read_model_spec
+from safelight.model.checkpoint import read_model_spec
 from tests.checkpoint_files import write_checkpoint
 
 ONES = np.ones(2, np.float32)

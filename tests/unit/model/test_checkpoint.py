@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.checkpoint import SERVED_PIPELINES, check_checkpoint
+from safelight.model.checkpoint import check_checkpoint
+from safelight.model.families.flux1 import PIPELINES
 from tests.checkpoint_files import write_checkpoint
 
 REFUSED_PIPELINES = (
@@ -43,7 +44,7 @@ def refusal(folder: Path) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("pipeline", SERVED_PIPELINES)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_pipelines_of_the_same_networks_are_served(tmp_path: Path, pipeline: str) -> None:
     check_checkpoint(write_checkpoint(tmp_path, {"model_index.json": {"_class_name": pipeline}}))
 

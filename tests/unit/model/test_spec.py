@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from safelight.errors import ModelLoadError
-from safelight.model.spec import Guidance, count_parameters, read_model_spec
+from safelight.model.checkpoint import count_parameters, read_model_spec
+from safelight.model.spec import Guidance
 from tests.checkpoint_files import write_checkpoint, write_json
 
 

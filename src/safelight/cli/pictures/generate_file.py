@@ -31,8 +31,8 @@ from safelight.cli.pictures.picture_sources import LocalSource, Made, PictureSou
 from safelight.cli.pictures.prompt_file import PromptLine, read_prompt_file
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
 from safelight.model.catalog import find_model
+from safelight.model.checkpoint import revision_of
 from safelight.model.loras import locate_loras
-from safelight.model.revision import revision_of
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 

@@ -18,9 +18,9 @@ from safelight.cli.pictures.picture_files import no_recipe, read_file, read_pict
 from safelight.errors import InvalidRequest, ModelNotFound
 from safelight.model import hub
 from safelight.model.catalog import find_model
+from safelight.model.checkpoint import read_model_spec, revision_of
 from safelight.model.loras import locate_loras
-from safelight.model.revision import revision_of
-from safelight.model.spec import LoraFile, ModelSpec, read_model_spec
+from safelight.model.spec import LoraFile, ModelSpec
 from safelight.picture.files import Picture, decode
 from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage
 from safelight.picture.parameters import build_generation_request

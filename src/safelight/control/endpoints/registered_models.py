@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from safelight.control.store.tables import RegisteredModel
 from safelight.errors import Conflict, InvalidRequest, ModelNotFound
 from safelight.model.catalog import Model, find_folder, find_hub_model, list_models, registered_model
-from safelight.model.spec import read_model_spec
+from safelight.model.checkpoint import read_model_spec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,254}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,29}")

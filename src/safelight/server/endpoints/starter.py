@@ -20,9 +20,10 @@ from safelight.environment import read_environment
 from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
 from safelight.model import hub
 from safelight.model.catalog import Model, find_model
+from safelight.model.checkpoint import read_model_spec
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
-from safelight.model.spec import ModelSpec, read_model_spec
+from safelight.model.spec import ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S

@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
-from safelight.model.revision import hub_id_of, revision_of
+from safelight.model.checkpoint import revision_of
+from safelight.model.revision import hub_id_of
 from safelight.picture.recipe import Origin
 from safelight.serving.messages import (
     PROTOCOL_VERSION,

@@ -13,7 +13,7 @@ from safelight.cli.pictures.remake import report
 from safelight.cli.pictures.replay import replay
 from safelight.errors import ConfigurationError, InvalidRequest
 from safelight.model.catalog import sprite_folder
-from safelight.model.revision import revision_of
+from safelight.model.checkpoint import revision_of
 from safelight.picture.files import encode
 from safelight.picture.recipe import Recipe, digest
 from tests.recipes import RECIPE

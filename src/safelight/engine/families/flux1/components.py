@@ -1,40 +1,21 @@
-"""Loads the components of a FLUX.1 checkpoint in the diffusers layout: networks, tokenizers, the schedule.
-
-Everything is checked before anything is loaded, so that a broken folder is refused within milliseconds. Only
-safetensors are read: other weight files can run code.
-"""
+"""The components of a FLUX.1 checkpoint."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel, ModelMixin
-from diffusers.utils import logging as diffusers_logging
-from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
-from transformers.utils import logging as transformers_logging
+from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
+from transformers import CLIPTextModel, T5EncoderModel
 
-from safelight.engine.batch_invariance import make_batch_invariant
-from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
-from safelight.engine.weight_heads import check_weights
-from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
-from safelight.model.checkpoint import (
-    INDEX,
-    NETWORKS,
-    PLAIN_WEIGHTS,
-    Network,
-    check_checkpoint,
-    class_in_index,
-    read_json,
-)
-from safelight.model.weight_files import find_weights
+from safelight.engine.loading import load_parts
+from safelight.engine.noise_schedulers import SchedulerConfig
+from safelight.model.families.flux1 import FLUX1
 
-T = TypeVar("T")
+_CLASSES = (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,140 +35,19 @@ class Components:
     dtype: torch.dtype
 
 
-_CLASSES: dict[str, Any] = {
-    each.__name__: each
-    for each in (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)
-}
-
-
 def load_components(
     folder: Path, *, device: torch.device, dtype: torch.dtype, schedulers: Sequence[str] = ()
 ) -> Components:
-    """Everything a FLUX.1 checkpoint needs to run, with which each of `schedulers` works.
-
-    Raises UnsupportedModel or ModelLoadError naming the file and the remedy.
-    """
-    _silence_loading()
-    check_checkpoint(folder)
-    sources = [_find_source(folder, network) for network in NETWORKS]
-    scheduler_config = _read_scheduler_config(folder / "scheduler" / "scheduler_config.json", schedulers)
-    tokenizers = {name: _load_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")}
-    for source in sources:
-        _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
-    networks = {source.place.name: _load_network(source, device, dtype) for source in sources}
-    networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
-    if device.type == "cpu":
-        make_batch_invariant(networks["transformer"])
+    """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
+    parts = load_parts(folder, FLUX1, _CLASSES, device=device, dtype=dtype, schedulers=schedulers)
     return Components(
-        transformer=networks["transformer"],
-        autoencoder=networks["vae"],
-        text_encoder=networks["text_encoder"],
-        text_encoder_2=networks["text_encoder_2"],
-        tokenizer=tokenizers["tokenizer"],
-        tokenizer_2=tokenizers["tokenizer_2"],
-        scheduler_config=scheduler_config,
+        transformer=parts.networks["transformer"],
+        autoencoder=parts.networks["vae"],
+        text_encoder=parts.networks["text_encoder"],
+        text_encoder_2=parts.networks["text_encoder_2"],
+        tokenizer=parts.tokenizers["tokenizer"],
+        tokenizer_2=parts.tokenizers["tokenizer_2"],
+        scheduler_config=parts.scheduler_config,
         device=device,
         dtype=dtype,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where the weights of a component are, and the class that they are for."""
-
-    place: Path
-    component_class: Any
-    variant: str | None
-    paths: Sequence[Path]
-
-
-def _find_source(folder: Path, network: Network) -> _Source:
-    class_name = class_in_index(read_json(folder / INDEX), network.name)
-    assert class_name is not None, "check_checkpoint has seen it"
-    weights, paths = find_weights(folder, network)
-    return _Source(folder / network.name, _CLASSES[class_name], weights.variant, paths)
-
-
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
-"""One of these holds the words. Without them transformers makes a tokenizer that knows none, and says nothing."""
-
-
-def _read_scheduler_config(path: Path, schedulers: Sequence[str]) -> SchedulerConfig:
-    config = read_json(path)
-    if not str(config.get("_class_name", "")).startswith("FlowMatch"):
-        raise UnsupportedModel(
-            f"{path} is for {config.get('_class_name')}; FLUX.1 needs a FlowMatchEulerDiscreteScheduler's "
-            "schedule there (a request's `scheduler` chooses the solver)"
-        )
-    for name in schedulers:
-        try:
-            build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256)
-        except Exception as error:  # whatever diffusers raises, each request would end with it
-            used = ", ".join(key for key, value in config.items() if key.startswith("use_") and value)
-            raise UnsupportedModel(
-                f"{path} makes no schedule with {name}: {_first_sentence(error)}; change its options there"
-                + (f" ({used})" if used else "")
-            ) from error
-    return config
-
-
-def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
-    is_of_diffusers = issubclass(source.component_class, ModelMixin)
-    network = _read(
-        source.place,
-        lambda: source.component_class.from_pretrained(
-            source.place,
-            **{"torch_dtype" if is_of_diffusers else "dtype": dtype},
-            variant=source.variant,
-            use_safetensors=True,
-            local_files_only=True,
-        ).to(device),
-    )
-    return network.eval().requires_grad_(False)
-
-
-def _load_tokenizer(place: Path) -> Any:
-    if not (place / "tokenizer_config.json").exists():
-        raise ModelLoadError(f"{place / 'tokenizer_config.json'} is missing; download the checkpoint again")
-    if not any(all((place / name).exists() for name in names) for names in TOKENIZER_FILES):
-        raise ModelLoadError(
-            f"{place} has no vocabulary ({', or '.join(' and '.join(names) for names in TOKENIZER_FILES)}); "
-            "download the checkpoint again"
-        )
-    return _read(place, lambda: AutoTokenizer.from_pretrained(place, local_files_only=True))
-
-
-def _read(place: Path, load: Callable[[], T]) -> T:
-    """What `load` returns; whatever the libraries raise on a broken file becomes a ModelLoadError."""
-    try:
-        return load()
-    except (SafelightError, KeyboardInterrupt, SystemExit):
-        raise
-    except ImportError as error:
-        raise UnsupportedModel(
-            f"{place} needs a package that is not installed: {_first_sentence(error)}; {PLAIN_WEIGHTS}"
-        ) from error
-    except BaseException as error:  # a panic of a Rust library is no Exception
-        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-            raise ModelLoadError(
-                f"there is no memory for {place}: {_first_sentence(error)}; free some, or choose a smaller dtype. A "
-                "deployment that is updated needs it for the old and the new replicas at once"
-            ) from error
-        raise ModelLoadError(
-            f"{place} cannot be loaded: {_first_sentence(error)}; download the checkpoint again"
-        ) from error
-
-
-_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")
-"""In the words of torch, which has a class for one device only."""
-
-
-def _first_sentence(error: BaseException) -> str:
-    return f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__
-
-
-def _silence_loading() -> None:
-    """No bars and no remarks from the libraries: what matters becomes an error or a warning of ours."""
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

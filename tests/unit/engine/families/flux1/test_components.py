@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from safelight.engine.engine import load_engine
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.spec import Guidance, read_model_spec
+from safelight.model.checkpoint import read_model_spec
+from safelight.model.spec import Guidance
 from tests.unit.engine.drive import paint
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safelight.engine.engine import Engine, load_engine
-from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
+from safelight.engine.prompts import PromptCache, PromptEmbeds
 from tests.unit.engine.drive import paint, start
 
 LONG = "a red cat on a blue mat " * 2  # 38 letters are 51 T5 tokens or more, fewer than CLIP's 77
@@ -17,11 +17,8 @@ GUIDED = {"true_cfg_scale": 3.0}
 
 def embeds(num_values: int = 10) -> PromptEmbeds:
     return PromptEmbeds(
-        prompt_embeds=torch.zeros(1, num_values, 1),
-        pooled_prompt_embeds=torch.zeros(1, 0),
+        tensors={"prompt_embeds": torch.zeros(1, num_values, 1), "pooled_prompt_embeds": torch.zeros(1, 0)},
         num_tokens=1,
-        num_dropped_tokens=0,
-        num_dropped_clip_tokens=0,
     )
 
 

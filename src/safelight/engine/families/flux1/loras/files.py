@@ -6,7 +6,6 @@ Every tensor of a file reaches a layer or adds nothing, or the file is refused w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,26 +16,13 @@ from safelight.engine.families.flux1.loras.checks import FileLayer, refuse, show
 from safelight.engine.families.flux1.loras.names import Network, Part, Place, linear_layers, name_places
 from safelight.engine.families.flux1.loras.settings import LoraSettings, read_settings
 from safelight.engine.families.flux1.loras.tensors import LoraTensors, name_content, open_lora_file
-from safelight.engine.low_rank import Layers, LowRank
+from safelight.engine.low_rank import Lora, LowRank
 from safelight.errors import ModelLoadError
 from safelight.model.revision import lora_revision, settings_beside
 from safelight.model.spec import LoraFile
 
 _BROKEN = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError)
 """What settings that make no sense lead to, and files that are gone or too large."""
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True, weakref_slot=True)
-class Lora:
-    """One adapter: what it adds to the layers of two networks."""
-
-    transformer: Layers
-    text_encoder: Layers
-    """CLIP."""
-
-    @property
-    def nbytes(self) -> int:
-        return sum(each.nbytes for layers in (self.transformer, self.text_encoder) for each in layers.values())
 
 
 def read_lora(source: LoraFile, components: Components) -> Lora:

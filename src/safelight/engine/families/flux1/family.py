@@ -1,0 +1,62 @@
+"""FLUX.1 as the engine asks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from safelight.engine.families.flux1.components import Components, load_components
+from safelight.engine.families.flux1.latents import make_image_ids, pack_latents, unpack_latents
+from safelight.engine.families.flux1.loras.files import read_lora
+from safelight.engine.families.flux1.text import encode_prompt
+from safelight.engine.family import Family, Rows
+from safelight.engine.low_rank import Lora
+from safelight.engine.prompts import PromptEmbeds
+from safelight.model.families.flux1 import vae_scale_factor
+from safelight.model.spec import LoraFile, ModelSpec
+
+
+def load(folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> Family:
+    """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
+    components = load_components(folder, device=device, dtype=dtype, schedulers=spec.schedulers)
+    return Flux1(components, scale_factor=vae_scale_factor(folder), max_sequence_length=spec.max_sequence_length)
+
+
+class Flux1:
+    """A loaded FLUX.1 checkpoint."""
+
+    def __init__(self, components: Components, *, scale_factor: int, max_sequence_length: int) -> None:
+        self.components = components
+        self.latent_channels = int(components.transformer.config.in_channels) // 4
+        self.scale_factor = scale_factor
+        self._max_sequence_length = max_sequence_length
+
+    def encode_prompt(self, prompt: str) -> PromptEmbeds:
+        return encode_prompt(self.components, prompt, max_sequence_length=self._max_sequence_length)
+
+    def pack(self, latents: Tensor) -> Tensor:
+        return pack_latents(latents)
+
+    def unpack(self, packed: Tensor, height: int, width: int) -> Tensor:
+        return unpack_latents(packed, height, width)
+
+    def predict_velocity(self, rows: Rows) -> Tensor:
+        transformer, device = self.components.transformer, rows.latents.device
+        text_length = rows.prompts["prompt_embeds"].shape[1]
+        velocity: Tensor = transformer(
+            hidden_states=rows.latents,
+            # The transformer multiplies by 1000 again, in its own dtype.
+            timestep=rows.timesteps / 1000,
+            guidance=rows.guidance_scale if transformer.config.guidance_embeds else None,
+            pooled_projections=rows.prompts["pooled_prompt_embeds"],
+            encoder_hidden_states=rows.prompts["prompt_embeds"],
+            txt_ids=torch.zeros(text_length, 3, device=device),
+            img_ids=make_image_ids(rows.height, rows.width).to(device),
+            return_dict=False,
+        )[0]
+        return velocity
+
+    def read_lora(self, source: LoraFile) -> Lora:
+        return read_lora(source, self.components)

@@ -1,0 +1,113 @@
+"""FLUX.1: which folders hold it, and what their configs tell of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.configs import config_of, read_json, read_size
+from safelight.model.families.layout import Layout
+from safelight.model.spec import Guidance, ModelSpec, folder_name
+from safelight.model.weight_files import Network
+
+PIPELINES = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
+"""Their networks are the same. Those of Fill, Kontext and FLUX.2 begin with Flux too."""
+
+
+def check(folder: Path) -> None:
+    """Raises UnsupportedModel for what is built otherwise, ModelLoadError if a config is broken."""
+    _check_channels(folder)
+    _check_rotation(folder)
+    _check_widths(folder)
+
+
+def describe(folder: Path) -> ModelSpec:
+    """As FLUX.1-dev where the transformer reads guidance, else as FLUX.1-schnell."""
+    embedded = bool(read_json(folder / "transformer" / "config.json").get("guidance_embeds", False))
+    return ModelSpec(
+        name=folder_name(folder),
+        default_num_inference_steps=28 if embedded else 4,
+        max_num_inference_steps=100,
+        default_width=1024,
+        default_height=1024,
+        min_size=64,
+        max_size=2048,
+        max_pixels=2048 * 2048,
+        size_multiple=vae_scale_factor(folder) * 2,
+        max_sequence_length=512 if embedded else 256,
+        guidance=Guidance.EMBEDDED if embedded else Guidance.NONE,
+        default_guidance_scale=3.5 if embedded else 0.0,
+    )
+
+
+def vae_scale_factor(folder: Path) -> int:
+    """Pixels of the picture to a pixel of the latents. Raises ModelLoadError."""
+    config = read_json(folder / "vae" / "config.json")
+    channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
+    if not isinstance(channels, list) or not channels:
+        raise ModelLoadError(
+            f"{folder / 'vae' / 'config.json'} has no list block_out_channels: not an autoencoder config"
+        )
+    return int(2 ** (len(channels) - 1))
+
+
+def _check_channels(folder: Path) -> None:
+    path, config = config_of(folder, "transformer")
+    takes = read_size(path, config, "in_channels", 64)
+    makes = read_size(path, config, "out_channels", takes) * read_size(path, config, "patch_size", 1) ** 2
+    if takes != makes:
+        raise UnsupportedModel(
+            f"{path} takes {takes} channels and makes {makes}: a model such as FLUX.1 Fill or Control, which starts "
+            f"from more than noise, and which Safelight does not serve; it serves those of a {PIPELINES[0]}"
+        )
+
+
+def _check_rotation(folder: Path) -> None:
+    """Positions turn each attention head as a whole."""
+    path, config = config_of(folder, "transformer")
+    axes, head = config.get("axes_dims_rope", [16, 56, 56]), read_size(path, config, "attention_head_dim", 128)
+    if not isinstance(axes, list) or len(axes) != 3 or any(not isinstance(axis, int) for axis in axes):
+        raise ModelLoadError(f"{path} has axes_dims_rope {axes!r}, not three numbers; download the checkpoint again")
+    if sum(axes) != head:
+        raise UnsupportedModel(
+            f"{path} has axes_dims_rope {axes}, which do not add up to its attention_head_dim, {head}; download the "
+            "checkpoint again"
+        )
+
+
+def _check_widths(folder: Path) -> None:
+    """The transformer reads what the others make; where they do not fit every request would fail."""
+    path, config = config_of(folder, "transformer")
+    for key, default, component, its_key, its_default, factor in _WIDTHS:
+        its_path, its_config = config_of(folder, component)
+        wanted = read_size(path, config, key, default)
+        given = read_size(its_path, its_config.get("text_config") or its_config, its_key, its_default) * factor
+        if wanted != given:
+            raise UnsupportedModel(
+                f"{path} has {key} {wanted}, but {its_key} of the {component} makes {given}: the two do not belong "
+                "together; download the checkpoint again"
+            )
+
+
+_WIDTHS = (
+    ("in_channels", 64, "vae", "latent_channels", 4, 4),
+    ("pooled_projection_dim", 768, "text_encoder", "hidden_size", 512, 1),
+    ("joint_attention_dim", 4096, "text_encoder_2", "d_model", 512, 1),
+)
+"""What the transformer's config says; which component's config says the same, and how often. With their defaults."""
+
+
+FLUX1 = Layout(
+    title="FLUX.1",
+    pipelines=PIPELINES,
+    networks=(
+        Network("transformer", ("FluxTransformer2DModel",), "diffusion_pytorch_model"),
+        Network("vae", ("AutoencoderKL", "AutoencoderTiny"), "diffusion_pytorch_model"),
+        Network("text_encoder", ("CLIPTextModel",), "model"),
+        Network("text_encoder_2", ("T5EncoderModel",), "model"),
+    ),
+    without_weights=("scheduler", "tokenizer", "tokenizer_2"),
+    check=check,
+    describe=describe,
+    engine="safelight.engine.families.flux1.family",
+)

@@ -1,0 +1,11 @@
+"""`python -m tests.second_family.replica --fd N`: a replica whose registry has one line more."""
+
+from __future__ import annotations
+
+from safelight.model.families import registry
+from safelight.serving.replica import process
+from tests.second_family.layout import PLAIN
+
+if __name__ == "__main__":
+    registry.LAYOUTS = (*registry.LAYOUTS, PLAIN)
+    process.main()
