@@ -74,14 +74,14 @@ def quantize_int8(weight: Tensor) -> ScaledWeight:
     """Symmetric, by row: the greatest magnitude of a row is 127."""
     rows = weight.float()
     scales = _row_scales(rows, INT8_MAX)
-    return ScaledWeight(rows.div_(scales).round_().to(torch.int8), scales)
+    return ScaledWeight((rows / scales).round_().to(torch.int8), scales)
 
 
 def quantize_float8(weight: Tensor) -> ScaledWeight:
     """float8_e4m3fn, by row: the greatest magnitude of a row is 448."""
     rows = weight.float()
     scales = _row_scales(rows, FLOAT8_MAX)
-    return ScaledWeight(rows.div_(scales).to(torch.float8_e4m3fn), scales)
+    return ScaledWeight((rows / scales).to(torch.float8_e4m3fn), scales)
 
 
 def _row_scales(rows: Tensor, greatest: float) -> Tensor:
