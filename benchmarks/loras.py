@@ -25,16 +25,21 @@ from safelight.model.checkpoint import read_model_spec
 from safelight.model.spec import LoraFile
 from safelight.picture.generation import Generation
 from safelight.picture.parameters import build_generation_request
+from safelight.settings import EngineOptions
 
 
 def main() -> None:
     options = _parse_options()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or default_model(Path(scratch))
-        plain = load_engine(folder, device=options.device, dtype=options.dtype, num_threads=options.threads)
+        plain = load_engine(
+            folder, EngineOptions(device=options.device, dtype=options.dtype, num_threads=options.threads)
+        )
         files = tuple(_save_lora(plain, Path(scratch), options.rank, seed) for seed in range(options.rows))
         spec = replace(read_model_spec(folder), loras=files)
-        engine = load_engine(folder, spec=spec, device=options.device, dtype=options.dtype, num_threads=options.threads)
+        engine = load_engine(
+            folder, EngineOptions(device=options.device, dtype=options.dtype, num_threads=options.threads), spec=spec
+        )
     batches = {
         "without": _start(engine, [[] for _ in files]),
         "the same in every row": _start(engine, [[files[0].name] for _ in files]),

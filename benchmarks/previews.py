@@ -37,6 +37,7 @@ from safelight.engine.previews import fit_projection
 from safelight.picture import files as images
 from safelight.picture.generation import Generation
 from safelight.picture.parameters import build_generation_request
+from safelight.settings import EngineOptions
 
 FLUX_TOKENS, FLUX_TEXT_TOKENS = 4096, 256
 NUM_DOUBLE_BLOCKS, NUM_SINGLE_BLOCKS = 19, 38
@@ -47,7 +48,9 @@ def main() -> None:
     options = _parse_options()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or default_model(Path(scratch))
-        engine = load_engine(folder, device=options.device, dtype=options.dtype, num_threads=options.threads)
+        engine = load_engine(
+            folder, EngineOptions(device=options.device, dtype=options.dtype, num_threads=options.threads)
+        )
         print(f"{engine.spec.name}, {engine.spec.default_width}x{engine.spec.default_height}, {options.rounds} rounds")
         _measure_fit(engine)
         _measure(engine, options.rounds)
@@ -60,7 +63,10 @@ def _measure_fit(engine: Engine) -> None:
     parts = engine._components  # noqa: SLF001 - the engine fits once, when it is loaded
     seconds = _median(
         lambda: fit_projection(
-            parts.autoencoder, scale_factor=engine.spec.size_multiple // 2, device=parts.device, dtype=parts.dtype
+            parts.autoencoder,
+            scale_factor=engine.spec.size_multiple // 2,
+            device=parts.device,
+            dtype=parts.precision.computation,
         ),
         3,
     )
@@ -100,7 +106,7 @@ def _compare(engine: Engine) -> None:
 
 
 def _measure_flux(engine: Engine, rounds: int) -> None:
-    device, dtype = engine._components.device, engine._components.dtype  # noqa: SLF001 - as above
+    device, dtype = engine._components.device, engine._components.precision.computation  # noqa: SLF001 - as above
     autoencoder = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -19,6 +19,7 @@ from benchmarks.step_batching import denoise, start
 from safelight.engine.autoencoder import Pixels
 from safelight.engine.batch_invariance import RowStableLinear
 from safelight.engine.engine import Engine, load_engine
+from safelight.settings import EngineOptions
 from tests.tiny_flux import save_tiny_flux
 
 BATCH_SIZES = (2, 3, 5, 8, 16)
@@ -32,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or save_tiny_flux(Path(scratch) / "tiny-flux")
         for dtype in ("float32", "bfloat16"):
-            engine = load_engine(folder, dtype=dtype)
+            engine = load_engine(folder, EngineOptions(dtype=dtype))
             print(f"{engine.spec.name}, {dtype}, padded:             {_differences(engine)}")
             _take_padding_off(engine)
             print(f"{engine.spec.name}, {dtype}, as diffusers has it: {_differences(engine)}")

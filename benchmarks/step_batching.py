@@ -17,6 +17,7 @@ from pathlib import Path
 from safelight.engine.engine import Engine, load_engine
 from safelight.picture.generation import Generation
 from safelight.picture.parameters import build_generation_request
+from safelight.settings import EngineOptions
 
 SPRITE = Path(__file__).parents[1] / "src" / "safelight" / "models" / "sprite"
 
@@ -25,7 +26,9 @@ def main() -> None:
     options = _parse_options()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.model or default_model(Path(scratch))
-        engine = load_engine(folder, device=options.device, dtype=options.dtype, num_threads=options.threads)
+        engine = load_engine(
+            folder, EngineOptions(device=options.device, dtype=options.dtype, num_threads=options.threads)
+        )
         _measure(engine, options.batch_size, options.steps)
         rounds = [_measure(engine, options.batch_size, options.steps) for _ in range(options.rounds)]
     ratios = sorted(singles / batched for singles, batched in rounds)

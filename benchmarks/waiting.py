@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks.step_batching import default_model, start
 from safelight.engine.engine import load_engine
 from safelight.serving.backends.child_environment import child_environment
+from safelight.settings import EngineOptions
 
 PASSIVE = child_environment(dict(os.environ), num_threads=os.cpu_count() or 1)
 DEFAULT = {name: value for name, value in PASSIVE.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
@@ -58,7 +59,7 @@ def _run(folder: Path, seconds: float, environment: dict[str, str]) -> float:
 
 def _milliseconds_a_step(folder: Path, seconds: float) -> float:
     """The median over as many steps as fit into `seconds`, and three at least."""
-    engine = load_engine(folder, num_threads=os.cpu_count())
+    engine = load_engine(folder, EngineOptions(num_threads=os.cpu_count()))
     generation = start(engine, 0, 50)
     times: list[float] = []
     deadline = time.perf_counter() + seconds

@@ -33,6 +33,7 @@ from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
 from safelight.serving.replica.loop import Engine
 from safelight.serving.replica.process import run_replica
+from safelight.settings import EngineOptions
 
 FAKE_SPEC = ModelSpec(
     name="fake",
@@ -216,7 +217,7 @@ def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
 def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
     """A dispatcher whose child processes run FakeEngine; not started yet."""
     deployment = deployment or FakeDeployment()
-    load = Load(folder="/nowhere", spec=FAKE_SPEC, max_batch_size=deployment.max_batch_size)
+    load = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions(max_batch_size=deployment.max_batch_size))
     replicas = [
         LocalReplica(
             f"replica {index}",

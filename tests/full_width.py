@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from safelight.engine.devices import Precision
 from safelight.engine.families.flux1.components import Components
 from safelight.engine.families.flux1.loras.files import read_lora
 from safelight.engine.low_rank import Lora
@@ -36,7 +37,11 @@ def full_width_components(*, guidance_embeds: bool = False) -> Components:
         ("autoencoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler_config")
     )
     return Components(
-        transformer=transformer, text_encoder=clip, device=torch.device("cpu"), dtype=torch.float32, **unused
+        transformer=transformer,
+        text_encoder=clip,
+        device=torch.device("cpu"),
+        precision=Precision(storage=torch.float32, computation=torch.float32),
+        **unused,
     )
 
 

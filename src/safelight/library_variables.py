@@ -1,4 +1,4 @@
-"""The environment variables that a deployment may set for its replicas."""
+"""The environment variables that a deployment may set: those of its replicas' libraries, and settings of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ LIBRARY_VARIABLES = frozenset(
 could run another program as the server's user (`LD_PRELOAD`, `OMP_TOOL_LIBRARIES`, `PYTHONPATH`, ...), or is read by
 nothing: a replica runs no code of the user's.
 """
+SETTING_VARIABLES: Mapping[str, str] = {"SAFELIGHT_LORAS": "loras"}
+"""Variable -> the field of `DeploymentSettings` that it sets."""
 
 
 def for_libraries(variables: Mapping[str, str]) -> dict[str, str]:

@@ -5,42 +5,74 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from safelight.environment import DEFAULT_DATA_DIR, ENV_PREFIX
 from safelight.errors import ConfigurationError
 from safelight.hosts import is_name
+from safelight.library_variables import SETTING_VARIABLES
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
-class Settings(BaseSettings):
-    """Everything that can be set about a server. Times in seconds, sizes in bytes."""
+class EngineOptions(BaseModel):
+    """How a replica computes. Travels as it is from the settings to the engine; each is read where it acts."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("sprite", description="`sprite`, a folder in the diffusers layout, or a hub id")
-    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
-    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="where the model runs")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field(default="auto", description="where the model runs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="auto: bf16 where the hardware has it"
+        default="auto", description="auto: bf16 where the hardware has it"
     )
     num_threads: int | None = Field(
-        None, ge=1, description="CPU threads of each replica; by default the cores are shared out"
+        default=None, ge=1, description="CPU threads of each replica; by default the cores are shared out"
     )
     max_batch_size: int = Field(
-        8, ge=1, le=256, description="rows of the transformer's batch; a guided image takes two"
+        default=8, ge=1, le=256, description="rows of the transformer's batch; a guided image takes two"
     )
+    prompt_cache_bytes: int = Field(
+        default=268_435_456, ge=0, description="text embeddings kept, least recently used out first"
+    )
+    lora_cache_bytes: int = Field(
+        default=2_147_483_648, ge=0, description="LoRAs kept in each replica's memory, least recently used out first"
+    )
+
+
+class DeploymentSettings(BaseModel):
+    """What a deployment decides for itself, and a server for the model that it was started with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("sprite", description="`sprite`, a folder in the diffusers layout, or a hub id")
+    replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
     max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
     max_queue_wait_s: float | None = Field(
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
     )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
+    loras: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"
+    )
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _split_loras(cls, loras: object) -> object:
+        return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
+
+
+class Settings(BaseSettings, EngineOptions, DeploymentSettings):
+    """Everything that can be set about a server. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_connections: int = Field(
         1024,
         ge=2,
@@ -73,15 +105,6 @@ class Settings(BaseSettings):
     job_lifetime_s: float = Field(3600.0, gt=0, description="how long a job's result is kept after it has ended")
     webhooks_to_private_addresses: bool = Field(
         False, description="let Webhook-Url name loopback, private and link-local addresses"
-    )
-    prompt_cache_bytes: int = Field(
-        268_435_456, ge=0, description="text embeddings kept, least recently used out first"
-    )
-    loras: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"
-    )
-    lora_cache_bytes: int = Field(
-        2_147_483_648, ge=0, description="LoRAs kept in each replica's memory, least recently used out first"
     )
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
@@ -128,11 +151,6 @@ class Settings(BaseSettings):
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
 
-    @field_validator("loras", mode="before")
-    @classmethod
-    def _split_loras(cls, loras: object) -> object:
-        return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
-
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, hosts: object) -> object:
@@ -168,20 +186,45 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"api_key_file {self.api_key_file} cannot be read: {error.strerror}") from None
 
 
+def part_of(settings: Settings, part: type[Part], **changes: object) -> Part:
+    """Those of the settings that belong together as `part`, with changes, which are checked as the settings were."""
+    return part.model_validate({name: getattr(settings, name) for name in part.model_fields} | changes)
+
+
+def deployment_settings(variables: Mapping[str, str], **values: object) -> DeploymentSettings:
+    """Those of a deployment, some of which its environment `variables` may say.
+
+    Raises ConfigurationError naming the variable, and not its value, which may be a secret.
+    """
+    said = {field: variables[name] for name, field in SETTING_VARIABLES.items() if name in variables}
+    try:
+        return DeploymentSettings.model_validate(values | said)
+    except ValidationError as error:
+        field, problem = _first_problem(error)
+        is_said = field.partition(".")[0] in said
+        where = f"environment variable {ENV_PREFIX}{field.upper()}" if is_said else field
+        raise ConfigurationError(f"{where} of the deployment: {problem}") from None
+
+
 def load_settings(**flags: Any) -> Settings:
     """Settings from flags (None: not given) over the environment. Raises ConfigurationError naming what is wrong."""
     _refuse_unknown_variables()
     try:
         settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{name}: {first['msg']} (flag or {ENV_PREFIX}{name.upper()})") from None
+        name, problem = _first_problem(error)
+        raise ConfigurationError(f"{name}: {problem} (flag or {ENV_PREFIX}{name.upper()})") from None
     if settings.read_api_key() is None and not settings.binds_loopback:
         raise ConfigurationError(
             f"refusing to listen on {settings.host} without a key; give --api-key-file FILE or set {ENV_PREFIX}API_KEY"
         )
     return settings
+
+
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """The field, and what is wrong with it."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]
 
 
 def _refuse_unknown_variables() -> None:

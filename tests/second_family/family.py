@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from safelight.engine.devices import Precision
 from safelight.engine.family import Family, Rows
 from safelight.engine.loading import load_parts
 from safelight.engine.low_rank import Lora, LowRank
@@ -50,12 +51,12 @@ class Components:
     tokenizer: Any
     scheduler_config: SchedulerConfig
     device: torch.device
-    dtype: torch.dtype
+    precision: Precision
 
 
-def load(folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> Family:
+def load(folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
     classes = (PlainTransformer, AutoencoderTiny, T5EncoderModel)
-    parts = load_parts(folder, PLAIN, classes, device=device, dtype=dtype, schedulers=spec.schedulers)
+    parts = load_parts(folder, PLAIN, classes, device=device, precision=precision, schedulers=spec.schedulers)
     return Plain(
         Components(
             transformer=parts.networks["transformer"],
@@ -64,7 +65,7 @@ def load(folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dt
             tokenizer=parts.tokenizers["tokenizer"],
             scheduler_config=parts.scheduler_config,
             device=device,
-            dtype=dtype,
+            precision=precision,
         ),
         spec.max_sequence_length,
     )
@@ -86,7 +87,7 @@ class Plain:
         ).input_ids
         words = self.components.text_encoder(torch.as_tensor(ids).to(self.components.device))[0]
         return PromptEmbeds(
-            tensors={"words": words.to(self.components.dtype)},
+            tensors={"words": words.to(self.components.precision.computation)},
             num_tokens=min(num_tokens, length),
             truncations=(f"is cut at {length} tokens",) if num_tokens > length else (),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from safelight.errors import ConfigurationError
-from safelight.settings import load_settings
+from safelight.settings import DeploymentSettings, deployment_settings, load_settings, part_of
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +88,43 @@ def test_the_key_is_not_in_the_settings_as_text() -> None:
 
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in settings.model_dump_json()
+
+
+def test_a_deployment_has_its_own_loras_and_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_LORAS", "server=a.safetensors")
+
+    assert deployment_settings({"SAFELIGHT_LORAS": "a=b, c=d:0.5,"}, model="m").loras == ("a=b", " c=d:0.5")
+    assert deployment_settings({"OMP_PROC_BIND": "true"}, model="m").loras == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("replicas", 0),
+        ("request_timeout_s", 0),
+        ("max_concurrent_requests_per_instance", 0),
+        ("max_queued_requests", -1),
+        ("max_queue_wait_s", 0.0),
+        ("port", 8001),
+    ],
+)
+def test_what_a_deployment_cannot_decide_so_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} of the deployment: "):
+        deployment_settings({}, **{"model": "m"} | {name: value})
+
+
+def test_a_variable_of_a_deployment_that_makes_no_sense_is_refused_by_its_name_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("safelight.settings.SETTING_VARIABLES", {"SAFELIGHT_REPLICAS": "replicas"})
+
+    with pytest.raises(ConfigurationError) as caught:
+        deployment_settings({"SAFELIGHT_REPLICAS": "hf_very-secret"}, model="m")
+
+    assert caught.value.message.startswith("environment variable SAFELIGHT_REPLICAS of the deployment: ")
+    assert "very-secret" not in caught.value.message
+
+
+def test_a_change_of_settings_is_checked_as_the_settings_were() -> None:
+    with pytest.raises(ValueError, match="max_concurrent_requests_per_instance"):
+        part_of(load_settings(), DeploymentSettings, max_concurrent_requests_per_instance=0)

@@ -1,8 +1,9 @@
-"""Where the model runs and in which dtype: what `auto` means on this machine."""
+"""Where the model runs and in which precision: what `auto` means on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -27,6 +28,22 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device mps is not there: torch sees no Apple GPU; use device cpu")
     return device
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """In what a model is kept, and in what it computes."""
+
+    storage: torch.dtype
+    """Of the weights, as they lie on the device."""
+    computation: torch.dtype
+    """Of what goes into the networks: inputs are cast to it, and LoRAs, prompts and latents are kept in it."""
+
+
+def choose_precision(dtype: str, device: torch.device) -> Precision:
+    """`dtype` is that of computation, as `choose_dtype` takes it; weights are kept as they are computed with."""
+    chosen = choose_dtype(dtype, device)
+    return Precision(storage=chosen, computation=chosen)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

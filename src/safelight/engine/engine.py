@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
-from safelight.engine.devices import choose_device, choose_dtype
+from safelight.engine.devices import choose_device, choose_precision
 from safelight.engine.family import Family, Rows, load_family
 from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_pixels import put_back
@@ -33,11 +33,10 @@ from safelight.model.checkpoint import check_checkpoint, read_model_spec
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
 from safelight.picture.recipe import Backend
+from safelight.settings import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PROMPT_CACHE_BYTES = 256 * 1024 * 1024
-DEFAULT_LORA_CACHE_BYTES = 2 * 1024 * 1024 * 1024
 SOURCE_CACHE_BYTES = 64 * 1024 * 1024
 """Of encoded images: about thirty of 1024x1024."""
 SEED_PERIOD = 2**32
@@ -85,45 +84,37 @@ class _Denoising:
     """As the last step expects them to become; None unless there are previews to make."""
 
 
-def load_engine(
-    folder: Path,
-    *,
-    spec: ModelSpec | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    num_threads: int | None = None,
-    prompt_cache_bytes: int = DEFAULT_PROMPT_CACHE_BYTES,
-    lora_cache_bytes: int = DEFAULT_LORA_CACHE_BYTES,
-) -> Engine:
+def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: ModelSpec | None = None) -> Engine:
     """The engine for a checkpoint in the diffusers layout. Raises ModelLoadError or ConfigurationError."""
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    chosen_device = choose_device(device)
+    options = options or EngineOptions()
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    device = choose_device(options.device)
     layout = check_checkpoint(folder)
     spec = spec or read_model_spec(folder)
-    family = load_family(layout, folder, spec, device=chosen_device, dtype=choose_dtype(dtype, chosen_device))
-    return Engine(spec, family, prompt_cache_bytes=prompt_cache_bytes, lora_cache_bytes=lora_cache_bytes)
+    family = load_family(layout, folder, spec, device=device, precision=choose_precision(options.dtype, device))
+    return Engine(spec, family, options)
 
 
 class Engine:
     """Runs one loaded checkpoint."""
 
-    def __init__(self, spec: ModelSpec, family: Family, *, prompt_cache_bytes: int, lora_cache_bytes: int) -> None:
+    def __init__(self, spec: ModelSpec, family: Family, options: EngineOptions) -> None:
         """Reads every LoRA of the spec once, so that one that does not fit is found out now. Raises ModelLoadError."""
         self.spec = spec
         self._family = family
         self._components = components = family.components
         self._prompt_encoder = PromptEncoder(
-            family.encode_prompt, components.text_encoder, PromptCache(prompt_cache_bytes)
+            family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
         )
         self._project = fit_projection(
             components.autoencoder,
             scale_factor=family.scale_factor,
             device=components.device,
-            dtype=components.dtype,
+            dtype=components.precision.computation,
         )
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
-        self._loras: LruCache[str, Lora] = LruCache(lora_cache_bytes)
+        self._loras: LruCache[str, Lora] = LruCache(options.lora_cache_bytes)
         self._loras_in_use: WeakValueDictionary[str, Lora] = WeakValueDictionary()
         for lora in spec.loras:
             self._keep_lora(lora.name, family.read_lora(lora))
@@ -134,7 +125,7 @@ class Engine:
     def backend(self) -> Backend:
         return Backend(
             device=self._components.device.type,
-            dtype=str(self._components.dtype).removeprefix("torch."),
+            dtype=str(self._components.precision.computation).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
             torch=str(torch.__version__),
         )
@@ -279,10 +270,12 @@ class Engine:
         if moments is None:
             pixels = torch.frombuffer(bytearray(source.pixels), dtype=torch.uint8)
             image = pixels.view(1, request.height, request.width, 3).permute(0, 3, 1, 2).float() / 255 * 2 - 1
-            moments = encode_moments(autoencoder, image.to(self._components.device, self._components.dtype))
+            moments = encode_moments(
+                autoencoder, image.to(self._components.device, self._components.precision.computation)
+            )
             self._sources.put(key, moments)
         latents = draw_latents(autoencoder, moments, generator)
-        return self._family.pack(latents.to(self._components.dtype))
+        return self._family.pack(latents.to(self._components.precision.computation))
 
     def _pack_mask(self, generation: Generation, mask: bytes) -> Tensor:
         """1 where the latents are painted anew, 0 elsewhere; sampled as FluxInpaintPipeline samples it."""
@@ -290,7 +283,7 @@ class Engine:
         is_new = torch.frombuffer(bytearray(mask), dtype=torch.uint8).view(1, 1, request.height, request.width) >= 128
         small = functional.interpolate(is_new.float(), size=latent_size)
         packed = self._family.pack(small.repeat(1, self._family.latent_channels, 1, 1))
-        return packed.to(self._components.device, self._components.dtype)
+        return packed.to(self._components.device, self._components.precision.computation)
 
     def _with_what_is_kept(self, generation: Generation, pixels: Pixels) -> Pixels:
         """The seam is as wide as a pixel of the latents, which is how exactly the mask is followed in there."""
@@ -312,7 +305,7 @@ class Engine:
         """Drawn on the CPU in fp32, so that a seed means the same noise on every device and in every dtype."""
         height, width = self._latent_size(generation)
         noise = torch.randn(1, self._family.latent_channels, height, width, generator=generator)
-        return noise.to(device=self._components.device, dtype=self._components.dtype)
+        return noise.to(device=self._components.device, dtype=self._components.precision.computation)
 
     def _latent_size(self, generation: Generation) -> tuple[int, int]:
         """Height and width of the latents."""
@@ -334,7 +327,7 @@ class Engine:
         return velocities
 
     def _rows_of(self, batch: Sequence[Generation]) -> Rows:
-        device, dtype = self._components.device, self._components.dtype
+        device, dtype = self._components.device, self._components.precision.computation
         rows = [(g, self._denoising[g], prompt) for g in batch for prompt in self._denoising[g].prompts]
         timesteps = torch.stack([state.noise_scheduler.timesteps[g.step_index].float() for g, state, _ in rows])
         guidance_scale = torch.tensor([g.request.guidance_scale for g, _, _ in rows], dtype=torch.float32)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from safelight.engine.devices import Precision
 from safelight.engine.low_rank import Lora
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.engine.prompts import PromptEmbeds
@@ -34,7 +35,7 @@ class Components(Protocol):
     @property
     def device(self) -> torch.device: ...
     @property
-    def dtype(self) -> torch.dtype: ...
+    def precision(self) -> Precision: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +84,11 @@ class Family(Protocol):
 class Loader(Protocol):
     """`load`, in the module that a `Layout` names."""
 
-    def __call__(self, folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> Family:
+    def __call__(self, folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
         """Of a checked folder. Raises UnsupportedModel or ModelLoadError, naming the file and the remedy."""
 
 
-def load_family(layout: Layout, folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> Family:
+def load_family(layout: Layout, folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
     """The checkpoint in a folder that `check_checkpoint` has found to be of the layout. Raises as `Loader`."""
     load = cast(Loader, import_module(layout.engine).load)
-    return load(folder, spec, device=device, dtype=dtype)
+    return load(folder, spec, device=device, precision=precision)

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from safelight.engine.batch_invariance import make_batch_invariant
+from safelight.engine.devices import Precision
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.weight_heads import check_weights
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
@@ -46,7 +47,7 @@ def load_parts(
     classes: Sequence[Any],
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    precision: Precision,
     schedulers: Sequence[str],
 ) -> Parts:
     """All that a checked folder of the layout holds, with which each of `schedulers` works.
@@ -62,7 +63,7 @@ def load_parts(
     }
     for source in sources:
         _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
-    networks = {source.place.name: _load_network(source, device, dtype) for source in sources}
+    networks = {source.place.name: _load_network(source, device, precision.storage) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])

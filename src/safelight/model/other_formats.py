@@ -9,6 +9,7 @@ from safelight.model.safetensors_head import read_shapes
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 """Weights that can run code when they are read."""
+SINGLE_FILES = (".gguf", ".safetensors", ".sft")
 OTHER_WEIGHTS = (".gguf", ".onnx", ".msgpack", ".h5", ".sft", *PICKLES)
 FILE_ENDINGS = (".safetensors", ".json", ".yaml", ".yml", ".zip", ".tar", ".gz", *OTHER_WEIGHTS)
 """Whatever ends so is a file, and no name of a model."""

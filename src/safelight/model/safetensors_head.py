@@ -5,26 +5,68 @@ https://github.com/huggingface/safetensors#format: its length in 8 bytes, then J
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from safelight.model.tensor_head import FileHead, TensorHead
+
+MAX_HEAD_BYTES = 100_000_000
+"""As in the library."""
+DTYPE_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+
 
 class _Tensor(msgspec.Struct):
+    dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
 
 
-def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each tensor. Raises OSError; ValueError or RecursionError if the file is broken or not whole."""
+def read_safetensors_head(path: Path) -> FileHead:
+    """Raises OSError; ValueError or RecursionError if the file is broken or not whole."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         if start > size:
             raise ValueError("its head is not whole")
+        if start > MAX_HEAD_BYTES:
+            raise ValueError("its head is longer than that of any safetensors file")
         entries = msgspec.json.decode(file.read(start - 8), type=dict[str, msgspec.Raw])
-    entries.pop("__metadata__", None)
-    tensors = {name: msgspec.json.decode(entry, type=_Tensor) for name, entry in entries.items()}
-    if start + max((each.data_offsets[1] for each in tensors.values()), default=0) != size:
+    metadata = msgspec.json.decode(entries.pop("__metadata__", b"{}"), type=dict[str, str])
+    tensors = {name: _place(name, msgspec.json.decode(entry, type=_Tensor), start) for name, entry in entries.items()}
+    _check_whole(tensors.values(), start, size)
+    return FileHead("safetensors", tensors, metadata)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of each tensor. Raises OSError; ValueError or RecursionError if the file is broken or not whole."""
+    return {name: head.shape for name, head in read_safetensors_head(path).tensors.items()}
+
+
+def _place(name: str, tensor: _Tensor, start: int) -> TensorHead:
+    first, last = tensor.data_offsets
+    bits = DTYPE_BITS.get(tensor.dtype)
+    if min((first, *tensor.shape), default=0) < 0:
+        raise ValueError(f"its head makes no sense of {name}")
+    if bits is not None and math.prod(tensor.shape) * bits != (last - first) * 8:
+        raise ValueError(f"its head gives {name} another length than its shape has")
+    return TensorHead(tensor.dtype, tensor.shape, start + first, start + last)
+
+
+def _check_whole(tensors: Iterable[TensorHead], start: int, size: int) -> None:
+    """One tensor begins where another ends, from the first byte to the last."""
+    for tensor in sorted(tensors, key=lambda each: (each.start, each.stop)):
+        if tensor.start != start or tensor.stop < start:
+            raise ValueError("its weights overlap, or there are gaps between them")
+        start = tensor.stop
+    if start != size:
         raise ValueError("its weights are not whole")
-    return {name: each.shape for name, each in tensors.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import list_names, read_json
-from safelight.model.other_formats import OTHER_WEIGHTS, PICKLES
+from safelight.model.other_formats import OTHER_WEIGHTS, PICKLES, SINGLE_FILES
 
 PLAIN_WEIGHTS = "use the weights that it was made from, in bfloat16, float16 or float32 and the diffusers layout"
 VARIANTS = (None, "bf16", "fp16", "fp32")
@@ -32,7 +32,9 @@ class WeightFiles:
     variant: str | None
     """As diffusers and transformers take it."""
     name: str
-    """Of the safetensors file, or of the index that lists several."""
+    """Of the file, or of the index that lists several."""
+    is_single: bool = False
+    """Whether it is no set as diffusers or transformers saves it, but one file as others do: GGUF, BFL's, ComfyUI's."""
 
     @property
     def is_index(self) -> bool:
@@ -40,7 +42,7 @@ class WeightFiles:
 
 
 def choose_weights(place: Path | str, network: Network, names: Collection[str]) -> WeightFiles:
-    """The set to read of the files that a component has. `place` is for messages.
+    """The set to read of the files that a component has, or its only file. `place` is for messages.
 
     Raises UnsupportedModel if there are weights in other formats only, ModelLoadError if there are none.
     """
@@ -48,11 +50,19 @@ def choose_weights(place: Path | str, network: Network, names: Collection[str]) 
         for name in _names_of(network.stem, variant):
             if name in names:
                 return WeightFiles(variant, name)
+    singles = sorted(name for name in names if Path(name).suffix.lower() in SINGLE_FILES)
+    if len(singles) == 1:
+        return WeightFiles(None, singles[0], is_single=True)
+    if singles:
+        raise UnsupportedModel(
+            f"{place} has {len(singles)} files of weights that are no set ({', '.join(singles[:3])} ...), and one is "
+            f"read; keep that one, or {network.stem}.safetensors"
+        )
     raise _why_none(place, network.stem, names)
 
 
 def find_weights(folder: Path, network: Network) -> tuple[WeightFiles, list[Path]]:
-    """The set that is read of a local folder, and its safetensors files, which are all there.
+    """What is read of a local folder, and its files, which are all there.
 
     Raises UnsupportedModel or ModelLoadError.
     """
@@ -88,17 +98,13 @@ def _names_of(stem: str, variant: str | None) -> tuple[str, str]:
 def _why_none(place: Path | str, stem: str, names: Collection[str]) -> ModelLoadError:
     whole = f"{stem}.safetensors"
     others = sorted(name for name in names if Path(name).suffix.lower() in OTHER_WEIGHTS)
-    gguf = next((name for name in others if name.lower().endswith(".gguf")), None)
-    if gguf is not None:
-        return UnsupportedModel(f"{place} is quantized with GGUF ({gguf}), which is not read; {PLAIN_WEIGHTS}")
     if others and Path(others[0]).suffix.lower() in PICKLES:
         return UnsupportedModel(
             f"{place} has weights only as {others[0]}, which can run code when it is read; convert it to {whole}"
         )
-    strangers = sorted(name for name in names if name.endswith(".safetensors")) + others
-    if strangers:
+    if others:
         return UnsupportedModel(
-            f"{place} has weights only as {strangers[0]}, which is not read; read are {whole}, its shards with their "
-            f"index, and both with {', '.join(filter(None, VARIANTS))} in their names"
+            f"{place} has weights only as {others[0]}, which is not read; read are {whole}, its shards with their "
+            f"index, both with {', '.join(filter(None, VARIANTS))} in their names, and one .gguf or .safetensors"
         )
     return ModelLoadError(f"{place}/{whole} is missing; download the checkpoint again")

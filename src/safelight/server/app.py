@@ -67,8 +67,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
     disk = Disk() if online is None else online.disk
     jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors)
-    app.include_router(openai.create_router(dispatcher, settings, uploads, disk), dependencies=[KEY])
-    app.include_router(huggingface.create_router(dispatcher, settings, uploads), dependencies=[KEY])
+    app.include_router(openai.create_router(dispatcher, settings, settings, uploads, disk), dependencies=[KEY])
+    app.include_router(huggingface.create_router(dispatcher, settings, settings, uploads), dependencies=[KEY])
     app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))

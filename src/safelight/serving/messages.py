@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,8 +19,9 @@ from safelight.model.spec import ModelSpec
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
+from safelight.settings import EngineOptions
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -30,12 +31,7 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
     folder: str
     spec: ModelSpec
-    device: str = "auto"
-    dtype: str = "auto"
-    num_threads: int = 1
-    max_batch_size: int = 8
-    prompt_cache_bytes: int = 0
-    lora_cache_bytes: int = 0
+    options: EngineOptions
     private_prompts: bool = False
     credentials: ContentCredentials | None = None
     """Who signs the pictures."""
@@ -160,7 +156,9 @@ def _receive_into(sock: socket.socket, view: memoryview) -> int:
     return received
 
 
-def _to_wire(value: object) -> WireError:
+def _to_wire(value: object) -> WireError | dict[str, Any]:
+    if isinstance(value, EngineOptions):
+        return value.model_dump()
     assert isinstance(value, SafelightError), type(value)
     return WireError(
         kind=type(value).__name__,
@@ -170,7 +168,11 @@ def _to_wire(value: object) -> WireError:
     )
 
 
-def _from_wire(_type: type, value: object) -> SafelightError:
+def _options_from_wire(_type: type, value: object) -> EngineOptions:
+    return EngineOptions.model_validate(value)
+
+
+def _error_from_wire(_type: type, value: object) -> SafelightError:
     """The same error of the same class; a class that this side does not know becomes EngineFailure."""
     error = msgspec.convert(value, WireError)
     error_class = _error_classes.get(error.kind, EngineFailure)
@@ -182,5 +184,9 @@ def _from_wire(_type: type, value: object) -> SafelightError:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire)
-gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage)
-replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage, dec_hook=_from_wire)
+gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(
+    GatewayMessage, dec_hook=_options_from_wire
+)
+replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(
+    ReplicaMessage, dec_hook=_error_from_wire
+)

@@ -13,7 +13,7 @@ from safelight.serving.backends.child_environment import child_environment, shar
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, EngineOptions, Settings, part_of
 
 
 def create_dispatcher(
@@ -21,26 +21,24 @@ def create_dispatcher(
     folder: Path,
     spec: ModelSpec,
     *,
+    deployment: DeploymentSettings | None = None,
     command: Sequence[str] = COMMAND,
     variables: Mapping[str, str] | None = None,
     load_timeout_s: float = LOAD_TIMEOUT_S,
     min_patience_s: float = MIN_PATIENCE_S,
 ) -> Dispatcher:
-    """The dispatcher of one model with `settings.replicas` processes on this machine; `start` it.
+    """The dispatcher of one model with its replicas as processes on this machine; `start` it.
 
-    Of a deployment's environment `variables` the replicas see those that libraries read.
+    A `deployment` decides for itself what the settings decide else. Of its environment `variables` the replicas see
+    those that libraries read.
     Raises ConfigurationError if the settings name a certificate that cannot sign pictures.
     """
-    num_threads = settings.num_threads or share_of_cores(settings.replicas)
+    deployment = deployment or settings
+    num_threads = settings.num_threads or share_of_cores(deployment.replicas)
     load = Load(
         folder=str(folder),
         spec=spec,
-        device=settings.device,
-        dtype=settings.dtype,
-        num_threads=num_threads,
-        max_batch_size=settings.max_batch_size,
-        prompt_cache_bytes=settings.prompt_cache_bytes,
-        lora_cache_bytes=settings.lora_cache_bytes,
+        options=part_of(settings, EngineOptions, num_threads=num_threads),
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
     )
@@ -55,12 +53,12 @@ def create_dispatcher(
             load_timeout_s=load_timeout_s,
             min_patience_s=min_patience_s,
         )
-        for index in range(settings.replicas)
+        for index in range(deployment.replicas)
     ]
     return Dispatcher(
         spec,
         replicas,
-        max_concurrent_requests_per_instance=settings.max_concurrent_requests_per_instance,
-        max_queued_requests=settings.max_queued_requests,
-        max_queue_wait_s=settings.max_queue_wait_s,
+        max_concurrent_requests_per_instance=deployment.max_concurrent_requests_per_instance,
+        max_queued_requests=deployment.max_queued_requests,
+        max_queue_wait_s=deployment.max_queue_wait_s,
     )

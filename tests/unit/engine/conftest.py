@@ -7,23 +7,24 @@ from pathlib import Path
 import pytest
 
 from safelight.engine.engine import Engine, load_engine
+from safelight.settings import EngineOptions
 
 
 @pytest.fixture(scope="session")
 def engine(tiny_flux_folder: Path) -> Engine:
-    return load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+    return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")
 def dev_engine(tiny_flux_dev_folder: Path) -> Engine:
-    return load_engine(tiny_flux_dev_folder, device="cpu", dtype="float32")
+    return load_engine(tiny_flux_dev_folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")
 def taef_engine(tiny_flux_taef_folder: Path) -> Engine:
-    return load_engine(tiny_flux_taef_folder, device="cpu", dtype="float32")
+    return load_engine(tiny_flux_taef_folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")
 def bf16_engine(tiny_flux_folder: Path) -> Engine:
-    return load_engine(tiny_flux_folder, device="cpu", dtype="bfloat16")
+    return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="bfloat16"))

@@ -11,6 +11,7 @@ import torch
 from safelight.engine.engine import Engine, load_engine
 from safelight.errors import NonFiniteValues
 from safelight.picture.generation import Generation
+from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, paint, start
 
 GUIDED = {"negative_prompt": "a blue dog", "true_cfg_scale": 3.0}
@@ -19,7 +20,7 @@ GUIDED = {"negative_prompt": "a blue dog", "true_cfg_scale": 3.0}
 @pytest.fixture
 def fresh_engine(tiny_flux_folder: Path) -> Engine:
     """One that a test may break."""
-    return load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+    return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 def test_a_picture_has_the_size_that_was_asked_for(engine: Engine) -> None:
@@ -130,7 +131,7 @@ def test_pixels_that_are_non_finite_are_an_error_that_names_the_step(fresh_engin
 
 
 def test_a_decoder_that_overflows_in_16_bits_is_run_again_in_fp32(tiny_flux_folder: Path) -> None:
-    engine = load_engine(tiny_flux_folder, device="cpu", dtype="float16")
+    engine = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float16"))
     generation = _denoised(engine)
     engine._components.autoencoder.decoder.conv_in.weight.data *= 1e4  # beyond what fp16 holds
 
@@ -149,7 +150,7 @@ def test_a_bf16_engine_paints_nearly_the_picture_of_an_fp32_one(engine: Engine, 
 def test_the_number_of_threads_is_set(tiny_flux_folder: Path) -> None:
     threads_before = torch.get_num_threads()
 
-    load_engine(tiny_flux_folder, device="cpu", num_threads=1)
+    load_engine(tiny_flux_folder, EngineOptions(device="cpu", num_threads=1))
 
     assert torch.get_num_threads() == 1
     torch.set_num_threads(threads_before)

@@ -19,6 +19,7 @@ from safelight.errors import ModelLoadError
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.loras import locate_loras
 from safelight.model.spec import LoraFile
+from safelight.settings import EngineOptions
 from tests.tiny_loras import save_kohya_lora, save_lora
 from tests.unit.engine.drive import denoise, finish, paint, start
 from tests.unit.engine.test_same_seed import _has_stable_products
@@ -50,7 +51,9 @@ def load(tiny_flux_folder: Path, lora_files: dict[str, Path]) -> Callable[..., E
             files = [LoraFile(name=name, file=str(file)) for name, file in files.items()]
         loras = tuple(files)
         spec = replace(read_model_spec(tiny_flux_folder), loras=loras)
-        return load_engine(tiny_flux_folder, spec=spec, **{"device": "cpu", "dtype": "float32"} | options)
+        return load_engine(
+            tiny_flux_folder, EngineOptions(**{"device": "cpu", "dtype": "float32"} | options), spec=spec
+        )
 
     return load
 

@@ -12,6 +12,7 @@ import torch
 from safelight.engine.autoencoder import Pixels
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.engine import Engine, load_engine
+from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, finish, make_generation, paint, start
 
 MANY_ROWS = 12
@@ -143,7 +144,7 @@ def test_a_seed_means_the_same_noise_in_every_dtype(engine: Engine, bf16_engine:
 
 
 def test_a_restarted_engine_paints_the_same_picture(engine: Engine, tiny_flux_folder: Path) -> None:
-    restarted = load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+    restarted = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
 
     _assert_same_picture(paint(restarted), paint(engine))
 

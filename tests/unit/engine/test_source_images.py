@@ -17,6 +17,7 @@ from safelight.engine.engine import Engine, load_engine
 from safelight.engine.kept_pixels import put_back
 from safelight.errors import InvalidRequest
 from safelight.picture.generation import SourceImage
+from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, finish, paint, start
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -231,7 +232,9 @@ def test_what_the_mask_keeps_does_not_depend_on_the_prompt(engine: Engine) -> No
 def test_the_images_of_a_request_encode_their_picture_once_and_stay_as_they_are(
     checkpoint: str, request: pytest.FixtureRequest
 ) -> None:
-    engine, other = (load_engine(request.getfixturevalue(checkpoint), device="cpu", dtype="float32") for _ in range(2))
+    engine, other = (
+        load_engine(request.getfixturevalue(checkpoint), EngineOptions(device="cpu", dtype="float32")) for _ in range(2)
+    )
     encoded = []
     engine._components.autoencoder.encoder.register_forward_hook(lambda *_: encoded.append(1))
 

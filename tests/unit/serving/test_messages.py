@@ -40,6 +40,7 @@ from safelight.serving.messages import (
     receive_message,
     replica_messages,
 )
+from safelight.settings import EngineOptions
 from tests.fakes import FAKE_SPEC, fake_request
 
 REQUEST = fake_request("blåbär \N{GRAPES}", negative_prompt="", seed=2**62, warnings=("w",), num_images_per_prompt=2)
@@ -52,7 +53,15 @@ RESULT = GenerationResult(
 COUNTERS = Counters(transformer_calls=3, batch_sizes={1: 2, 8: 1}, stages={"queue": StageTime(2, 0.5)})
 
 
-@pytest.mark.parametrize("message", [Load(folder="/models/a b", spec=FAKE_SPEC), Submit(1, REQUEST, 0.25), Cancel(7)])
+OPTIONS = EngineOptions(
+    device="cpu", dtype="float16", num_threads=3, max_batch_size=5, prompt_cache_bytes=1, lora_cache_bytes=2
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Load(folder="/models/a b", spec=FAKE_SPEC, options=OPTIONS), Submit(1, REQUEST, 0.25), Cancel(7)],
+)
 def test_the_replica_reads_what_the_gateway_wrote(message: GatewayMessage) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -44,7 +44,7 @@ from safelight.picture.parameters import build_generation_request
 from safelight.picture.still_pictures import name_format
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, Settings
 
 JSON = "application/json"
 DEFAULT_PREVIEWS = 3
@@ -119,20 +119,23 @@ class ScoreError(BaseModel):
     error: CodedMessage
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget) -> APIRouter:
+def create_router(
+    dispatcher: Dispatcher, settings: Settings, deployment: DeploymentSettings, uploads: UploadBudget
+) -> APIRouter:
     """The routes of this dialect."""
+    timeout_s = deployment.request_timeout_s
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         refuse_if_full(request, dispatcher)
         media_type = negotiate(request.headers.getlist("accept"), offers)
-        parsed, image = await _read(request, dispatcher.spec, settings, uploads)
+        parsed, image = await _read(request, dispatcher.spec, settings, uploads, timeout_s)
         generation_request = to_generation_request(
             parsed,
             dispatcher.spec,
             id=request.state.generation_id,
             media_type=media_type,
-            timeout_s=settings.request_timeout_s,
+            timeout_s=timeout_s,
             image=image,
         )
         if media_type == EVENT_STREAM:
@@ -235,7 +238,7 @@ DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, err
 
 
 async def _read(
-    request: Request, spec: ModelSpec, settings: Settings, uploads: UploadBudget
+    request: Request, spec: ModelSpec, settings: Settings, uploads: UploadBudget, timeout_s: float
 ) -> tuple[TextToImageBody, FittedImage | None]:
     """The body, and the image that it holds or is; then `inputs` is empty, and the file itself forgotten."""
     with ExitStack() as held:
@@ -249,7 +252,7 @@ async def _read(
         content = await read_bytes(
             request,
             max_bytes=settings.max_body_bytes,
-            timeout_s=settings.request_timeout_s,
+            timeout_s=timeout_s,
             max_upload_bytes=settings.max_upload_bytes,
             is_upload=admit_upload,
         )

@@ -38,6 +38,8 @@ async def read_edit(
     spec: ModelSpec,
     settings: Settings,
     uploads: UploadBudget,
+    *,
+    timeout_s: float,
 ) -> tuple[ImageVariationBody, FittedImage]:
     """The body, and its image in the size that it asks for; the files themselves are forgotten.
 
@@ -45,14 +47,16 @@ async def read_edit(
     415.
     """
     with uploads.hold(declared_bytes(request, max_bytes=settings.max_upload_bytes)):
-        content = await _read(request, body_class, settings)
+        content = await _read(request, body_class, settings, timeout_s)
         body = validate(body_class, content.fields)
         return body, await _fit_image(content.upload, body, spec, settings, uploads)
 
 
-async def _read(request: Request, body_class: type[ImageVariationBody], settings: Settings) -> _EditContent:
+async def _read(
+    request: Request, body_class: type[ImageVariationBody], settings: Settings, timeout_s: float
+) -> _EditContent:
     """The body in either form."""
-    max_bytes, timeout_s = settings.max_upload_bytes, settings.request_timeout_s
+    max_bytes = settings.max_upload_bytes
     if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
         form = await read_form(
             request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s

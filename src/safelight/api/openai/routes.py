@@ -42,7 +42,7 @@ from safelight.picture.generation import GenerationResult, ImageFormat
 from safelight.picture.links import ImageStore, open_image_store
 from safelight.picture.uploads import FittedImage
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, Settings
 
 
 class ModelObject(BaseModel):
@@ -148,12 +148,14 @@ _LINKS: dict[str, Any] = {
 }
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBudget, disk: Disk) -> APIRouter:
+def create_router(
+    dispatcher: Dispatcher, settings: Settings, deployment: DeploymentSettings, uploads: UploadBudget, disk: Disk
+) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
-    model = ServedModel(dispatcher.spec.name, _hub_id(settings.model), int(time.time()))
+    model = ServedModel(dispatcher.spec.name, _hub_id(deployment.model), int(time.time()))
     store = open_image_store(settings, disk)
-    _add_image_routes(router, _ImageRoutes(dispatcher, settings, model, store, uploads))
+    _add_image_routes(router, _ImageRoutes(dispatcher, settings, deployment.request_timeout_s, model, store, uploads))
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
     async def read_kept_image(name: str, signature: str = "") -> Response:
@@ -202,6 +204,7 @@ class _ImageRoutes:
 
     dispatcher: Dispatcher
     settings: Settings
+    request_timeout_s: float
     model: ServedModel
     store: ImageStore
     uploads: UploadBudget
@@ -209,7 +212,7 @@ class _ImageRoutes:
     async def create(self, request: Request, deployment: str | None = None) -> Response:
         refuse_if_full(request, self.dispatcher)
         media_type = _negotiate(request)
-        max_bytes, timeout_s = self.settings.max_body_bytes, self.settings.request_timeout_s
+        max_bytes, timeout_s = self.settings.max_body_bytes, self.request_timeout_s
         content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
         body = validate(ImageGenerationBody, content)
         self.model.check(deployment or body.model)
@@ -220,7 +223,9 @@ class _ImageRoutes:
     ) -> Response:
         refuse_if_full(request, self.dispatcher)
         media_type = _negotiate(request)
-        body, image = await read_edit(request, body_class, self.dispatcher.spec, self.settings, self.uploads)
+        body, image = await read_edit(
+            request, body_class, self.dispatcher.spec, self.settings, self.uploads, timeout_s=self.request_timeout_s
+        )
         self.model.check(deployment or body.model)
         return await self._answer(request, body, "image_edit", media_type, image)
 
@@ -237,7 +242,7 @@ class _ImageRoutes:
             body,
             spec,
             id=request.state.generation_id,
-            timeout_s=self.settings.request_timeout_s,
+            timeout_s=self.request_timeout_s,
             is_stream=is_stream,
             image=image,
         )

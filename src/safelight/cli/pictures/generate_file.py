@@ -34,7 +34,7 @@ from safelight.model.catalog import find_model
 from safelight.model.checkpoint import revision_of
 from safelight.model.loras import locate_loras
 from safelight.serving.start import create_dispatcher
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, Settings, part_of
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -123,10 +123,10 @@ def _open(settings: Settings, server: str | None, concurrency: int | None) -> tu
 def _local_source(settings: Settings, concurrency: int) -> LocalSource:
     model = find_model(settings.model)
     folder, spec = locate(model)
-    settings = settings.model_copy(update={"max_concurrent_requests_per_instance": concurrency})
+    deployment = part_of(settings, DeploymentSettings, max_concurrent_requests_per_instance=concurrency)
     spec = replace(spec, loras=locate_loras(settings.loras))
     names = (spec.name, *([model.hub_id] if model.hub_id else []))
-    dispatcher = create_dispatcher(settings, folder, spec)
+    dispatcher = create_dispatcher(settings, folder, spec, deployment=deployment)
     return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=LINE_TIMEOUT_S)
 
 

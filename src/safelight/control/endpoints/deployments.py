@@ -28,9 +28,6 @@ MAX_QUEUE_WAIT_S = 86_400.0
 MAX_PROBE_S = 86_400.0
 MAX_PROBE_THRESHOLD = 10_000
 
-LORAS = "SAFELIGHT_LORAS"
-"""The environment variable of a deployment that says which LoRAs its requests may name, as the setting does."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:

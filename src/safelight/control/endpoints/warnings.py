@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from safelight.control.endpoints.deployments import LORAS, DeploymentSpec
+from safelight.control.endpoints.deployments import DeploymentSpec
 from safelight.control.secrets.secret_references import HUB_TOKEN
-from safelight.library_variables import for_libraries
+from safelight.library_variables import SETTING_VARIABLES, for_libraries
 
 UNUSED_FIELDS = {
     "code_configuration": "the model's own code serves it",
@@ -30,7 +30,10 @@ def warnings_for(spec: DeploymentSpec) -> list[str]:
     if spec.instance_type:
         warnings.append(f"instance_type {spec.instance_type} has no effect on your own machine: its devices are used")
     if variables := sorted(
-        spec.environment_variables.keys() - for_libraries(spec.environment_variables) - {HUB_TOKEN, LORAS}
+        spec.environment_variables.keys()
+        - for_libraries(spec.environment_variables).keys()
+        - SETTING_VARIABLES.keys()
+        - {HUB_TOKEN}
     ):
         warnings.append(f"environment variables without effect, because no replica reads them: {', '.join(variables)}")
     if spec.app_insights_enabled:

@@ -12,24 +12,24 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.control.endpoints.deployments import LORAS, AppliedDeployment
+from safelight.control.endpoints.deployments import AppliedDeployment
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
-from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
+from safelight.errors import ConfigurationError, ModelLoadError, ModelNotFound, SafelightError
 from safelight.model import hub
 from safelight.model.catalog import Model, find_model
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
-from safelight.model.spec import ModelSpec
+from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, Settings, deployment_settings
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class DeploymentStarter:
     def __init__(
         self,
         settings: Settings,
-        create_app: Callable[[Settings, Dispatcher], ASGIApp],
+        create_app: Callable[[DeploymentSettings, Dispatcher], ASGIApp],
         *,
         command: Sequence[str] = COMMAND,
     ) -> None:
@@ -91,29 +91,20 @@ class DeploymentStarter:
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
-        settings = self._settings.model_copy(
-            update={
-                "model": spec.model,
-                "replicas": spec.instance_count,
-                "request_timeout_s": spec.request_timeout_s,
-                "max_concurrent_requests_per_instance": spec.max_concurrent_requests_per_instance,
-                "max_queued_requests": spec.max_concurrent_requests_per_instance * spec.instance_count,
-                "max_queue_wait_s": spec.max_queue_wait_s,
-            }
-        )
+        settings = _settings_of(deployment)
         model_spec = await asyncio.to_thread(_read_spec, deployment)
-        loras, token = deployment.environment.get(LORAS, ""), deployment.environment.get(HUB_TOKEN)
-        if loras:
-            located = await _in_daemon_thread(lambda: locate_loras(loras.split(","), token=token))
+        if settings.loras:
+            located = await _in_daemon_thread(lambda: _locate_loras(settings.loras, deployment))
             model_spec = replace(model_spec, loras=located)
             log.write(f"LoRAs: {', '.join(each.name for each in located)}")
         log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
         for warning in warnings_for(spec):
             log.write(f"warning: {warning}")
         dispatcher = create_dispatcher(
-            settings,
+            self._settings,
             deployment.folder,
             model_spec,
+            deployment=settings,
             command=self._command,
             variables=deployment.environment,
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
@@ -129,6 +120,26 @@ class DeploymentStarter:
             await dispatcher.stop()
             raise
         return ServedDeployment(dispatcher, self._create_app(settings, dispatcher), self._settings.drain_timeout_s)
+
+
+def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
+    spec = deployment.spec
+    return deployment_settings(
+        deployment.environment,
+        model=spec.model,
+        replicas=spec.instance_count,
+        request_timeout_s=spec.request_timeout_s,
+        max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
+        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.instance_count,
+        max_queue_wait_s=spec.max_queue_wait_s,
+    )
+
+
+def _locate_loras(entries: Sequence[str], deployment: AppliedDeployment) -> tuple[LoraFile, ...]:
+    try:
+        return locate_loras(entries, token=deployment.environment.get(HUB_TOKEN))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"environment variable SAFELIGHT_LORAS of the deployment: {error.message}") from None
 
 
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:

@@ -36,7 +36,7 @@ from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployme
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.serving.backends.local import COMMAND
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import Settings
+from safelight.settings import DeploymentSettings, Settings
 
 DATA_PLANE_DIALECTS = (openai.DIALECT, huggingface.DIALECT)
 
@@ -114,11 +114,13 @@ class OnlineEndpoints:
             max_mirrored_bytes=self._settings.max_body_bytes,
         )
 
-    def _create_deployment_app(self, settings: Settings, dispatcher: Dispatcher) -> FastAPI:
-        return create_deployment_app(settings, dispatcher, self.uploads, self.disk)
+    def _create_deployment_app(self, deployment: DeploymentSettings, dispatcher: Dispatcher) -> FastAPI:
+        return create_deployment_app(self._settings, deployment, dispatcher, self.uploads, self.disk)
 
 
-def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: UploadBudget, disk: Disk) -> FastAPI:
+def create_deployment_app(
+    settings: Settings, deployment: DeploymentSettings, dispatcher: Dispatcher, uploads: UploadBudget, disk: Disk
+) -> FastAPI:
     """The routes of one deployment: every dialect, and its own metrics, in front of its own dispatcher."""
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
@@ -126,8 +128,8 @@ def create_deployment_app(settings: Settings, dispatcher: Dispatcher, uploads: U
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
     for router in (
-        openai.create_router(dispatcher, settings, uploads, disk),
-        huggingface.create_router(dispatcher, settings, uploads),
+        openai.create_router(dispatcher, settings, deployment, uploads, disk),
+        huggingface.create_router(dispatcher, settings, deployment, uploads),
         health.create_router(dispatcher, disk),
         metrics.create_router(registry),
     ):

@@ -52,15 +52,7 @@ def main() -> None:
 def load_engine(load: Load) -> Engine:
     from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
 
-    return engine.load_engine(
-        Path(load.folder),
-        spec=load.spec,
-        device=load.device,
-        dtype=load.dtype,
-        num_threads=load.num_threads,
-        prompt_cache_bytes=load.prompt_cache_bytes,
-        lora_cache_bytes=load.lora_cache_bytes,
-    )
+    return engine.load_engine(Path(load.folder), load.options, spec=load.spec)
 
 
 def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
@@ -85,7 +77,7 @@ def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
         engine,
         inbox,
         outbox.send,
-        max_batch_size=load.max_batch_size,
+        max_batch_size=load.options.max_batch_size,
         origin=origin,
         private_prompts=load.private_prompts,
         credentials=load.credentials,

@@ -35,10 +35,10 @@ from safelight.serving.messages import (
     replica_messages,
 )
 from safelight.serving.start import create_dispatcher
-from safelight.settings import Settings
+from safelight.settings import EngineOptions, Settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
 
-LOAD = Load(folder="/nowhere", spec=FAKE_SPEC)
+LOAD = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions())
 
 
 class Child:

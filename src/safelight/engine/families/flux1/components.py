@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 from transformers import CLIPTextModel, T5EncoderModel
 
+from safelight.engine.devices import Precision
 from safelight.engine.loading import load_parts
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.model.families.flux1 import FLUX1
@@ -32,14 +33,14 @@ class Components:
     tokenizer_2: Any
     scheduler_config: SchedulerConfig
     device: torch.device
-    dtype: torch.dtype
+    precision: Precision
 
 
 def load_components(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, schedulers: Sequence[str] = ()
+    folder: Path, *, device: torch.device, precision: Precision, schedulers: Sequence[str] = ()
 ) -> Components:
     """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
-    parts = load_parts(folder, FLUX1, _CLASSES, device=device, dtype=dtype, schedulers=schedulers)
+    parts = load_parts(folder, FLUX1, _CLASSES, device=device, precision=precision, schedulers=schedulers)
     return Components(
         transformer=parts.networks["transformer"],
         autoencoder=parts.networks["vae"],
@@ -49,5 +50,5 @@ def load_components(
         tokenizer_2=parts.tokenizers["tokenizer_2"],
         scheduler_config=parts.scheduler_config,
         device=device,
-        dtype=dtype,
+        precision=precision,
     )

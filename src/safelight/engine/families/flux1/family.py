@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from safelight.engine.devices import Precision
 from safelight.engine.families.flux1.components import Components, load_components
 from safelight.engine.families.flux1.latents import make_image_ids, pack_latents, unpack_latents
 from safelight.engine.families.flux1.loras.files import read_lora
@@ -18,9 +19,9 @@ from safelight.model.families.flux1 import vae_scale_factor
 from safelight.model.spec import LoraFile, ModelSpec
 
 
-def load(folder: Path, spec: ModelSpec, *, device: torch.device, dtype: torch.dtype) -> Family:
+def load(folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
     """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
-    components = load_components(folder, device=device, dtype=dtype, schedulers=spec.schedulers)
+    components = load_components(folder, device=device, precision=precision, schedulers=spec.schedulers)
     return Flux1(components, scale_factor=vae_scale_factor(folder), max_sequence_length=spec.max_sequence_length)
 
 

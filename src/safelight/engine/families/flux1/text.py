@@ -31,7 +31,10 @@ def encode_prompt(parts: Components, prompt: str, *, max_sequence_length: int) -
             f"see the last {num_clip_tokens - clip_length}"
         )
     return PromptEmbeds(
-        tensors={"prompt_embeds": prompt_embeds.to(parts.dtype), "pooled_prompt_embeds": pooled.to(parts.dtype)},
+        tensors={
+            "prompt_embeds": prompt_embeds.to(parts.precision.computation),
+            "pooled_prompt_embeds": pooled.to(parts.precision.computation),
+        },
         num_tokens=min(num_tokens, max_sequence_length),
         truncations=tuple(truncations),
     )

@@ -17,6 +17,7 @@ from safelight.engine.engine import load_engine
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.spec import Guidance
+from safelight.settings import EngineOptions
 from tests.unit.engine.drive import paint
 
 
@@ -33,17 +34,17 @@ def test_the_spec_is_read_off_the_checkpoint(tiny_flux_folder: Path, tiny_flux_d
 
 
 def test_sharded_weights_are_loaded(folder: Path) -> None:
-    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    expected = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
     _split_into_shards(folder / "transformer")
 
-    engine = load_engine(folder, device="cpu", dtype="float32")
+    engine = load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
 
     assert (paint(engine) == expected).all()
 
 
 def test_files_and_names_as_in_the_published_checkpoints_are_loaded(folder: Path) -> None:
     """FLUX.1-schnell was saved by older libraries: prefixed CLIP weights, vocab.json, both T5 embeddings."""
-    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    expected = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
     clip, t5 = folder / "text_encoder" / "model.safetensors", folder / "text_encoder_2" / "model.safetensors"
     clip_weights = {f"text_model.{name}": weight for name, weight in load_file(clip).items()}
     inert = {"text_model.embeddings.position_ids": torch.arange(77)[None], "logit_scale": torch.tensor(4.6)}
@@ -55,7 +56,7 @@ def test_files_and_names_as_in_the_published_checkpoints_are_loaded(folder: Path
         folder / "tokenizer_2" / "tokenizer_config.json", lambda config: config | {"tokenizer_class": "T5TokenizerFast"}
     )
 
-    engine = load_engine(folder, device="cpu", dtype="float32")
+    engine = load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
 
     assert (paint(engine) == expected).all()
 
@@ -173,27 +174,27 @@ NETWORKS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 
 @pytest.mark.parametrize("variant", ["bf16", "fp16", "fp32"])
 def test_a_folder_that_has_only_a_variant_is_loaded(folder: Path, variant: str) -> None:
-    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    expected = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
     for name in NETWORKS:
         path = _weights_of(folder / name)
         path.rename(path.with_suffix(f".{variant}.safetensors"))
     _split_into_shards(folder / "transformer", variant=variant)
     _split_into_shards(folder / "text_encoder_2", variant=variant)
 
-    engine = load_engine(folder, device="cpu", dtype="float32")
+    engine = load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
 
     assert (paint(engine) == expected).all()
 
 
 def test_of_several_variants_the_one_without_a_name_is_read(folder: Path) -> None:
-    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    expected = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
     for name in NETWORKS:
         path = _weights_of(folder / name)
         for variant in ("bf16", "fp16", "ema"):
             path.with_suffix(f".{variant}.safetensors").write_bytes(b"no weights")
     (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text("{}")
 
-    engine = load_engine(folder, device="cpu", dtype="float32")
+    engine = load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
 
     assert (paint(engine) == expected).all()
 
@@ -220,10 +221,10 @@ def test_scaled_fp8_is_refused_and_plain_fp8_is_read(folder: Path) -> None:
     weights = load_file(path)
     plain = {name: weight.to(torch.float8_e4m3fn) for name, weight in weights.items()}
     save_file(plain, path, metadata={"format": "pt"})
-    read = paint(load_engine(folder, device="cpu", dtype="float32"))
+    read = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
     upcast = {name: weight.float() for name, weight in plain.items()}
     save_file(upcast, path, metadata={"format": "pt"})
-    expected = paint(load_engine(folder, device="cpu", dtype="float32"))
+    expected = paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
 
     assert (read == expected).all()
 
@@ -237,7 +238,7 @@ def test_scaled_fp8_is_refused_and_plain_fp8_is_read(folder: Path) -> None:
     with pytest.raises(
         UnsupportedModel, match=rf"{path} is quantized with scaled fp8 \(.*scale_weight\), which is not"
     ):
-        load_engine(folder, device="cpu", dtype="float32")
+        load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 @pytest.mark.parametrize("component", NETWORKS)
@@ -386,7 +387,7 @@ def test_a_schedule_that_needs_a_package_that_is_not_here_names_it(folder: Path)
 def test_a_schedule_of_other_sigmas_is_loaded(folder: Path, options: dict[str, object]) -> None:
     _edit(folder / "scheduler" / "scheduler_config.json", lambda config: config | options)
 
-    paint(load_engine(folder, device="cpu", dtype="float32"))
+    paint(load_engine(folder, EngineOptions(device="cpu", dtype="float32")))
 
 
 def _weights_of(place: Path) -> Path:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from safelight.engine.devices import Precision
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.families.flux1.components import Components
+from safelight.engine.families.flux1.text import encode_prompt
 from safelight.engine.prompts import PromptCache, PromptEmbeds
+from safelight.settings import EngineOptions
 from tests.unit.engine.drive import paint, start
 
 LONG = "a red cat on a blue mat " * 2  # 38 letters are 51 T5 tokens or more, fewer than CLIP's 77
@@ -24,7 +30,7 @@ def embeds(num_values: int = 10) -> PromptEmbeds:
 
 @pytest.fixture
 def fresh_engine(tiny_flux_folder: Path) -> Engine:
-    return load_engine(tiny_flux_folder, device="cpu", dtype="float32")
+    return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
 
 
 def test_a_prompt_seen_before_is_not_encoded_again(fresh_engine: Engine) -> None:
@@ -51,7 +57,7 @@ def test_negative_prompts_are_cached_too(fresh_engine: Engine) -> None:
 
 
 def test_a_cache_of_no_bytes_keeps_nothing(tiny_flux_folder: Path) -> None:
-    engine = load_engine(tiny_flux_folder, device="cpu", dtype="float32", prompt_cache_bytes=0)
+    engine = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32", prompt_cache_bytes=0))
 
     start(engine)
     start(engine)
@@ -61,40 +67,50 @@ def test_a_cache_of_no_bytes_keeps_nothing(tiny_flux_folder: Path) -> None:
 
 def test_the_least_recently_used_prompt_goes_first() -> None:
     cache = PromptCache(max_bytes=2 * embeds().nbytes)
-    cache.put(("a", 64), embeds())
-    cache.put(("b", 64), embeds())
-    cache.get(("a", 64))
+    cache.put(("a", ()), embeds())
+    cache.put(("b", ()), embeds())
+    cache.get(("a", ()))
 
-    cache.put(("c", 64), embeds())
+    cache.put(("c", ()), embeds())
 
-    assert cache.get(("b", 64)) is None
-    assert cache.get(("a", 64)) is not None
+    assert cache.get(("b", ())) is None
+    assert cache.get(("a", ())) is not None
     assert cache.nbytes == 2 * embeds().nbytes
 
 
 def test_a_prompt_put_twice_counts_once() -> None:
     cache = PromptCache(max_bytes=1000)
 
-    cache.put(("a", 64), embeds())
-    cache.put(("a", 64), embeds())
+    cache.put(("a", ()), embeds())
+    cache.put(("a", ()), embeds())
 
     assert cache.nbytes == embeds().nbytes
 
 
 def test_embeddings_larger_than_the_cache_push_nothing_out() -> None:
     cache = PromptCache(max_bytes=embeds(10).nbytes)
-    cache.put(("a", 64), embeds(10))
+    cache.put(("a", ()), embeds(10))
 
-    cache.put(("b", 64), embeds(11))
+    cache.put(("b", ()), embeds(11))
 
-    assert cache.get(("a", 64)) is not None
+    assert cache.get(("a", ())) is not None
 
 
-def test_another_text_length_is_another_prompt() -> None:
+def test_a_prompt_with_another_strength_of_a_lora_is_another_prompt() -> None:
     cache = PromptCache(max_bytes=1000)
-    cache.put(("a", 64), embeds())
+    cache.put(("a", (("film", 1.0),)), embeds())
 
-    assert cache.get(("a", 256)) is None
+    assert cache.get(("a", (("film", 0.5),))) is None
+    assert cache.get(("a", ())) is None
+
+
+def test_embeddings_are_of_the_dtype_that_is_computed_in_however_the_weights_are_kept(bf16_engine: Engine) -> None:
+    parts = cast(Components, bf16_engine._components)
+    precision = Precision(storage=torch.bfloat16, computation=torch.float32)
+
+    embeds = encode_prompt(replace(parts, precision=precision), "a red cat", max_sequence_length=64)
+
+    assert {tensor.dtype for tensor in embeds.tensors.values()} == {torch.float32}
 
 
 def test_a_short_prompt_has_no_warning_and_counts_its_tokens(engine: Engine) -> None:

@@ -56,7 +56,9 @@ def _read(tensors: LoraTensors, beside: str | None, components: Components) -> L
     for layer, scaling in zip(layers, scalings, strict=True):
         whole = _load(layer, tensors, components, scaling)
         if not whole.is_finite:
-            unfit.append(f"{layer.name} is NaN or infinite in {str(components.dtype).removeprefix('torch.')}")
+            unfit.append(
+                f"{layer.name} is NaN or infinite in {str(components.precision.computation).removeprefix('torch.')}"
+            )
         network = layer.place.network
         loaded[network].update(_split(whole, layer.place, linears[network]))
     refuse(unfit)
@@ -72,7 +74,7 @@ def _load(layer: FileLayer, tensors: LoraTensors, components: Components, scalin
     """What a file has for one place, in the model's dtype, with the rows in diffusers' order."""
 
     def load(part: Part) -> Tensor:
-        return tensors.read(layer.keys[part]).to(components.device, components.dtype).contiguous()
+        return tensors.read(layer.keys[part]).to(components.device, components.precision.computation).contiguous()
 
     down, up = load("down"), load("up")
     bias = load("bias") if "bias" in layer.keys else None

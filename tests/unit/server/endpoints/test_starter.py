@@ -1,0 +1,73 @@
+"""A deployment starts with what it decides for itself, and with the server's settings else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
+from safelight.control.endpoints.logs import DeploymentLog
+from safelight.errors import ConfigurationError
+from safelight.server.endpoints.starter import DeploymentStarter
+from safelight.serving.dispatcher import Dispatcher
+from safelight.settings import DeploymentSettings, Settings
+from tests.fakes import fake_command
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def deployment(folder: Path, **variables: str) -> AppliedDeployment:
+    spec = DeploymentSpec(
+        model=str(folder),
+        instance_count=2,
+        request_timeout_s=7.0,
+        max_concurrent_requests_per_instance=3,
+        max_queue_wait_s=5.0,
+        environment_variables=variables,
+    )
+    return AppliedDeployment(endpoint_name="flux", name="blue", spec=spec, folder=folder, environment=variables)
+
+
+async def test_a_deployment_decides_its_replicas_timeouts_and_queue(model_folder: Path, tmp_path: Path) -> None:
+    served: list[tuple[DeploymentSettings, Dispatcher]] = []
+
+    def create_app(settings: DeploymentSettings, dispatcher: Dispatcher) -> ASGIApp:
+        served.append((settings, dispatcher))
+        return Starlette()
+
+    server = Settings(replicas=1, request_timeout_s=100.0, max_queued_requests=9, loras=("server=a.safetensors",))
+    starter = DeploymentStarter(server, create_app, command=fake_command())
+
+    serving = await starter.start(deployment(model_folder), DeploymentLog(tmp_path / "logs"))
+    await serving.stop()
+
+    ((decided, dispatcher),) = served
+    assert decided == DeploymentSettings(
+        model=str(model_folder),
+        replicas=2,
+        request_timeout_s=7.0,
+        max_concurrent_requests_per_instance=3,
+        max_queued_requests=6,
+        max_queue_wait_s=5.0,
+    )
+    assert len(dispatcher.snapshot().replicas) == 2
+
+
+@pytest.mark.parametrize("loras", ["film", "film=a.safetensors:99", "film=,", "a=b.safetensors,a=b.safetensors"])
+async def test_loras_that_make_no_sense_are_refused_with_the_variable_that_says_them(
+    model_folder: Path, tmp_path: Path, loras: str
+) -> None:
+    (tmp_path / "b.safetensors").write_bytes(b"")
+    said = loras.replace("b.s", f"{tmp_path}/b.s")
+    starter = DeploymentStarter(Settings(), lambda *_: Starlette(), command=fake_command())
+
+    with pytest.raises(ConfigurationError, match=r"^environment variable SAFELIGHT_LORAS of the deployment: \w"):
+        await starter.start(deployment(model_folder, SAFELIGHT_LORAS=said), DeploymentLog(tmp_path / "logs"))
