@@ -18,6 +18,7 @@ from safelight.hosts import is_name
 from safelight.library_variables import SETTING_VARIABLES
 
 Part = TypeVar("Part", bound=BaseModel)
+Quantization = Literal["none", "int8", "fp8", "nf4"]
 
 
 class EngineOptions(BaseModel):
@@ -29,6 +30,10 @@ class EngineOptions(BaseModel):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
     )
+    quantization: Quantization = Field(
+        default="none", description="what the transformer's weights are kept as: none is as they lie in their file"
+    )
+    text_encoder_2_quantization: Quantization = Field(default="none", description="the same of the T5 encoder")
     num_threads: int | None = Field(
         default=None, ge=1, description="CPU threads of each replica; by default the cores are shared out"
     )

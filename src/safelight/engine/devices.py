@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from safelight.errors import ConfigurationError
+from safelight.settings import EngineOptions, Quantization
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -34,16 +35,21 @@ def choose_device(name: str) -> torch.device:
 class Precision:
     """In what a model is kept, and in what it computes."""
 
-    storage: torch.dtype
-    """Of the weights, as they lie on the device."""
     computation: torch.dtype
     """Of what goes into the networks: inputs are cast to it, and LoRAs, prompts and latents are kept in it."""
+    quantization: Mapping[str, Quantization] = field(default_factory=dict)
+    """Of the networks that are kept in fewer bytes, by their names."""
 
 
-def choose_precision(dtype: str, device: torch.device) -> Precision:
-    """`dtype` is that of computation, as `choose_dtype` takes it; weights are kept as they are computed with."""
-    chosen = choose_dtype(dtype, device)
-    return Precision(storage=chosen, computation=chosen)
+def choose_precision(options: EngineOptions, device: torch.device) -> Precision:
+    """What the options say of a device. Raises ConfigurationError."""
+    return Precision(
+        computation=choose_dtype(options.dtype, device),
+        quantization={
+            "transformer": options.quantization,
+            "text_encoder_2": options.text_encoder_2_quantization,
+        },
+    )
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -92,7 +92,7 @@ def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: Mod
     device = choose_device(options.device)
     layout = check_checkpoint(folder)
     spec = spec or read_model_spec(folder)
-    family = load_family(layout, folder, spec, device=device, precision=choose_precision(options.dtype, device))
+    family = load_family(layout, folder, spec, device=device, precision=choose_precision(options, device))
     return Engine(spec, family, options)
 
 

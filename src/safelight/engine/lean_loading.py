@@ -7,22 +7,35 @@ Quantized on the way, a weight is read, and brought to fewer bytes, a block of r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from safelight.engine.stored_linear import StoredLinear, StoredWeight
-from safelight.engine.stored_weights import CastWeight, GgufWeight, ScaledWeight, quantize_float8, quantize_int8
+from safelight.engine.stored_weights import (
+    CastWeight,
+    GgufWeight,
+    ScaledWeight,
+    quantize_float8,
+    quantize_int8,
+    quantize_nf4,
+)
 from safelight.engine.weight_files import FileTensor
-
-Quantization = Literal["none", "int8", "fp8"]
+from safelight.errors import ModelLoadError
+from safelight.settings import Quantization
 
 LARGE_BYTES = 1024**3
 """Of a network's files: from here on its weights stay in the file's dtype, and mapped."""
 BLOCK_NUMBERS = 16 * 1024**2
 """Weights that are quantized at once."""
-_QUANTIZERS: Mapping[Quantization, Callable[[Tensor], ScaledWeight]] = {"int8": quantize_int8, "fp8": quantize_float8}
+_QUANTIZERS: Mapping[Quantization, Callable[[Tensor], StoredWeight]] = {
+    "int8": quantize_int8,
+    "fp8": quantize_float8,
+    "nf4": quantize_nf4,
+}
 
 
 def load_network(
@@ -33,25 +46,43 @@ def load_network(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Any:
-    """What `make` makes without weights, with those of the files, which are all that it asks for.
+    """What `make` makes, with the weights of its files in place of its own. Raises ModelLoadError if one is lacking.
 
     `dtype` is that of computation. Only layers that repeat are quantized: what stands before and after them is small,
-    and each of its errors reaches every pixel.
+    and each of its errors reaches every pixel. What a file has quantized already stays as it is.
     """
-    with torch.device("meta"):
+    with init_empty_weights(include_buffers=False):
         network = make()
-    is_large = sum(tensor.values.nbytes for tensor in tensors.values()) >= LARGE_BYTES
-    for name, layer in _repeated_linears(network).items():
-        weight = _store(tensors[f"{name}.weight"], quantization, dtype, is_large=is_large)
-        if weight is not None:
-            bias = None if layer.bias is None else tensors[f"{name}.bias"].numbers(dtype)
-            network.set_submodule(name, StoredLinear(weight, bias).to(device))
-    for name, _ in list(network.named_parameters()):
-        if name in tensors:
-            _put(network, name, nn.Parameter(tensors[name].numbers(dtype).to(device), requires_grad=False))
-    if hasattr(network, "tie_weights"):
+    if isinstance(network, PreTrainedModel):
         network.tie_weights()
-    return network.eval().requires_grad_(False)
+    is_large = sum(tensor.num_bytes for tensor in tensors.values()) >= LARGE_BYTES
+    for name, layer in _repeated_linears(network).items():
+        weight = _store(_find(tensors, f"{name}.weight"), quantization, dtype, is_large=is_large)
+        if weight is not None:
+            bias = None if layer.bias is None else _find(tensors, f"{name}.bias").numbers(dtype).clone()
+            network.set_submodule(name, StoredLinear(weight, bias).to(device))
+    for names in _parameters(network):
+        own = next((name for name in names if name in tensors), names[0])
+        numbers = _find(tensors, own).numbers(dtype)
+        parameter = nn.Parameter(numbers.to(device) if is_large else numbers.to(device, copy=True), requires_grad=False)
+        for name in names:
+            owner, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(owner), attribute, parameter)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _find(tensors: Mapping[str, FileTensor], name: str) -> FileTensor:
+    if name not in tensors:
+        raise ModelLoadError(f"its files have no {name}; download them again")
+    return tensors[name]
+
+
+def _parameters(network: nn.Module) -> list[list[str]]:
+    """The names of each parameter: several where layers share it."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return list(names.values())
 
 
 def _repeated_linears(network: nn.Module) -> dict[str, nn.Linear]:
@@ -68,25 +99,23 @@ def _store(tensor: FileTensor, quantization: Quantization, dtype: torch.dtype, *
     """The weight as it is kept; None if that is a plain tensor of the dtype of computation."""
     if tensor.quant_type is not None:
         return GgufWeight(tensor.values, tensor.quant_type)
-    if tensor.scale is not None:
-        return ScaledWeight(tensor.values, tensor.scale.float().reshape(-1, 1).expand(len(tensor.values), 1))
-    if quantization != "none" and tensor.values.itemsize > 1:
+    if tensor.values.itemsize == 1:
+        tensor.check_finite()
+        if tensor.scale is None:
+            return CastWeight(tensor.values)
+        return ScaledWeight(tensor.values, tensor.scale.expand(len(tensor.values), 1))
+    if quantization == "nf4" and tensor.shape[1] % 2:
+        quantization = "int8"  # two numbers lie in a byte
+    if quantization != "none":
         return _quantize(CastWeight(tensor.values), _QUANTIZERS[quantization])
-    if tensor.values.dtype == dtype or not (is_large or tensor.values.itemsize == 1):
-        return None
-    return CastWeight(tensor.values)
+    return CastWeight(tensor.values) if is_large and tensor.values.dtype != dtype else None
 
 
-def _quantize(weight: StoredWeight, quantize: Callable[[Tensor], ScaledWeight]) -> ScaledWeight:
-    """By blocks of rows: each row has its own scale, so it is what it would be at once."""
+def _quantize(weight: StoredWeight, quantize: Callable[[Tensor], StoredWeight]) -> StoredWeight:
+    """By blocks of rows: none depends on another, so it is what it would be at once."""
     block = max(1, BLOCK_NUMBERS // weight.in_features)
     parts = [
         quantize(weight.rows(start, min(start + block, weight.out_features), torch.float32))
         for start in range(0, weight.out_features, block)
     ]
-    return ScaledWeight(torch.cat([part.values for part in parts]), torch.cat([part.scales for part in parts]))
-
-
-def _put(network: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(network.get_submodule(owner), attribute, parameter)
+    return parts[0] if len(parts) == 1 else type(parts[0]).join(parts)

@@ -20,7 +20,9 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from safelight.engine.batch_invariance import make_batch_invariant
+from safelight.engine.component_tensors import component_tensors
 from safelight.engine.devices import Precision
+from safelight.engine.lean_loading import load_network
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.weight_heads import check_weights
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
@@ -62,8 +64,9 @@ def load_parts(
         name: _load_tokenizer(folder / name) for name in layout.without_weights if name.startswith("tokenizer")
     }
     for source in sources:
-        _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
-    networks = {source.place.name: _load_network(source, device, precision.storage) for source in sources}
+        if not source.is_single:
+            _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
+    networks = {source.place.name: _load_network(source, device, precision) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])
@@ -75,16 +78,17 @@ class _Source:
     """Where the weights of a component are, and the class that they are for."""
 
     place: Path
+    network: Network
     component_class: Any
-    variant: str | None
     paths: Sequence[Path]
+    is_single: bool
 
 
 def _find_source(folder: Path, network: Network, classes: Sequence[Any]) -> _Source:
     class_name = class_in_index(read_json(folder / INDEX), network.name)
     component_class = next(each for each in classes if each.__name__ == class_name)
     weights, paths = find_weights(folder, network)
-    return _Source(folder / network.name, component_class, weights.variant, paths)
+    return _Source(folder / network.name, network, component_class, paths, weights.is_single)
 
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
@@ -110,19 +114,26 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
     return config
 
 
-def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
-    is_of_diffusers = issubclass(source.component_class, ModelMixin)
-    network = _read(
-        source.place,
-        lambda: source.component_class.from_pretrained(
-            source.place,
-            **{"torch_dtype" if is_of_diffusers else "dtype": dtype},
-            variant=source.variant,
-            use_safetensors=True,
-            local_files_only=True,
-        ).to(device),
+def _load_network(source: _Source, device: torch.device, precision: Precision) -> Any:
+    place, network = source.place, source.network
+    tensors = component_tensors(place.parent, network, read_json(place / "config.json"))
+    return _read(
+        place,
+        lambda: load_network(
+            partial(_make, source.component_class, place),
+            tensors,
+            quantization=precision.quantization.get(network.name, "none"),
+            dtype=precision.computation,
+            device=device,
+        ),
     )
-    return network.eval().requires_grad_(False)
+
+
+def _make(component_class: Any, place: Path) -> Any:
+    """The network of a config, with weights that say nothing."""
+    if issubclass(component_class, ModelMixin):
+        return component_class.from_config(component_class.load_config(place, local_files_only=True))
+    return component_class(component_class.config_class.from_pretrained(place, local_files_only=True))
 
 
 def _load_tokenizer(place: Path) -> Any:

@@ -7,7 +7,8 @@ is gone (docs/decisions/0026-weights-stay-as-they-are-stored.md). No sum depends
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,11 @@ class StoredWeight(Protocol):
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Rows `start` to `stop`, as they are multiplied."""
+        ...
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The rows of all parts, one below the other."""
         ...
 
 
