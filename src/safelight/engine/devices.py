@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from safelight.errors import ConfigurationError
-from safelight.settings import EngineOptions, Quantization
+from safelight.model.memory_plan import AS_STORED, Choice
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -37,19 +37,8 @@ class Precision:
 
     computation: torch.dtype
     """Of what goes into the networks: inputs are cast to it, and LoRAs, prompts and latents are kept in it."""
-    quantization: Mapping[str, Quantization] = field(default_factory=dict)
-    """Of the networks that are kept in fewer bytes, by their names."""
-
-
-def choose_precision(options: EngineOptions, device: torch.device) -> Precision:
-    """What the options say of a device. Raises ConfigurationError."""
-    return Precision(
-        computation=choose_dtype(options.dtype, device),
-        quantization={
-            "transformer": options.quantization,
-            "text_encoder_2": options.text_encoder_2_quantization,
-        },
-    )
+    choice: Choice = AS_STORED
+    """In how many bytes its networks are kept, and where they wait."""
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -18,6 +18,8 @@ from safelight.engine.stored_linear import StoredLinear, StoredWeight
 from safelight.engine.stored_weights import (
     CastWeight,
     GgufWeight,
+    Nf4Weight,
+    Quantized,
     ScaledWeight,
     quantize_float8,
     quantize_int8,
@@ -31,10 +33,10 @@ LARGE_BYTES = 1024**3
 """Of a network's files: from here on its weights stay in the file's dtype, and mapped."""
 BLOCK_NUMBERS = 16 * 1024**2
 """Weights that are quantized at once."""
-_QUANTIZERS: Mapping[Quantization, Callable[[Tensor], StoredWeight]] = {
-    "int8": quantize_int8,
-    "fp8": quantize_float8,
-    "nf4": quantize_nf4,
+_QUANTIZERS: Mapping[Quantization, tuple[Callable[[Tensor], Quantized], Callable[[Tensor, Tensor], StoredWeight]]] = {
+    "int8": (quantize_int8, ScaledWeight),
+    "fp8": (quantize_float8, ScaledWeight),
+    "nf4": (quantize_nf4, Nf4Weight),
 }
 
 
@@ -107,15 +109,16 @@ def _store(tensor: FileTensor, quantization: Quantization, dtype: torch.dtype, *
     if quantization == "nf4" and tensor.shape[1] % 2:
         quantization = "int8"  # two numbers lie in a byte
     if quantization != "none":
-        return _quantize(CastWeight(tensor.values), _QUANTIZERS[quantization])
+        return _quantize(CastWeight(tensor.values), quantization)
     return CastWeight(tensor.values) if is_large and tensor.values.dtype != dtype else None
 
 
-def _quantize(weight: StoredWeight, quantize: Callable[[Tensor], StoredWeight]) -> StoredWeight:
-    """By blocks of rows: none depends on another, so it is what it would be at once."""
+def _quantize(weight: CastWeight, quantization: Quantization) -> StoredWeight:
+    """By blocks of rows, so that little of it is in fp32 at once."""
+    quantize, store = _QUANTIZERS[quantization]
     block = max(1, BLOCK_NUMBERS // weight.in_features)
     parts = [
         quantize(weight.rows(start, min(start + block, weight.out_features), torch.float32))
         for start in range(0, weight.out_features, block)
     ]
-    return parts[0] if len(parts) == 1 else type(parts[0]).join(parts)
+    return store(torch.cat([numbers for numbers, _ in parts]), torch.cat([scales for _, scales in parts]))

@@ -24,6 +24,7 @@ from safelight.engine.component_tensors import component_tensors
 from safelight.engine.devices import Precision
 from safelight.engine.lean_loading import load_network
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
+from safelight.engine.placement import place, waiting_place
 from safelight.engine.weight_heads import check_weights
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
@@ -66,10 +67,11 @@ def load_parts(
     for source in sources:
         if not source.is_single:
             _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
-    networks = {source.place.name: _load_network(source, device, precision) for source in sources}
+    networks = {source.network.name: _load_network(source, device, precision) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])
+    place(networks, precision.choice, device)
     return Parts(networks=networks, tokenizers=tokenizers, scheduler_config=scheduler_config)
 
 
@@ -122,9 +124,9 @@ def _load_network(source: _Source, device: torch.device, precision: Precision) -
         lambda: load_network(
             partial(_make, source.component_class, place),
             tensors,
-            quantization=precision.quantization.get(network.name, "none"),
+            quantization=precision.choice.quantization_of(network.name),
             dtype=precision.computation,
-            device=device,
+            device=waiting_place(network.name, precision.choice, device),
         ),
     )
 

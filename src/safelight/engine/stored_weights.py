@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable
 
 import torch
 from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, dequantize_functions
@@ -32,11 +31,6 @@ class _Rows(nn.Module):
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
         (self.out_features,) = {len(buffer) for buffer in buffers.values()}
-
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """The rows of all parts, one below the other."""
-        return cls(*(torch.cat(buffers) for buffers in zip(*(part.buffers() for part in parts), strict=True)))
 
 
 class CastWeight(_Rows):
@@ -76,7 +70,10 @@ class Nf4Weight(_Rows):
     scales: Tensor
 
     def __init__(self, pairs: Tensor, scales: Tensor) -> None:
-        """`pairs`: uint8 (out_features, in_features / 2), the first in the high bits; `scales`: fp16 (out_features, blocks in a row)."""
+        """`pairs`: uint8 (out_features, in_features / 2), the first number in the high bits.
+
+        `scales`: fp16 (out_features, blocks in a row).
+        """
         super().__init__(pairs.shape[1] * 2, pairs=pairs, scales=scales)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -113,28 +110,32 @@ def _as_numbers(values: Tensor, dtype: torch.dtype) -> Tensor:
     return bits.view(torch.float16).to(dtype).mul_(256.0)
 
 
-def quantize_int8(weight: Tensor) -> ScaledWeight:
+Quantized = tuple[Tensor, Tensor]
+"""The numbers and the scales of a `ScaledWeight` or an `Nf4Weight`. No row depends on another."""
+
+
+def quantize_int8(weight: Tensor) -> Quantized:
     """Symmetric, by row: the greatest magnitude of a row is 127."""
     rows = weight.float()
     scales = _row_scales(rows, INT8_MAX)
-    return ScaledWeight((rows / scales).round_().to(torch.int8), scales)
+    return (rows / scales).round_().to(torch.int8), scales
 
 
-def quantize_float8(weight: Tensor) -> ScaledWeight:
+def quantize_float8(weight: Tensor) -> Quantized:
     """float8_e4m3fn, by row: the greatest magnitude of a row is 448."""
     rows = weight.float()
     scales = _row_scales(rows, FLOAT8_MAX)
-    return ScaledWeight((rows / scales).to(torch.float8_e4m3fn), scales)
+    return (rows / scales).to(torch.float8_e4m3fn), scales
 
 
-def quantize_nf4(weight: Tensor) -> Nf4Weight:
+def quantize_nf4(weight: Tensor) -> Quantized:
     """Each block's greatest magnitude is 1. Rows of no multiple of 64 have shorter blocks; their length is even."""
     blocks = weight.float().view(len(weight), -1, math.gcd(weight.shape[1], NF4_BLOCK))
     scales = blocks.abs().amax(dim=2).half()
     shares = blocks / torch.where(scales > 0, scales, torch.ones_like(scales)).float()[:, :, None]
     between = (_NF4_LEVELS[1:] + _NF4_LEVELS[:-1]) / 2
     levels = torch.bucketize(shares, between.to(shares.device), out_int32=True).view(len(weight), -1, 2)
-    return Nf4Weight((levels[..., 0] * 16 + levels[..., 1]).to(torch.uint8), scales)
+    return (levels[..., 0] * 16 + levels[..., 1]).to(torch.uint8), scales
 
 
 def _row_scales(rows: Tensor, greatest: float) -> Tensor:
