@@ -82,7 +82,9 @@ class DeploymentSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("sprite", description="`sprite`, a folder in the diffusers layout, or a hub id")
+    model: str = Field(
+        "sprite", description="`sprite`, a folder in the diffusers layout, a hub id, or a .safetensors or .gguf"
+    )
     replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
     max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
@@ -140,6 +142,12 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     webhooks_to_private_addresses: bool = Field(
         False, description="let Webhook-Url name loopback, private and link-local addresses"
     )
+    components: str | None = Field(
+        None, description="folder in the diffusers layout, or hub id, for what a model that is a file lacks"
+    )
+    vae: Path | None = Field(None, description="file of the autoencoder, in place of the model's own")
+    text_encoder: Path | None = Field(None, description="file of the CLIP text encoder, in place of the model's own")
+    text_encoder_2: Path | None = Field(None, description="file of the T5 encoder, in place of the model's own")
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="where state lives")
@@ -174,6 +182,9 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
     @field_validator(
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
         "data_dir",
         "api_key_file",
         "tls_certificate",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -26,15 +28,20 @@ def locate(model: Model) -> tuple[Path, ModelSpec]:
     return folder, model.spec or read_model_spec(folder)
 
 
-def download(hub_id: str, revision: str | None) -> Path:
-    """The local folder of a hub model, of its newest revision if None. Raises DownloadError or ModelLoadError."""
+def download(hub_id: str, revision: str | None, components: Collection[str] | None = None) -> Path:
+    """The local folder of a hub model, of its newest revision if None; given `components`, with their weights only.
+
+    Raises DownloadError or ModelLoadError.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(f"Fetching {hub_id} (what has arrived before is kept) ...")
+    of = "" if components is None else f"{', '.join(sorted(components)) or 'the tokenizers'} of "
+    console.print(f"Fetching {of}{hub_id} (what has arrived before is kept) ...")
+    fetch = partial(hub.download_model, hub_id, revision=revision, components=components)
     if not console.is_terminal:
-        return hub.download_model(hub_id, revision=revision, report=DownloadProgress(hub_id, console.print).report)
+        return fetch(report=DownloadProgress(hub_id, console.print).report)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        return hub.download_model(hub_id, revision=revision, report=_Bar(progress).report)
+        return fetch(report=_Bar(progress).report)
 
 
 class _Bar:

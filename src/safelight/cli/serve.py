@@ -16,8 +16,19 @@ def serve(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="sprite (the default), a folder in the diffusers layout, or a hub id.", autocompletion=complete_models
+            help="sprite (the default), a folder in the diffusers layout, a hub id, or a file (.safetensors, .gguf).",
+            autocompletion=complete_models,
         ),
+    ] = None,
+    components: Annotated[
+        str | None, typer.Option(help="For MODEL as a file: folder or hub id that has what the file lacks.")
+    ] = None,
+    vae: Annotated[Path | None, typer.Option(help="File of the autoencoder, in place of the model's own.")] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="File of the CLIP text encoder, in place of the model's own.")
+    ] = None,
+    text_encoder_2: Annotated[
+        Path | None, typer.Option(help="File of the T5 encoder, in place of the model's own.")
     ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")
@@ -95,14 +106,17 @@ def serve(
 
     Every option can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.
     """
-    from safelight.cli.download import locate
-    from safelight.model.catalog import find_model
+    from safelight.cli.given_files import locate_given
     from safelight.model.loras import locate_loras
     from safelight.server import run
     from safelight.settings import load_settings
 
     settings = load_settings(
         model=model,
+        components=components,
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
         host=host,
         port=port,
         replicas=replicas,
@@ -133,5 +147,5 @@ def serve(
         online_endpoints=online_endpoints,
         log_level=log_level,
     )
-    folder, spec = locate(find_model(settings.model))
+    folder, spec = locate_given(settings)
     run.serve(settings, folder, replace(spec, loras=locate_loras(settings.loras)))

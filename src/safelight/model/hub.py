@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,22 @@ class _SilentBar(tqdm):
         super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # tqdm has no types
 
 
+TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "spiece.model")
 Report = Callable[[int, int], None]
 """Told, from any thread, how many bytes are here and how many there are in all."""
 
 
 def download_model(
-    hub_id: str, *, revision: str | None = None, token: str | None = None, report: Report | None = None
+    hub_id: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    components: Collection[str] | None = None,
+    report: Report | None = None,
 ) -> Path:
     """The local folder of a checkpoint: first its configs, then one set of weights of those there are, nothing else.
+
+    Given `components`, of their weights only.
 
     What is not served is refused before its weights are fetched. `token` and `report` are those of `download`.
     Raises DownloadError, UnsupportedModel or ModelLoadError with the remedy.
@@ -63,7 +71,8 @@ def download_model(
         explanation = explain_folder([name for name in names if "/" not in name])
         raise UnsupportedModel(f"{hub_id} {explanation or f'has no {INDEX}: it is not in the diffusers layout'}")
     layout = check_checkpoint(folder)
-    weights = {network.name: _choose(hub_id, network, names) for network in layout.networks}
+    wanted = [network for network in layout.networks if components is None or network.name in components]
+    weights = {network.name: _choose(hub_id, network, names) for network in wanted}
     indexes = [f"{component}/{chosen.name}" for component, chosen in weights.items() if chosen.is_index]
     if indexes:
         with _explained(hub_id, revision):
@@ -92,6 +101,22 @@ def download(
         found = _list_files(hub_id, revision, token, files)
         _check_disk_space(hub_id, found)
         return _fetch(hub_id, revision, token, files, None if report is None else _bar_reporting_to(report, found))
+
+
+def download_once(hub_id: str, *, files: Sequence[str], one_of: Collection[str]) -> Path:
+    """The local folder with a repository's `files`; the hub is not asked if one of `one_of` is there already.
+
+    Raises DownloadError, also where the repository has none of them.
+    """
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=list(files)))
+    except (LocalEntryNotFoundError, ValueError):
+        folder = None
+    if folder is None or not any((folder / name).exists() for name in one_of):
+        folder = download(hub_id, files=files)
+    if not any((folder / name).exists() for name in one_of):
+        raise DownloadError(f"{hub_id} has none of {', '.join(one_of)}; give a folder that has, with --components")
+    return folder
 
 
 def _fetch(

@@ -18,7 +18,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from safelight.engine.component_tensors import component_tensors
+from safelight.engine.weights.component_tensors import component_tensors
 from safelight.errors import UnsupportedModel
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.single_files import configs, names
@@ -111,7 +111,12 @@ def test_bfl_s_autoencoder_is_renamed_as_diffusers_does(tmp_path: Path) -> None:
 
 T5 = {
     **configs.COMPONENTS["text_encoder_2"],
-    **{"d_model": 64, "d_kv": 16, "d_ff": 128, "num_heads": 4, "num_layers": 2, "vocab_size": 96},
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_heads": 4,
+    "num_layers": 2,
+    "vocab_size": 96,
 }
 
 

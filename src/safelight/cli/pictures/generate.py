@@ -49,7 +49,19 @@ def generate(
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="sprite, a folder in the diffusers layout, or a hub id.", autocompletion=complete_models),
+        typer.Option(
+            help="sprite, a folder in the diffusers layout, a hub id, or a file.", autocompletion=complete_models
+        ),
+    ] = None,
+    components: Annotated[
+        str | None, typer.Option(help="For MODEL as a file: folder or hub id that has what the file lacks.")
+    ] = None,
+    vae: Annotated[Path | None, typer.Option(help="File of the autoencoder, in place of the model's own.")] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="File of the CLIP text encoder, in place of the model's own.")
+    ] = None,
+    text_encoder_2: Annotated[
+        Path | None, typer.Option(help="File of the T5 encoder, in place of the model's own.")
     ] = None,
     n: Annotated[int, typer.Option("--n", help="Number of images; image i uses seed + i.")] = 1,
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
@@ -81,9 +93,8 @@ def generate(
     from rich.console import Console
     from rich.markup import escape
 
-    from safelight.cli.download import locate
+    from safelight.cli.given_files import locate_given
     from safelight.cli.pictures.make_pictures import make_pictures
-    from safelight.model.catalog import find_model
     from safelight.model.loras import locate_loras
     from safelight.picture.parameters import build_generation_request
     from safelight.serving.start import create_dispatcher
@@ -91,6 +102,10 @@ def generate(
 
     settings = load_settings(
         model=model,
+        components=components,
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
         device=device,
         dtype=dtype,
         api_key_file=api_key_file,
@@ -139,7 +154,7 @@ def generate(
     if out is not None or server is not None or concurrency is not None or overwrite:
         raise InvalidRequest("--out, --server, --concurrency and --overwrite go with --from FILE")
     image_format = _image_format(output, format)
-    folder, spec = locate(find_model(settings.model))
+    folder, spec = locate_given(settings)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if examples:
         Console(highlight=False).print("\n".join(spec.examples))

@@ -24,15 +24,15 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from safelight.cli.download import locate
+from safelight.cli.given_files import locate_given
 from safelight.cli.output import printable
 from safelight.cli.pictures.manifest import FILE_NAME, Manifest
 from safelight.cli.pictures.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
 from safelight.cli.pictures.prompt_file import PromptLine, read_prompt_file
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
-from safelight.model.catalog import find_model
 from safelight.model.checkpoint import revision_of
 from safelight.model.loras import locate_loras
+from safelight.model.revision import hub_id_of
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, Settings, part_of
 
@@ -121,11 +121,10 @@ def _open(settings: Settings, server: str | None, concurrency: int | None) -> tu
 
 
 def _local_source(settings: Settings, concurrency: int) -> LocalSource:
-    model = find_model(settings.model)
-    folder, spec = locate(model)
+    folder, spec = locate_given(settings)
     deployment = part_of(settings, DeploymentSettings, max_concurrent_requests_per_instance=concurrency)
     spec = replace(spec, loras=locate_loras(settings.loras))
-    names = (spec.name, *([model.hub_id] if model.hub_id else []))
+    names = (spec.name, *filter(None, [hub_id_of(folder)]))
     dispatcher = create_dispatcher(settings, folder, spec, deployment=deployment)
     return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=LINE_TIMEOUT_S)
 

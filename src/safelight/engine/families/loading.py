@@ -20,12 +20,12 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from safelight.engine.batch_invariance import make_batch_invariant
-from safelight.engine.component_tensors import component_tensors
 from safelight.engine.devices import Precision
 from safelight.engine.families.weight_heads import check_weights
-from safelight.engine.lean_loading import load_network
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
-from safelight.engine.placement import place, waiting_place
+from safelight.engine.weights.component_tensors import component_tensors
+from safelight.engine.weights.lean_loading import load_network
+from safelight.engine.weights.placement import place, waiting_place
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
 from safelight.model.families.layout import Layout

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safelight.errors import UnsupportedModel
-from safelight.model.file_head import read_head
-from safelight.model.quantizer_marks import Scales, find_scales
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.quantizer_marks import FLOAT8, INSTEAD, PLAIN, Scales, find_scales
+from safelight.model.heads.tensor_head import FileHead
 from safelight.model.single_files import names
 from safelight.model.single_files.foreign import explain_foreign
 from safelight.model.single_files.names import Config, Source, Table
-from safelight.model.tensor_head import FileHead
 
 TITLES = {
     "transformer": "transformer",
@@ -171,6 +171,10 @@ def check_complete(part: Part, config: Config) -> None:
             f"{part.path} lacks {len(lacking)} tensors of FLUX.1's {title}, such as {lacking[0]}: it is another model, "
             "or not whole; download it again, or use another file"
         )
+    for name in asked if part.head.format == "safetensors" else ():
+        dtype = part.head.tensors[name].dtype
+        if dtype not in (*PLAIN, *FLOAT8):
+            raise UnsupportedModel(f"{part.path} has {name} as {dtype}, which is not read; {INSTEAD}")
     inert = re.compile(part.naming.inert)
     own = {name for name in part.own if not inert.search(name.removeprefix(part.prefix))}
     others = sorted(own - asked - part.scales.names)

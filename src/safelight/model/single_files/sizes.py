@@ -99,7 +99,11 @@ def _text_encoder_2(part: Part, published: Config) -> Sizes:
         "num_layers": layers,
         "relative_attention_num_buckets": buckets,
         "vocab_size": words,
+        **_OF_VERSION_1_1,
     }
+
+
+_OF_VERSION_1_1 = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 
 
 def _check_t5(part: Part) -> None:

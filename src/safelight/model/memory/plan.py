@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from safelight.errors import ConfigurationError
-from safelight.model.component_sizes import ComponentSize
 from safelight.model.families.layout import WorkSizes
+from safelight.model.memory.stored_parts import StoredPart
 from safelight.settings import EngineOptions, Offload, Quantization
 
 BYTES_OF: Mapping[Quantization, float] = {"int8": 1.002, "fp8": 1.002, "nf4": 0.5313}
 """Of one number with its share of the scales."""
+LARGE_BYTES = 1024**3
 STREAMED_SHARE = 1 / 16
 """Of a network that is brought to the device block by block: what is there of it at once."""
 ENCODERS = ("text_encoder", "text_encoder_2")
@@ -86,13 +87,13 @@ class Plan:
         return max(self.peaks.values())
 
 
-def choose_plan(sizes: Sequence[ComponentSize], work: WorkSizes, device: DeviceFacts, options: EngineOptions) -> Plan:
+def choose_plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, options: EngineOptions) -> Plan:
     """The first that fits of those that the options allow. Raises ConfigurationError, naming what would fit."""
-    plans = [_plan(sizes, work, device, choice) for choice in _choices(device, options)]
+    plans = [_plan(parts, work, device, choice) for choice in _choices(device, options)]
     fitting = next((plan for plan in plans if plan.peak_bytes <= device.free_bytes), None)
     if fitting is not None:
         return fitting
-    raise ConfigurationError(_why_none(sizes, work, device, plans))
+    raise ConfigurationError(_why_none(parts, work, device, plans))
 
 
 def _choices(device: DeviceFacts, options: EngineOptions) -> Iterator[Choice]:
@@ -138,8 +139,8 @@ _GPU_LADDER: Sequence[tuple[Quantization, Quantization, Offload]] = (
 """Of the transformer, of T5, and where they wait."""
 
 
-def _plan(sizes: Sequence[ComponentSize], work: WorkSizes, device: DeviceFacts, choice: Choice) -> Plan:
-    kept = {size.name: _kept_bytes(size, choice.quantization_of(size.name), device) for size in sizes}
+def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, choice: Choice) -> Plan:
+    kept = {name: _kept_bytes(part, choice.quantization_of(name), device) for name, part in parts.items()}
     there = {stage: sum(_on_device(name, kept[name], stage, choice) for name in kept) for stage in _WORKERS}
     needed: dict[Stage, int] = {
         "encode": work.encode,
@@ -148,7 +149,7 @@ def _plan(sizes: Sequence[ComponentSize], work: WorkSizes, device: DeviceFacts, 
     }
     return Plan(
         choice=choice,
-        placed=[_placed(size, kept[size.name], device, choice) for size in sizes],
+        placed=[_placed(name, part, kept[name], device, choice) for name, part in parts.items()],
         peaks={stage: there[stage] + needed[stage] * device.number_bytes for stage in _WORKERS},
         free_bytes=device.free_bytes,
     )
@@ -158,12 +159,17 @@ _WORKERS: Mapping[Stage, tuple[str, ...]] = {"encode": ENCODERS, "denoise": ("tr
 """Which components a stage runs."""
 
 
-def _kept_bytes(size: ComponentSize, quantization: Quantization, device: DeviceFacts) -> int:
-    if quantization != "none" and not size.is_quantized:
-        return int(size.repeated * BYTES_OF[quantization] + size.others * device.number_bytes)
-    if size.is_mapped or size.is_quantized:
-        return size.num_bytes
-    return size.num_numbers * device.number_bytes
+def _kept_bytes(part: StoredPart, quantization: Quantization, device: DeviceFacts) -> int:
+    if part.quantization is not None or (quantization == "none" and is_mapped(part.num_bytes)):
+        return part.num_bytes
+    others = part.num_parameters if quantization == "none" else part.num_parameters - part.num_repeated
+    repeated = 0.0 if quantization == "none" else part.num_repeated * BYTES_OF[quantization]
+    return int(repeated + others * device.number_bytes)
+
+
+def is_mapped(num_bytes: int) -> bool:
+    """Whether files of so many bytes stay where they are, in the dtype that they have, unless they are quantized."""
+    return num_bytes >= LARGE_BYTES
 
 
 def _on_device(name: str, num_bytes: int, stage: Stage, choice: Choice) -> int:
@@ -173,26 +179,26 @@ def _on_device(name: str, num_bytes: int, stage: Stage, choice: Choice) -> int:
     return num_bytes if choice.offload != "model" or name in _WORKERS[stage] else 0
 
 
-def _placed(size: ComponentSize, num_bytes: int, device: DeviceFacts, choice: Choice) -> Placed:
-    quantization = choice.quantization_of(size.name)
-    is_kept = size.is_quantized or quantization == "none"
+def _placed(name: str, part: StoredPart, num_bytes: int, device: DeviceFacts, choice: Choice) -> Placed:
+    quantization = choice.quantization_of(name)
+    is_kept = part.quantization is not None or quantization == "none"
     if device.type == "cpu":
-        place = "the file, mapped" if size.is_mapped and is_kept else "memory"
-    elif choice.is_streamed(size.name):
+        place = "the file, mapped" if is_kept and is_mapped(part.num_bytes) else "memory"
+    elif choice.is_streamed(name):
         place = f"memory; block by block to {device.type}"
     else:
         place = f"memory; on {device.type} while it works" if choice.offload == "model" else device.type
-    return Placed(name=size.name, precision=size.stored if is_kept else quantization, place=place, num_bytes=num_bytes)
+    return Placed(name=name, precision=part.dtype if is_kept else quantization, place=place, num_bytes=num_bytes)
 
 
-def _why_none(sizes: Sequence[ComponentSize], work: WorkSizes, device: DeviceFacts, plans: Sequence[Plan]) -> str:
+def _why_none(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, plans: Sequence[Plan]) -> str:
     least = min(plans, key=lambda plan: plan.peak_bytes)
     told = (
         f"the model does not fit: {in_gigabytes(device.free_bytes)} are free on the {device.type}, and with these "
         f"options it needs {in_gigabytes(least.peak_bytes)} at least"
     )
     open_options = EngineOptions()
-    others = [_plan(sizes, work, device, choice) for choice in _choices(device, open_options)]
+    others = [_plan(parts, work, device, choice) for choice in _choices(device, open_options)]
     would = next((plan for plan in others if plan.peak_bytes <= device.free_bytes), None)
     if would is not None:
         return f"{told}; what fits is {as_options(would.choice)} ({in_gigabytes(would.peak_bytes)}), or no such options"

@@ -14,8 +14,9 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from safelight.engine.stored_linear import StoredLinear, StoredWeight
-from safelight.engine.stored_weights import (
+from safelight.engine.weights.files import FileTensor
+from safelight.engine.weights.stored_linear import StoredLinear, StoredWeight
+from safelight.engine.weights.stored_weights import (
     CastWeight,
     GgufWeight,
     Nf4Weight,
@@ -25,12 +26,10 @@ from safelight.engine.stored_weights import (
     quantize_int8,
     quantize_nf4,
 )
-from safelight.engine.weight_files import FileTensor
-from safelight.errors import ModelLoadError
+from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.memory.plan import is_mapped
 from safelight.settings import Quantization
 
-LARGE_BYTES = 1024**3
-"""Of a network's files: from here on its weights stay in the file's dtype, and mapped."""
 BLOCK_NUMBERS = 16 * 1024**2
 """Weights that are quantized at once."""
 _QUANTIZERS: Mapping[Quantization, tuple[Callable[[Tensor], Quantized], Callable[[Tensor, Tensor], StoredWeight]]] = {
@@ -48,7 +47,7 @@ def load_network(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Any:
-    """What `make` makes, with the weights of its files in place of its own. Raises ModelLoadError if one is lacking.
+    """What `make` makes, with the weights of its files in place of its own. Raises ModelLoadError or UnsupportedModel.
 
     `dtype` is that of computation. Only layers that repeat are quantized: what stands before and after them is small,
     and each of its errors reaches every pixel. What a file has quantized already stays as it is.
@@ -57,15 +56,15 @@ def load_network(
         network = make()
     if isinstance(network, PreTrainedModel):
         network.tie_weights()
-    is_large = sum(tensor.num_bytes for tensor in tensors.values()) >= LARGE_BYTES
+    _check_shapes(network, tensors)
+    is_large = is_mapped(sum(tensor.num_bytes for tensor in tensors.values()))
     for name, layer in _repeated_linears(network).items():
-        weight = _store(_find(tensors, f"{name}.weight"), quantization, dtype, is_large=is_large)
+        weight = _store(tensors[f"{name}.weight"], quantization, dtype, is_large=is_large)
         if weight is not None:
-            bias = None if layer.bias is None else _find(tensors, f"{name}.bias").numbers(dtype).clone()
+            bias = None if layer.bias is None else tensors[f"{name}.bias"].numbers(dtype).clone()
             network.set_submodule(name, StoredLinear(weight, bias).to(device))
     for names in _parameters(network):
-        own = next((name for name in names if name in tensors), names[0])
-        numbers = _find(tensors, own).numbers(dtype)
+        numbers = next(tensors[name] for name in names if name in tensors).numbers(dtype)
         parameter = nn.Parameter(numbers.to(device) if is_large else numbers.to(device, copy=True), requires_grad=False)
         for name in names:
             owner, _, attribute = name.rpartition(".")
@@ -73,10 +72,14 @@ def load_network(
     return network.to(device).eval().requires_grad_(False)
 
 
-def _find(tensors: Mapping[str, FileTensor], name: str) -> FileTensor:
-    if name not in tensors:
-        raise ModelLoadError(f"its files have no {name}; download them again")
-    return tensors[name]
+def _check_shapes(network: nn.Module, tensors: Mapping[str, FileTensor]) -> None:
+    for names in _parameters(network):
+        tensor = next((tensors[name] for name in names if name in tensors), None)
+        shape = tuple(network.get_parameter(names[0]).shape)
+        if tensor is None:
+            raise ModelLoadError(f"its files have no {names[0]}; download them again")
+        if tensor.shape != shape:
+            raise UnsupportedModel(f"{tensor.place} is {list(tensor.shape)}, and {list(shape)} is asked for")
 
 
 def _parameters(network: nn.Module) -> list[list[str]]:

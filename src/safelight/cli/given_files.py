@@ -1,0 +1,55 @@
+"""The model that a command is given: a name, a folder, a hub id, or files; what is not here is fetched, and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from safelight.cli.download import download, locate
+from safelight.errors import ConfigurationError, ModelLoadError
+from safelight.model import hub
+from safelight.model.catalog import FLUX_SCHNELL, Model, find_model, find_path
+from safelight.model.checkpoint import read_model_spec
+from safelight.model.file_sets import GivenFiles, assemble
+from safelight.model.spec import ModelSpec
+from safelight.settings import Settings
+
+FOLDER = "file-sets"
+"""In the data directory: what `model create` registers stays there."""
+
+
+def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
+    """The folder and spec of the model that the settings name. Raises DownloadError or ModelLoadError."""
+    given = given_files(settings.model, settings.components, _parts(settings))
+    if given is None:
+        return locate(find_model(settings.model))
+    folder = assemble(given, settings.data_dir / FOLDER, HubSources())
+    return folder, read_model_spec(folder)
+
+
+def given_files(model: str, components: str | None, parts: dict[str, Path]) -> GivenFiles | None:
+    """None if the model is no file, and none was given beside it. Raises ConfigurationError or ModelNotFound."""
+    path = find_path(model)
+    if path is not None and path.is_file():
+        return GivenFiles(model=path, parts=parts, base=find_model(components) if components else None)
+    if components is not None:
+        raise ConfigurationError(f"--components goes with a model that is a file; {model} has its own")
+    return GivenFiles(parts=parts, base=find_model(model)) if parts else None
+
+
+def _parts(settings: Settings) -> dict[str, Path]:
+    given = {"vae": settings.vae, "text_encoder": settings.text_encoder, "text_encoder_2": settings.text_encoder_2}
+    return {name: path for name, path in given.items() if path is not None}
+
+
+class HubSources:
+    """`file_sets.Sources` that show how far they are."""
+
+    def fetch(self, model: Model | None, components: Collection[str]) -> Path:
+        model = model or find_model(FLUX_SCHNELL.name)
+        if model.hub_id is None:
+            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
+        return download(model.hub_id, model.revision, components)
+
+    def fetch_tokenizer(self, hub_id: str, words: Collection[str]) -> Path:
+        return hub.download_once(hub_id, files=hub.TOKENIZER_FILES, one_of=words)

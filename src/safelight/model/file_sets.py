@@ -1,0 +1,251 @@
+"""Files as people have them become the folder of a checkpoint: links to the files, and the configs that they lack.
+
+Everything else reads folders; so a GGUF file with an autoencoder beside it is one, too. It is named by a digest of what
+it is made of, and made once: while its files are there and have not changed, neither they nor the hub are asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.catalog import Model
+from safelight.model.checkpoint import SIDECAR, check_checkpoint
+from safelight.model.configs import INDEX, read_json
+from safelight.model.families.flux1 import FLUX1
+from safelight.model.single_files import configs
+from safelight.model.single_files.names import Config
+from safelight.model.single_files.parts import TITLES, Part, check_complete, read_part, read_parts
+from safelight.model.single_files.sizes import read_config
+from safelight.model.weight_files import Network, find_weights
+
+NETWORKS = {network.name: network for network in FLUX1.networks}
+TOKENIZERS = {
+    "tokenizer": ("openai/clip-vit-large-patch14", ("tokenizer.json", "vocab.json", "merges.txt")),
+    "tokenizer_2": ("google/t5-v1_1-xxl", ("spiece.model",)),
+}
+"""Where anybody may have them, and the files that hold their words."""
+_FORM = 1
+"""Of the folders that are made here; a higher one makes them anew."""
+
+
+class Sources(Protocol):
+    """What fetches from the hub; whoever calls shows how far it is."""
+
+    def fetch(self, model: Model | None, components: Collection[str]) -> Path:
+        """The folder of a checkpoint with its configs, its tokenizers and the weights of these components.
+
+        None: that of FLUX.1, behind its gate.
+        """
+
+    def fetch_tokenizer(self, hub_id: str, words: Collection[str]) -> Path:
+        """The folder of a repository's tokenizer; from the cache, if it is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFiles:
+    """What a user has given as a model."""
+
+    model: Path | None = None
+    """A file with the transformer, and perhaps with more."""
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    """Component -> its file; more than the model's own."""
+    base: Model | None = None
+    """A checkpoint in the diffusers layout, for all that the files lack."""
+
+
+def assemble(given: GivenFiles, place: Path, sources: Sources) -> Path:
+    """The folder in `place` that stands for the files.
+
+    Raises UnsupportedModel or ModelLoadError before anything is downloaded, DownloadError if something cannot be.
+    """
+    parts = _find_parts(given)
+    folder = place / f"{_name(given)}-{_digest(given, parts)}"
+    if _is_whole(folder):
+        return folder
+    base = given.base.folder if given.base is not None else None
+    _settle(parts, base)  # all that can be refused without a download
+    lacking = NETWORKS.keys() - parts.keys()
+    if lacking and base is None:
+        base = sources.fetch(given.base, lacking)
+    elif given.base is not None and base is None:
+        base = sources.fetch(given.base, ())
+    _write(folder, parts, base, sources, _name(given))
+    return folder
+
+
+def _find_parts(given: GivenFiles) -> dict[str, Part]:
+    parts = read_parts(given.model) if given.model is not None else {}
+    parts |= {component: read_part(path, component) for component, path in given.parts.items()}
+    if given.model is not None and "transformer" not in parts:
+        held = " and ".join(TITLES[name] for name in parts)
+        raise UnsupportedModel(
+            f"{given.model} holds FLUX.1's {held}, and no transformer; give the transformer's file as the model, and "
+            "this one beside it"
+        )
+    return parts
+
+
+def _name(given: GivenFiles) -> str:
+    if given.model is not None:
+        return given.model.stem.lower()
+    return given.base.name if given.base is not None else "flux.1"
+
+
+def _digest(given: GivenFiles, parts: Mapping[str, Part]) -> str:
+    """Over what the folder is made of: each file by its place, its size, and when it was written."""
+    made_of: dict[str, object] = {"form": _FORM, **{name: _identity(part.path) for name, part in parts.items()}}
+    if given.base is not None:
+        base = given.base
+        files = sorted(path for path in base.folder.rglob("*") if path.is_file()) if base.folder is not None else []
+        made_of["base"] = [base.hub_id, base.revision, *map(_identity, files)]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _identity(path: Path) -> list[object]:
+    real = path.resolve()
+    status = real.stat()
+    return [str(real), status.st_size, status.st_mtime_ns]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether it is there, with all that its links lead to."""
+    return (folder / INDEX).exists() and all(path.exists() for path in folder.glob("*/*"))
+
+
+def _settle(parts: Mapping[str, Part], base: Path | None) -> dict[str, Config]:
+    """The configs of the parts, which are complete and fit each other. Raises UnsupportedModel."""
+    found = {name: read_config(part, _published(name, base)) for name, part in parts.items()}
+    for name, part in parts.items():
+        check_complete(part, found[name])
+        words, published = found[name].get("vocab_size"), _published(name, base).get("vocab_size")
+        if words != published:
+            raise UnsupportedModel(
+                f"{part.path} knows {words} words, and FLUX.1's {TITLES[name]} knows {published}: it is of "
+                "another model"
+            )
+    everything = {name: found.get(name) or _published(name, base) for name in NETWORKS}
+    for key, component, its_key, factor in _WIDTHS:
+        wanted, given = everything["transformer"].get(key), everything[component].get(its_key)
+        if given is not None and wanted not in (None, given * factor):
+            raise _why_unfit(parts, component, given, wanted // factor)
+    return found
+
+
+_WIDTHS = (
+    ("in_channels", "vae", "latent_channels", 4),
+    ("pooled_projection_dim", "text_encoder", "hidden_size", 1),
+    ("joint_attention_dim", "text_encoder_2", "d_model", 1),
+)
+"""What the transformer's config says, and which component's config says the same, so many times."""
+
+
+def _why_unfit(parts: Mapping[str, Part], component: str, given: int, wanted: int) -> UnsupportedModel:
+    own = f"{parts[component].path} is a" if component in parts else "there is a"
+    of = f" of {parts['transformer'].path}" if "transformer" in parts else ""
+    return UnsupportedModel(
+        f"{own} {TITLES[component]} of {given}, and the transformer{of} reads {wanted}: they do not belong together; "
+        f"use the {TITLES[component]} of FLUX.1"
+    )
+
+
+def _published(component: str, base: Path | None) -> Config:
+    """The config of the component in the base, if it is of the same class; else FLUX.1's own."""
+    ours, path = configs.COMPONENTS[component], _in(base, component, "config.json")
+    theirs = ours if path is None else read_json(path)
+    return theirs if theirs.get("_class_name") == ours.get("_class_name") else ours
+
+
+def _in(base: Path | None, *names: str) -> Path | None:
+    """What the base has of that name, which may be a part of a checkpoint only."""
+    path = base.joinpath(*names) if base is not None else None
+    return path if path is not None and path.exists() else None
+
+
+def _write(folder: Path, parts: Mapping[str, Part], base: Path | None, sources: Sources, name: str) -> None:
+    """At once: a folder of that name is whole."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise ModelLoadError(f"{folder.parent} cannot be written to: {error.strerror}") from None
+    try:
+        _fill(draft, parts, base, sources, name)
+        _check(draft, base)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError as error:
+        if not _is_whole(folder):  # another process has made it in the meantime
+            raise ModelLoadError(f"{folder} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check(draft: Path, base: Path | None) -> None:
+    """What is wrong now came from the base: the files have been checked."""
+    try:
+        check_checkpoint(draft)
+    except ModelLoadError as error:
+        raise type(error)(error.message.replace(str(draft), str(base or draft))) from None
+
+
+def _fill(draft: Path, parts: Mapping[str, Part], base: Path | None, sources: Sources, name: str) -> None:
+    found, index = _settle(parts, base), dict(configs.INDEX)
+    its_index = read_json(path) if (path := _in(base, INDEX)) else {}
+    for component, network in NETWORKS.items():
+        place = draft / component
+        place.mkdir()
+        if component in parts:
+            _write_json(place / "config.json", found[component])
+            (place / _link_name(parts[component], network)).symlink_to(parts[component].path.resolve())
+        else:
+            assert base is not None, "what no file has comes from there"
+            _link(place, [base / component / "config.json", *_files_of(base, network)])
+            index[component] = its_index.get(component, index[component])
+    for tokenizer, (hub_id, words) in TOKENIZERS.items():
+        origin = _in(base, tokenizer) or sources.fetch_tokenizer(hub_id, words)
+        (draft / tokenizer).mkdir()
+        _link(draft / tokenizer, [path for path in sorted(origin.iterdir()) if path.is_file()])
+    _write_json(draft / "scheduler" / "scheduler_config.json", _schedule(found.get("transformer"), base))
+    sidecar = read_json(path) if (path := _in(base, SIDECAR)) else {}
+    _write_json(draft / SIDECAR, sidecar | {"name": name})
+    _write_json(draft / INDEX, index)
+
+
+def _schedule(transformer: Config | None, base: Path | None) -> Config:
+    """The base's own where its transformer is of the same kind, else what is published."""
+    schedule, its_own = _in(base, "scheduler", "scheduler_config.json"), _in(base, "transformer", "config.json")
+    kind = None if its_own is None else bool(read_json(its_own).get("guidance_embeds", False))
+    if schedule is not None and (transformer is None or transformer["guidance_embeds"] == kind):
+        return read_json(schedule)
+    return configs.scheduler_config(guidance_embeds=bool(transformer and transformer["guidance_embeds"]))
+
+
+def _link_name(part: Part, network: Network) -> str:
+    """The file's own, with the ending of its format; none that a set would have."""
+    ending = {"gguf": ".gguf", "safetensors": ".safetensors"}[part.head.format]
+    return f"{'single-' if part.path.stem.startswith(network.stem) else ''}{part.path.stem}{ending}"
+
+
+def _files_of(base: Path, network: Network) -> Iterator[Path]:
+    weights, paths = find_weights(base, network)
+    if weights.is_index:
+        yield base / network.name / weights.name
+    yield from paths
+
+
+def _link(place: Path, files: Collection[Path]) -> None:
+    for file in files:
+        (place / file.name).symlink_to(file.absolute())
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2))

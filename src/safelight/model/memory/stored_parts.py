@@ -1,0 +1,84 @@
+"""How each component of a checkpoint's folder is stored: told by the heads of its files."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.model.checkpoint import check_checkpoint
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
+from safelight.model.heads.tensor_head import TensorHead
+from safelight.model.single_files.parts import read_part
+from safelight.model.weight_files import Network, find_weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """The weights of a component, as its files have them."""
+
+    format: str
+    """`safetensors` or `gguf`, and whose names a single file has."""
+    dtype: str
+    """The most frequent by bytes: `BF16`, `F8_E4M3 with scales`, `Q4_K`."""
+    num_bytes: int
+    num_parameters: int
+    num_repeated: int
+    """Those in the matrices of layers that repeat: what is quantized, if anything is."""
+    files: tuple[str, ...]
+    """Their paths; of a link, where it leads."""
+
+    @property
+    def quantization(self) -> str | None:
+        """In a word, such as `q4_k`, `fp8` or `scaled-fp8`; None for plain numbers."""
+        kind, _, scales = self.dtype.partition(" ")
+        if kind in PLAIN:
+            return None
+        return ("scaled-fp8" if scales else "fp8") if kind in FLOAT8 else kind.lower()
+
+
+def describe_parts(folder: Path) -> dict[str, StoredPart]:
+    """Component -> how it is stored, in a checkpoint's folder. Raises UnsupportedModel or ModelLoadError."""
+    return {network.name: _describe(folder, network) for network in check_checkpoint(folder).networks}
+
+
+def _describe(folder: Path, network: Network) -> StoredPart:
+    weights, paths = find_weights(folder, network)
+    if not weights.is_single:
+        heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
+        return _summed("safetensors", paths, heads, "")
+    part = read_part(paths[0], network.name)
+    tensors = {name: part.head.tensors[name] for name in part.own if name not in part.scales.names}
+    scales = " with scales" if any(name in part.own for name in part.scales.of) else ""
+    return _summed(f"{part.head.format} ({part.naming.title})", paths, tensors, scales)
+
+
+_REPEATED = re.compile(r"(blocks?|blk|layers?)\.\d+\..*weight$")
+
+
+def _summed(format: str, paths: list[Path], tensors: Mapping[str, TensorHead], scales: str) -> StoredPart:
+    by_dtype = Counter[str]()
+    for tensor in tensors.values():
+        by_dtype[tensor.dtype] += tensor.num_bytes
+    dtype = by_dtype.most_common(1)[0][0] if by_dtype else "F32"
+    return StoredPart(
+        format=format,
+        dtype=dtype + (scales if dtype in FLOAT8 else ""),
+        num_bytes=sum(by_dtype.values()),
+        num_parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        num_repeated=sum(
+            math.prod(tensor.shape)
+            for name, tensor in tensors.items()
+            if len(tensor.shape) == 2 and _REPEATED.search(name)
+        ),
+        files=tuple(_real_paths(paths)),
+    )
+
+
+def _real_paths(paths: list[Path]) -> Iterator[str]:
+    for path in paths:
+        yield str(path.readlink() if path.is_symlink() and path.readlink().is_absolute() else path)
