@@ -9,7 +9,7 @@ import torch
 from accelerate import cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
-from safelight.model.families.flux1 import TILE_SIZE
+from safelight.model.families.layout import TILE_SIZE
 from safelight.model.memory.plan import Choice
 
 MEMORY = torch.device("cpu")

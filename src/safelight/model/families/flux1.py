@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import config_of, read_json, read_size
-from safelight.model.families.layout import Layout, WorkSizes
+from safelight.model.families.layout import TILE_SIZE, Layout, WorkSizes
 from safelight.model.spec import Guidance, ModelSpec, folder_name
 from safelight.model.weight_files import Network
 
@@ -55,7 +55,6 @@ def work(folder: Path, spec: ModelSpec) -> WorkSizes:
     )
 
 
-TILE_SIZE = 512
 _ALIVE_IN_ENCODER = 4
 _ALIVE_IN_BLOCK = 20
 """Times the width, for each token: the stream, its norm, q, k and v, the four times wider layer before and after."""

@@ -10,6 +10,10 @@ from safelight.model.spec import ModelSpec
 from safelight.model.weight_files import Network
 
 
+TILE_SIZE = 512
+"""Pixels of a side of what an autoencoder decodes at once, where it decodes in tiles."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSizes:
     """Numbers that are alive at once, in the dtype of computation, while the largest picture of a model is made."""
@@ -19,7 +23,7 @@ class WorkSizes:
     """Of one row of the batch."""
     decode: int
     decode_tile: int
-    """If it is decoded in tiles of 512 pixels."""
+    """If it is decoded in tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
