@@ -40,7 +40,7 @@ def full_width_components(*, guidance_embeds: bool = False) -> Components:
         transformer=transformer,
         text_encoder=clip,
         device=torch.device("cpu"),
-        precision=Precision(storage=torch.float32, computation=torch.float32),
+        precision=Precision(computation=torch.float32),
         **unused,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gguf
 
-from safelight.model.safetensors_head import DTYPE_BITS
+from safelight.model.heads.safetensors_head import DTYPE_BITS
 from safelight.model.single_files import configs, names
 from safelight.model.single_files.names import Config, Table
 

@@ -19,8 +19,15 @@ LIBRARY_VARIABLES = frozenset(
 could run another program as the server's user (`LD_PRELOAD`, `OMP_TOOL_LIBRARIES`, `PYTHONPATH`, ...), or is read by
 nothing: a replica runs no code of the user's.
 """
-SETTING_VARIABLES: Mapping[str, str] = {"SAFELIGHT_LORAS": "loras"}
-"""Variable -> the field of `DeploymentSettings` that it sets."""
+SETTING_VARIABLES: Mapping[str, str] = {
+    "SAFELIGHT_LORAS": "loras",
+    "SAFELIGHT_QUANTIZATION": "quantization",
+    "SAFELIGHT_TEXT_ENCODER_2_QUANTIZATION": "text_encoder_2_quantization",
+    "SAFELIGHT_OFFLOAD": "offload",
+    "SAFELIGHT_VAE_TILING": "vae_tiling",
+    "SAFELIGHT_MEMORY": "memory",
+}
+"""Variable -> the field of `DeploymentSettings` or `EngineOptions` that it sets."""
 
 
 def for_libraries(variables: Mapping[str, str]) -> dict[str, str]:

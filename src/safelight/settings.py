@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +19,9 @@ from safelight.hosts import is_name
 from safelight.library_variables import SETTING_VARIABLES
 
 Part = TypeVar("Part", bound=BaseModel)
+Quantization = Literal["none", "int8", "fp8", "nf4"]
+Offload = Literal["none", "encoders", "model", "layers"]
+_BYTES_IN = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
 
 
 class EngineOptions(BaseModel):
@@ -28,6 +32,26 @@ class EngineOptions(BaseModel):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field(default="auto", description="where the model runs")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         default="auto", description="auto: bf16 where the hardware has it"
+    )
+    quantization: Literal["auto", Quantization] = Field(
+        default="auto",
+        description="what the transformer's weights are kept as; none: as they lie in their file; auto: the most exact "
+        "that fits",
+    )
+    text_encoder_2_quantization: Literal["auto", Quantization] = Field(
+        default="auto", description="the same of the T5 encoder"
+    )
+    offload: Literal["auto", Offload] = Field(
+        default="auto",
+        description="what waits in the machine's memory until the GPU needs it: the text encoders, whole components "
+        "(model), or the transformer's layers too",
+    )
+    vae_tiling: Literal["auto", "on", "off"] = Field(
+        default="auto", description="decode large pictures in tiles; auto: where they do not fit whole"
+    )
+    memory: Annotated[int | None, NoDecode] = Field(
+        default=None,
+        description="how much of the device a replica may take, such as 12GB or 11GiB; by default what is free",
     )
     num_threads: int | None = Field(
         default=None, ge=1, description="CPU threads of each replica; by default the cores are shared out"
@@ -41,6 +65,16 @@ class EngineOptions(BaseModel):
     lora_cache_bytes: int = Field(
         default=2_147_483_648, ge=0, description="LoRAs kept in each replica's memory, least recently used out first"
     )
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _read_memory(cls, memory: object) -> object:
+        if not isinstance(memory, str):
+            return memory
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]+)", memory.strip(), re.IGNORECASE)
+        if found is None or found[2].upper() not in _BYTES_IN:
+            raise ValueError(f"{memory[:32]!r} is no amount of memory; write it as 12GB or 11GiB")
+        return int(float(found[1]) * _BYTES_IN[found[2].upper()])
 
 
 class DeploymentSettings(BaseModel):
@@ -202,14 +236,28 @@ def part_of(settings: Settings, part: type[Part], **changes: object) -> Part:
     return part.model_validate({name: getattr(settings, name) for name in part.model_fields} | changes)
 
 
-def deployment_settings(variables: Mapping[str, str], **values: object) -> DeploymentSettings:
-    """Those of a deployment, some of which its environment `variables` may say.
+def engine_options(settings: Settings, variables: Mapping[str, str], *, num_threads: int) -> EngineOptions:
+    """Those of a replica, some of which the environment `variables` of its deployment may say.
 
     Raises ConfigurationError naming the variable, and not its value, which may be a secret.
     """
-    said = {field: variables[name] for name, field in SETTING_VARIABLES.items() if name in variables}
+    values = {name: getattr(settings, name) for name in EngineOptions.model_fields}
+    return _with_variables(EngineOptions, values | {"num_threads": num_threads}, variables)
+
+
+def deployment_settings(variables: Mapping[str, str], **values: object) -> DeploymentSettings:
+    """Those of a deployment, some of which its environment `variables` may say. Raises as `engine_options`."""
+    return _with_variables(DeploymentSettings, values, variables)
+
+
+def _with_variables(part: type[Part], values: Mapping[str, object], variables: Mapping[str, str]) -> Part:
+    said = {
+        field: variables[name]
+        for name, field in SETTING_VARIABLES.items()
+        if name in variables and field in part.model_fields
+    }
     try:
-        return DeploymentSettings.model_validate(values | said)
+        return part.model_validate({**values, **said})
     except ValidationError as error:
         field, problem = _first_problem(error)
         is_said = field.partition(".")[0] in said

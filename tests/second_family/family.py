@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
 from safelight.engine.devices import Precision
+from safelight.engine.families.loading import load_parts
 from safelight.engine.family import Family, Rows
-from safelight.engine.loading import load_parts
 from safelight.engine.low_rank import Lora, LowRank
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.engine.prompts import PromptEmbeds

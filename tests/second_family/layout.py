@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safelight.errors import UnsupportedModel
 from safelight.model.configs import config_of, read_size
-from safelight.model.families.layout import Layout
+from safelight.model.families.layout import Layout, WorkSizes
 from safelight.model.spec import Guidance, ModelSpec, folder_name
 from safelight.model.weight_files import Network
 
@@ -48,5 +48,8 @@ PLAIN = Layout(
     without_weights=("scheduler", "tokenizer"),
     check=check,
     describe=describe,
+    work=lambda _folder, spec: WorkSizes(
+        encode=spec.max_pixels, denoise=spec.max_pixels, decode=spec.max_pixels, decode_tile=spec.max_pixels
+    ),
     engine="tests.second_family.family",
 )

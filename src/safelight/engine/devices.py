@@ -1,15 +1,21 @@
-"""Where the model runs and in which precision: what `auto` means on this machine."""
+"""Where the model runs, in which dtype, and in how much memory: what `auto` means on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 
 from safelight.errors import ConfigurationError
+from safelight.model.memory.plan import AS_STORED, Choice, DeviceFacts
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+RESERVE_BYTES = 512 * 1024**2
+"""For the process itself: interpreter, libraries, buffers of the allocator."""
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,16 +40,10 @@ def choose_device(name: str) -> torch.device:
 class Precision:
     """In what a model is kept, and in what it computes."""
 
-    storage: torch.dtype
-    """Of the weights, as they lie on the device."""
     computation: torch.dtype
     """Of what goes into the networks: inputs are cast to it, and LoRAs, prompts and latents are kept in it."""
-
-
-def choose_precision(dtype: str, device: torch.device) -> Precision:
-    """`dtype` is that of computation, as `choose_dtype` takes it; weights are kept as they are computed with."""
-    chosen = choose_dtype(dtype, device)
-    return Precision(storage=chosen, computation=chosen)
+    choice: Choice = AS_STORED
+    """In how many bytes its networks are kept, and where they wait."""
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -70,3 +70,33 @@ def _best_device_type() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def read_device_facts(device: torch.device, dtype: torch.dtype, allowed_bytes: int | None) -> DeviceFacts:
+    """What is free now, and not more than `allowed_bytes`."""
+    free = _free_bytes(device) - RESERVE_BYTES
+    return DeviceFacts(
+        type=device.type,
+        free_bytes=max(0, free if allowed_bytes is None else min(free, allowed_bytes)),
+        number_bytes=dtype.itemsize,
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    available = int(psutil.virtual_memory().available)
+    limit = _limit_of_control_group()
+    return available if limit is None else min(available, limit)
+
+
+def _limit_of_control_group() -> int | None:
+    """What a container may still take; files that are mapped can be forgotten, so they do not count."""
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = {line.split()[0]: int(line.split()[1]) for line in (_CGROUP / "memory.stat").read_text().splitlines()}
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if limit == "max" else int(limit) - used.get("anon", 0)

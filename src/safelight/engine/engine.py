@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
-from safelight.engine.devices import choose_device, choose_precision
+from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
 from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_pixels import put_back
@@ -30,6 +30,8 @@ from safelight.engine.previews import fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
+from safelight.model.memory.plan import choose_plan, describe_plan
+from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
 from safelight.picture.recipe import Backend
@@ -92,7 +94,12 @@ def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: Mod
     device = choose_device(options.device)
     layout = check_checkpoint(folder)
     spec = spec or read_model_spec(folder)
-    family = load_family(layout, folder, spec, device=device, precision=choose_precision(options.dtype, device))
+    dtype = choose_dtype(options.dtype, device)
+    facts = read_device_facts(device, dtype, options.memory)
+    plan = choose_plan(describe_parts(folder), layout.work(folder, spec), facts, options)
+    logger.info("%s", describe_plan(plan))
+    precision = Precision(computation=dtype, choice=plan.choice)
+    family = load_family(layout, folder, spec, device=device, precision=precision)
     return Engine(spec, family, options)
 
 

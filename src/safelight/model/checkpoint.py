@@ -18,9 +18,9 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
+from safelight.model.heads.safetensors_head import read_shapes
 from safelight.model.other_formats import explain_folder
 from safelight.model.revision import hub_id_of
-from safelight.model.safetensors_head import read_shapes
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safelight.model.safetensors_head import read_shapes
+from safelight.model.heads.safetensors_head import read_shapes
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 """Weights that can run code when they are read."""

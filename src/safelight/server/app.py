@@ -68,7 +68,9 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     disk = Disk() if online is None else online.disk
     jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors)
     app.include_router(openai.create_router(dispatcher, settings, settings, uploads, disk), dependencies=[KEY])
-    app.include_router(huggingface.create_router(dispatcher, settings, settings, uploads), dependencies=[KEY])
+    app.include_router(
+        huggingface.create_router(dispatcher, settings, settings.request_timeout_s, uploads), dependencies=[KEY]
+    )
     app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))

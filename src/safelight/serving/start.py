@@ -13,7 +13,7 @@ from safelight.serving.backends.child_environment import child_environment, shar
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S, LocalReplica
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
-from safelight.settings import DeploymentSettings, EngineOptions, Settings, part_of
+from safelight.settings import DeploymentSettings, Settings, engine_options
 
 
 def create_dispatcher(
@@ -38,7 +38,7 @@ def create_dispatcher(
     load = Load(
         folder=str(folder),
         spec=spec,
-        options=part_of(settings, EngineOptions, num_threads=num_threads),
+        options=engine_options(settings, variables or {}, num_threads=num_threads),
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
     )

@@ -18,7 +18,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from safelight.engine.component_tensors import component_tensors
+from safelight.engine.weights.component_tensors import component_tensors
 from safelight.errors import UnsupportedModel
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.single_files import configs, names

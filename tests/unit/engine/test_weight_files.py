@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safelight.engine.weight_files import open_file
+from safelight.engine.weights.files import open_file
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.quantizer_marks import GGUF_READ
+from safelight.model.heads.quantizer_marks import GGUF_READ
 from tests.gguf_files import packed, write_gguf
 
 BLOCKS = {"Q8_0": 0.01, "Q6_K": 0.04, "Q5_K": 0.05, "Q4_K": 0.1, "Q4_0": 0.15, "F16": 0.001, "BF16": 0.005, "F32": 0.0}

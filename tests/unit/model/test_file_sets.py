@@ -15,7 +15,7 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.catalog import Model
 from safelight.model.checkpoint import check_checkpoint, read_model_spec, revision_of
 from safelight.model.file_sets import GivenFiles, assemble
-from safelight.model.stored_parts import describe_parts
+from safelight.model.memory.stored_parts import describe_parts
 from tests.single_files import (
     as_bfl,
     config_of,

@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import save
 
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
-from safelight.model.file_head import read_head
-from safelight.model.gguf_head import TYPES
-from safelight.model.tensor_head import TensorHead
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.gguf_head import TYPES
+from safelight.model.heads.tensor_head import TensorHead
 from tests.gguf_files import write_gguf
 
 NUMBERS = {"a": np.arange(64, dtype=np.float32).reshape(2, 32), "b.c": np.ones(3, np.float32)}

@@ -44,7 +44,7 @@ from safelight.picture.parameters import build_generation_request
 from safelight.picture.still_pictures import name_format
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import DeploymentSettings, Settings
+from safelight.settings import Settings
 
 JSON = "application/json"
 DEFAULT_PREVIEWS = 3
@@ -119,11 +119,8 @@ class ScoreError(BaseModel):
     error: CodedMessage
 
 
-def create_router(
-    dispatcher: Dispatcher, settings: Settings, deployment: DeploymentSettings, uploads: UploadBudget
-) -> APIRouter:
+def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, uploads: UploadBudget) -> APIRouter:
     """The routes of this dialect."""
-    timeout_s = deployment.request_timeout_s
     router = APIRouter(tags=["Hugging Face"])
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:

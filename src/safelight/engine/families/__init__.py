@@ -1,1 +1,1 @@
-"""What differs between model families; one folder each."""
+"""What computes with the models of each family, and what loads them all."""

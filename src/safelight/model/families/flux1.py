@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import config_of, read_json, read_size
-from safelight.model.families.layout import Layout
+from safelight.model.families.layout import TILE_SIZE, Layout, WorkSizes
 from safelight.model.spec import Guidance, ModelSpec, folder_name
 from safelight.model.weight_files import Network
 
@@ -38,6 +38,28 @@ def describe(folder: Path) -> ModelSpec:
         guidance=Guidance.EMBEDDED if embedded else Guidance.NONE,
         default_guidance_scale=3.5 if embedded else 0.0,
     )
+
+
+def work(folder: Path, spec: ModelSpec) -> WorkSizes:
+    """From the widths: of the tokens between two layers of a single block, of the pixels between two convolutions."""
+    path, config = config_of(folder, "transformer")
+    width = read_size(path, config, "attention_head_dim", 128) * read_size(path, config, "num_attention_heads", 24)
+    tokens = spec.max_pixels // spec.size_multiple**2 + spec.max_sequence_length
+    encoder_path, encoder = config_of(folder, "text_encoder_2")
+    encoder_width = read_size(encoder_path, encoder, "d_model", 512) + read_size(encoder_path, encoder, "d_ff", 2048)
+    return WorkSizes(
+        encode=_ALIVE_IN_ENCODER * encoder_width * spec.max_sequence_length,
+        denoise=_ALIVE_IN_BLOCK * width * tokens,
+        decode=_ALIVE_IN_DECODER * spec.max_pixels,
+        decode_tile=_ALIVE_IN_DECODER * min(spec.max_pixels, TILE_SIZE**2) + 3 * spec.max_pixels,
+    )
+
+
+_ALIVE_IN_ENCODER = 4
+_ALIVE_IN_BLOCK = 20
+"""Times the width, for each token: the stream, its norm, q, k and v, the four times wider layer before and after."""
+_ALIVE_IN_DECODER = 1024
+"""For each pixel of the picture: four maps of 256 channels."""
 
 
 def vae_scale_factor(folder: Path) -> int:
@@ -109,5 +131,6 @@ FLUX1 = Layout(
     without_weights=("scheduler", "tokenizer", "tokenizer_2"),
     check=check,
     describe=describe,
+    work=work,
     engine="safelight.engine.families.flux1.family",
 )

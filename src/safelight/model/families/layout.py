@@ -10,6 +10,22 @@ from safelight.model.spec import ModelSpec
 from safelight.model.weight_files import Network
 
 
+TILE_SIZE = 512
+"""Pixels of a side of what an autoencoder decodes at once, where it decodes in tiles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSizes:
+    """Numbers that are alive at once, in the dtype of computation, while the largest picture of a model is made."""
+
+    encode: int
+    denoise: int
+    """Of one row of the batch."""
+    decode: int
+    decode_tile: int
+    """If it is decoded in tiles."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """A family's checkpoints in the diffusers layout."""
@@ -25,5 +41,7 @@ class Layout:
     """Whether the configs of a folder fit each other. Raises UnsupportedModel or ModelLoadError."""
     describe: Callable[[Path], ModelSpec]
     """What the configs of a checked folder tell; its sidecar may say otherwise."""
+    work: Callable[[Path, ModelSpec], WorkSizes]
+    """What a checked folder takes beside its weights."""
     engine: str
     """The module whose `load` is an `engine.family.Loader`; imported in the replica only, since it needs torch."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from safelight.errors import UnsupportedModel
-from safelight.model.file_head import read_head
-from safelight.model.quantizer_marks import FLOAT8, INSTEAD, PLAIN, Scales, find_scales
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.quantizer_marks import FLOAT8, INSTEAD, PLAIN, Scales, find_scales
+from safelight.model.heads.tensor_head import FileHead
 from safelight.model.single_files import names
 from safelight.model.single_files.foreign import explain_foreign
 from safelight.model.single_files.names import Config, Source, Table
-from safelight.model.tensor_head import FileHead
 
 TITLES = {
     "transformer": "transformer",

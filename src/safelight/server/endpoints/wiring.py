@@ -129,7 +129,7 @@ def create_deployment_app(
     )
     for router in (
         openai.create_router(dispatcher, settings, deployment, uploads, disk),
-        huggingface.create_router(dispatcher, settings, deployment, uploads),
+        huggingface.create_router(dispatcher, settings, deployment.request_timeout_s, uploads),
         health.create_router(dispatcher, disk),
         metrics.create_router(registry),
     ):

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 from transformers import CLIPTextModel, T5EncoderModel
 
 from safelight.engine.devices import Precision
-from safelight.engine.loading import load_parts
+from safelight.engine.families.loading import load_parts
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.model.families.flux1 import FLUX1
 

@@ -106,7 +106,7 @@ def test_a_prompt_with_another_strength_of_a_lora_is_another_prompt() -> None:
 
 def test_embeddings_are_of_the_dtype_that_is_computed_in_however_the_weights_are_kept(bf16_engine: Engine) -> None:
     parts = cast(Components, bf16_engine._components)
-    precision = Precision(storage=torch.bfloat16, computation=torch.float32)
+    precision = Precision(computation=torch.float32)
 
     embeds = encode_prompt(replace(parts, precision=precision), "a red cat", max_sequence_length=64)
 

@@ -1,8 +1,8 @@
 """Linear layers whose weights take fewer bytes than the numbers they are multiplied as.
 
-The rows of a weight come back to the dtype of computation a block at a time, so small that it is still in the cache when
-it is multiplied: nothing of the weight is ever whole in that dtype, and on a CPU most of the price of the quantization
-is gone (docs/decisions/0026-weights-stay-as-they-are-stored.md). No sum depends on the activations of other rows.
+The rows of a weight come back to the dtype of computation a block at a time, so small that it is still in the cache
+when it is multiplied: nothing of the weight is ever whole in that dtype, and on a CPU most of the price of the
+quantization is gone (docs/decisions/0026-weights-stay-as-they-are-stored.md). Activations are never quantized.
 """
 
 from __future__ import annotations

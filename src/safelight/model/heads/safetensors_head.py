@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from safelight.model.tensor_head import FileHead, TensorHead
+from safelight.model.heads.tensor_head import FileHead, TensorHead
 
 MAX_HEAD_BYTES = 100_000_000
 """As in the library."""

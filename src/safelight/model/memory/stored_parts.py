@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.model.checkpoint import check_checkpoint
-from safelight.model.file_head import read_head
-from safelight.model.quantizer_marks import FLOAT8, PLAIN
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
+from safelight.model.heads.tensor_head import TensorHead
 from safelight.model.single_files.parts import read_part
-from safelight.model.tensor_head import TensorHead
 from safelight.model.weight_files import Network, find_weights
 
 
@@ -26,6 +27,8 @@ class StoredPart:
     """The most frequent by bytes: `BF16`, `F8_E4M3 with scales`, `Q4_K`."""
     num_bytes: int
     num_parameters: int
+    num_repeated: int
+    """Those in the matrices of layers that repeat: what is quantized, if anything is."""
     files: tuple[str, ...]
     """Their paths; of a link, where it leads."""
 
@@ -46,23 +49,32 @@ def describe_parts(folder: Path) -> dict[str, StoredPart]:
 def _describe(folder: Path, network: Network) -> StoredPart:
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
-        return _summed("safetensors", paths, [each for path in paths for each in read_head(path).tensors.values()], "")
+        heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
+        return _summed("safetensors", paths, heads, "")
     part = read_part(paths[0], network.name)
-    tensors = [part.head.tensors[name] for name in part.own if name not in part.scales.names]
+    tensors = {name: part.head.tensors[name] for name in part.own if name not in part.scales.names}
     scales = " with scales" if any(name in part.own for name in part.scales.of) else ""
     return _summed(f"{part.head.format} ({part.naming.title})", paths, tensors, scales)
 
 
-def _summed(format: str, paths: list[Path], tensors: list[TensorHead], scales: str) -> StoredPart:
+_REPEATED = re.compile(r"(blocks?|blk|layers?)\.\d+\..*weight$")
+
+
+def _summed(format: str, paths: list[Path], tensors: Mapping[str, TensorHead], scales: str) -> StoredPart:
     by_dtype = Counter[str]()
-    for tensor in tensors:
+    for tensor in tensors.values():
         by_dtype[tensor.dtype] += tensor.num_bytes
     dtype = by_dtype.most_common(1)[0][0] if by_dtype else "F32"
     return StoredPart(
         format=format,
         dtype=dtype + (scales if dtype in FLOAT8 else ""),
         num_bytes=sum(by_dtype.values()),
-        num_parameters=sum(math.prod(tensor.shape) for tensor in tensors),
+        num_parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()),
+        num_repeated=sum(
+            math.prod(tensor.shape)
+            for name, tensor in tensors.items()
+            if len(tensor.shape) == 2 and _REPEATED.search(name)
+        ),
         files=tuple(_real_paths(paths)),
     )
 

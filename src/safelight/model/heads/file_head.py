@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.gguf_head import MARK, read_gguf_head
-from safelight.model.safetensors_head import read_safetensors_head
-from safelight.model.tensor_head import FileHead
+from safelight.model.heads.gguf_head import MARK, read_gguf_head
+from safelight.model.heads.safetensors_head import read_safetensors_head
+from safelight.model.heads.tensor_head import FileHead
 
 _OTHERS = (
     (b"PK\x03\x04", "is a pickle or an archive, which can run code when it is read; convert it to safetensors"),

@@ -18,9 +18,9 @@ from gguf import GGMLQuantizationType
 from torch import Tensor
 
 from safelight.errors import ModelLoadError
-from safelight.model.file_head import read_head
-from safelight.model.quantizer_marks import Scales, find_scales
-from safelight.model.tensor_head import FileHead, TensorHead
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.quantizer_marks import Scales, find_scales
+from safelight.model.heads.tensor_head import FileHead, TensorHead
 
 _DTYPES = {
     "F64": torch.float64,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.errors import UnsupportedModel
-from safelight.model.tensor_head import FileHead, TensorHead
+from safelight.model.heads.tensor_head import FileHead, TensorHead
 
 QUANTIZERS = (
     (re.compile(r"\.weight_scale_2$|(^|\.)nvfp4"), "nvfp4"),

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from safelight.model.tensor_head import FileHead, TensorHead
+from safelight.model.heads.tensor_head import FileHead, TensorHead
 
 MARK = b"GGUF"
 VERSIONS = (2, 3)

@@ -21,13 +21,15 @@ from transformers.utils import logging as transformers_logging
 
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.devices import Precision
+from safelight.engine.families.weight_heads import check_weights
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
-from safelight.engine.single_file_loading import load_network, open_component
-from safelight.engine.weight_heads import check_weights
+from safelight.engine.weights.component_tensors import component_tensors
+from safelight.engine.weights.lean_loading import load_network
+from safelight.engine.weights.placement import place, waiting_place
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
 from safelight.model.families.layout import Layout
-from safelight.model.weight_files import PLAIN_WEIGHTS, Network, WeightFiles, find_weights
+from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
 
 T = TypeVar("T")
 
@@ -63,11 +65,13 @@ def load_parts(
         name: _load_tokenizer(folder / name) for name in layout.without_weights if name.startswith("tokenizer")
     }
     for source in sources:
-        _read(source.place, partial(_check_source, source))
-    networks = {source.place.name: _load_network(source, device, precision.storage) for source in sources}
+        if not source.is_single:
+            _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
+    networks = {source.network.name: _load_network(source, device, precision) for source in sources}
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])
+    place(networks, precision.choice, device)
     return Parts(networks=networks, tokenizers=tokenizers, scheduler_config=scheduler_config)
 
 
@@ -78,22 +82,15 @@ class _Source:
     place: Path
     network: Network
     component_class: Any
-    weights: WeightFiles
     paths: Sequence[Path]
+    is_single: bool
 
 
 def _find_source(folder: Path, network: Network, classes: Sequence[Any]) -> _Source:
     class_name = class_in_index(read_json(folder / INDEX), network.name)
     component_class = next(each for each in classes if each.__name__ == class_name)
     weights, paths = find_weights(folder, network)
-    return _Source(folder / network.name, network, component_class, weights, paths)
-
-
-def _check_source(source: _Source) -> None:
-    if source.weights.is_single:
-        open_component(source.place.parent, source.network, source.component_class)
-    else:
-        check_weights(source.place, source.paths, source.component_class)
+    return _Source(folder / network.name, network, component_class, paths, weights.is_single)
 
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
@@ -119,26 +116,26 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
     return config
 
 
-def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
-    if source.weights.is_single:
-        return _read(source.place, partial(_load_single, source, device, dtype))
-    is_of_diffusers = issubclass(source.component_class, ModelMixin)
-    network = _read(
-        source.place,
-        lambda: source.component_class.from_pretrained(
-            source.place,
-            **{"torch_dtype" if is_of_diffusers else "dtype": dtype},
-            variant=source.weights.variant,
-            use_safetensors=True,
-            local_files_only=True,
-        ).to(device),
+def _load_network(source: _Source, device: torch.device, precision: Precision) -> Any:
+    place, network = source.place, source.network
+    tensors = component_tensors(place.parent, network, read_json(place / "config.json"))
+    return _read(
+        place,
+        lambda: load_network(
+            partial(_make, source.component_class, place),
+            tensors,
+            quantization=precision.choice.quantization_of(network.name),
+            dtype=precision.computation,
+            device=waiting_place(network.name, precision.choice, device),
+        ),
     )
-    return network.eval().requires_grad_(False)
 
 
-def _load_single(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
-    network, tensors = open_component(source.place.parent, source.network, source.component_class)
-    return load_network(network, tensors, dtype=dtype, device=device)
+def _make(component_class: Any, place: Path) -> Any:
+    """The network of a config, with weights that say nothing."""
+    if issubclass(component_class, ModelMixin):
+        return component_class.from_config(component_class.load_config(place, local_files_only=True))
+    return component_class(component_class.config_class.from_pretrained(place, local_files_only=True))
 
 
 def _load_tokenizer(place: Path) -> Any:

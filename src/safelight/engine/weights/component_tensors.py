@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safelight.engine.weight_files import FileTensor, open_file, open_tensors
+from safelight.engine.weights.files import FileTensor, open_file, open_tensors
 from safelight.errors import UnsupportedModel
 from safelight.model.single_files.names import Source
 from safelight.model.single_files.parts import check_complete, read_part

@@ -1,0 +1,231 @@
+"""What a model needs of a device, in each precision and placement, and which of them fits: told before it is loaded.
+
+Sums of bytes, without torch. A plan is the first that fits of a ladder that begins with the fastest and most exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from safelight.errors import ConfigurationError
+from safelight.model.families.layout import WorkSizes
+from safelight.model.memory.stored_parts import StoredPart
+from safelight.settings import EngineOptions, Offload, Quantization
+
+BYTES_OF: Mapping[Quantization, float] = {"int8": 1.002, "fp8": 1.002, "nf4": 0.5313}
+"""Of one number with its share of the scales."""
+LARGE_BYTES = 1024**3
+STREAMED_SHARE = 1 / 16
+"""Of a network that is brought to the device block by block: what is there of it at once."""
+ENCODERS = ("text_encoder", "text_encoder_2")
+Stage = Literal["encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What a plan must know of a device."""
+
+    type: str
+    """`cpu`, `cuda`, `mps`."""
+    free_bytes: int
+    """What may be used: of the device, and not more than was allowed."""
+    number_bytes: int
+    """Of the dtype of computation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a plan decides."""
+
+    quantization: Quantization
+    text_encoder_2_quantization: Quantization
+    offload: Offload
+    vae_tiling: bool
+
+    def quantization_of(self, component: str) -> Quantization:
+        chosen: dict[str, Quantization] = {
+            "transformer": self.quantization,
+            "text_encoder_2": self.text_encoder_2_quantization,
+        }
+        return chosen.get(component, "none")
+
+    def is_streamed(self, component: str) -> bool:
+        """Whether it waits in the machine's memory, and comes to the device block by block."""
+        return (self.offload == "layers" and component == "transformer") or (
+            self.offload in ("layers", "encoders") and component in ENCODERS
+        )
+
+
+AS_STORED = Choice(quantization="none", text_encoder_2_quantization="none", offload="none", vae_tiling=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A component in a plan."""
+
+    name: str
+    precision: str
+    """`int8`, or what its file says."""
+    place: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What lies where, and how much of the device is taken at most."""
+
+    choice: Choice
+    placed: Sequence[Placed]
+    peaks: Mapping[Stage, int]
+    """Bytes on the device, for the largest picture of the model."""
+    free_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.peaks.values())
+
+
+def choose_plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, options: EngineOptions) -> Plan:
+    """The first that fits of those that the options allow. Raises ConfigurationError, naming what would fit."""
+    plans = [_plan(parts, work, device, choice) for choice in _choices(device, options)]
+    fitting = next((plan for plan in plans if plan.peak_bytes <= device.free_bytes), None)
+    if fitting is not None:
+        return fitting
+    raise ConfigurationError(_why_none(parts, work, device, plans))
+
+
+def _choices(device: DeviceFacts, options: EngineOptions) -> Iterator[Choice]:
+    """What the options leave open goes down the ladder. Raises ConfigurationError for what the device cannot do."""
+    if device.type == "cpu" and options.offload not in ("auto", "none"):
+        raise ConfigurationError(
+            f"offload {options.offload} needs a GPU: on a CPU all weights are in its memory already; leave it out"
+        )
+    ladder = _CPU_LADDER if device.type == "cpu" else _GPU_LADDER
+    seen = set[Choice]()
+    for quantization, of_t5, offload in ladder:
+        choice = Choice(
+            quantization=quantization if options.quantization == "auto" else options.quantization,
+            text_encoder_2_quantization=of_t5
+            if options.text_encoder_2_quantization == "auto"
+            else options.text_encoder_2_quantization,
+            offload=offload if options.offload == "auto" else options.offload,
+            vae_tiling=options.vae_tiling == "on",
+        )
+        for tiling in (False, True) if options.vae_tiling == "auto" else (choice.vae_tiling,):
+            tiled = replace(choice, vae_tiling=tiling)
+            if tiled not in seen:
+                seen.add(tiled)
+                yield tiled
+
+
+_CPU_LADDER: Sequence[tuple[Quantization, Quantization, Offload]] = (
+    ("none", "none", "none"),
+    ("none", "int8", "none"),
+    ("int8", "int8", "none"),
+    ("nf4", "int8", "none"),
+    ("nf4", "nf4", "none"),
+)
+_GPU_LADDER: Sequence[tuple[Quantization, Quantization, Offload]] = (
+    ("none", "none", "none"),
+    ("none", "none", "encoders"),
+    ("int8", "int8", "none"),
+    ("int8", "int8", "encoders"),
+    ("nf4", "int8", "encoders"),
+    ("int8", "int8", "layers"),
+    ("nf4", "nf4", "layers"),
+)
+"""Of the transformer, of T5, and where they wait."""
+
+
+def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, choice: Choice) -> Plan:
+    kept = {name: _kept_bytes(part, choice.quantization_of(name), device) for name, part in parts.items()}
+    there = {stage: sum(_on_device(name, kept[name], stage, choice) for name in kept) for stage in _WORKERS}
+    needed: dict[Stage, int] = {
+        "encode": work.encode,
+        "denoise": work.denoise,
+        "decode": work.decode_tile if choice.vae_tiling else work.decode,
+    }
+    return Plan(
+        choice=choice,
+        placed=[_placed(name, part, kept[name], device, choice) for name, part in parts.items()],
+        peaks={stage: there[stage] + needed[stage] * device.number_bytes for stage in _WORKERS},
+        free_bytes=device.free_bytes,
+    )
+
+
+_WORKERS: Mapping[Stage, tuple[str, ...]] = {"encode": ENCODERS, "denoise": ("transformer",), "decode": ("vae",)}
+"""Which components a stage runs."""
+
+
+def _kept_bytes(part: StoredPart, quantization: Quantization, device: DeviceFacts) -> int:
+    if part.quantization is not None or (quantization == "none" and is_mapped(part.num_bytes)):
+        return part.num_bytes
+    others = part.num_parameters if quantization == "none" else part.num_parameters - part.num_repeated
+    repeated = 0.0 if quantization == "none" else part.num_repeated * BYTES_OF[quantization]
+    return int(repeated + others * device.number_bytes)
+
+
+def is_mapped(num_bytes: int) -> bool:
+    """Whether files of so many bytes stay where they are, in the dtype that they have, unless they are quantized."""
+    return num_bytes >= LARGE_BYTES
+
+
+def _on_device(name: str, num_bytes: int, stage: Stage, choice: Choice) -> int:
+    """How much of a component is there in a stage."""
+    if choice.is_streamed(name):
+        return int(num_bytes * STREAMED_SHARE) if name in _WORKERS[stage] else 0
+    return num_bytes if choice.offload != "model" or name in _WORKERS[stage] else 0
+
+
+def _placed(name: str, part: StoredPart, num_bytes: int, device: DeviceFacts, choice: Choice) -> Placed:
+    quantization = choice.quantization_of(name)
+    is_kept = part.quantization is not None or quantization == "none"
+    if device.type == "cpu":
+        place = "the file, mapped" if is_kept and is_mapped(part.num_bytes) else "memory"
+    elif choice.is_streamed(name):
+        place = f"memory; block by block to {device.type}"
+    else:
+        place = f"memory; on {device.type} while it works" if choice.offload == "model" else device.type
+    return Placed(name=name, precision=part.dtype if is_kept else quantization, place=place, num_bytes=num_bytes)
+
+
+def _why_none(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, plans: Sequence[Plan]) -> str:
+    least = min(plans, key=lambda plan: plan.peak_bytes)
+    told = (
+        f"the model does not fit: {in_gigabytes(device.free_bytes)} are free on the {device.type}, and with these "
+        f"options it needs {in_gigabytes(least.peak_bytes)} at least"
+    )
+    open_options = EngineOptions()
+    others = [_plan(parts, work, device, choice) for choice in _choices(device, open_options)]
+    would = next((plan for plan in others if plan.peak_bytes <= device.free_bytes), None)
+    if would is not None:
+        return f"{told}; what fits is {as_options(would.choice)} ({in_gigabytes(would.peak_bytes)}), or no such options"
+    smallest = min(others, key=lambda plan: plan.peak_bytes)
+    return (
+        f"{told}; the smallest plan is {as_options(smallest.choice)}, which needs {in_gigabytes(smallest.peak_bytes)}: "
+        "free memory, raise --memory, or use smaller files"
+    )
+
+
+def describe_plan(plan: Plan) -> str:
+    """In one line."""
+    placed = ", ".join(
+        f"{each.name} {each.precision} in {each.place} {in_gigabytes(each.num_bytes)}" for each in plan.placed
+    )
+    tiles = "; large pictures are decoded in tiles" if plan.choice.vae_tiling else ""
+    return f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{tiles}"
+
+
+def as_options(choice: Choice) -> str:
+    """What to type for it."""
+    return (
+        f"--quantization {choice.quantization} --text-encoder-2-quantization {choice.text_encoder_2_quantization} "
+        f"--offload {choice.offload} --vae-tiling {'on' if choice.vae_tiling else 'off'}"
+    )
+
+
+def in_gigabytes(num_bytes: int) -> str:
+    """1 GB is 10**9 bytes."""
+    return f"{num_bytes / 1e9:.1f} GB"
