@@ -1,4 +1,4 @@
-"""Files as people have them, with the real commands: nothing is asked for that is there, and no token without a gate."""
+"""Files as people have them, with the real commands: nothing is fetched that is there, and no token without a gate."""
 
 from __future__ import annotations
 
