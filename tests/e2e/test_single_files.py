@@ -72,7 +72,8 @@ def test_with_all_parts_at_hand_only_the_tokenizers_are_fetched_once_and_without
 
     assert first == again == elsewhere
     assert not any(HUB_ID in path for path in asked)
-    assert {"spiece.model", "vocab.json", "merges.txt"} <= set(hub.downloads)
+    assert {"spiece.model", "vocab.json", "tokenizer_config.json"} <= set(hub.downloads)
+    assert "model.safetensors" not in hub.downloads
 
 
 def test_with_a_folder_for_the_rest_nothing_asks_the_hub(checkpoint: Path, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_set_of_files_is_served_and_registered_and_says_what_it_is(checkpoint:
         answer = httpx.post(f"{server.url}/v1/images/generations", json=body, timeout=60)
         made = run_safelight("model", "create", "--name", "tiny", "--path", str(files["transformer"]), *given, env=env)
         shown = run_safelight("model", "show", "tiny", "--output", "json", env=env)
-        table = run_safelight("model", "show", "tiny", env=env)
+        table = run_safelight("model", "show", "tiny", "--output", "table", env=env)
 
     assert answer.status_code == 200, answer.text
     assert made.returncode == 0, made.stderr

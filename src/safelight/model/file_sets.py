@@ -70,13 +70,13 @@ def assemble(given: GivenFiles, place: Path, sources: Sources) -> Path:
     folder = place / f"{_name(given)}-{_digest(given, parts)}"
     if _is_whole(folder):
         return folder
-    base = given.base.folder if given.base is not None else None
-    _settle(parts, base)  # all that can be refused without a download
-    lacking = NETWORKS.keys() - parts.keys()
-    if lacking and base is None:
+    base, lacking = given.base.folder if given.base is not None else None, NETWORKS.keys() - parts.keys()
+    if base is None and (lacking or given.base is not None):
+        if given.base is None:
+            _settle(parts, None, are_all=False)  # what can be refused without a download
+        _settle(parts, sources.fetch(given.base, ()))
         base = sources.fetch(given.base, lacking)
-    elif given.base is not None and base is None:
-        base = sources.fetch(given.base, ())
+    _settle(parts, base)
     _write(folder, parts, base, sources, _name(given))
     return folder
 
@@ -120,20 +120,23 @@ def _is_whole(folder: Path) -> bool:
     return (folder / INDEX).exists() and all(path.exists() for path in folder.glob("*/*"))
 
 
-def _settle(parts: Mapping[str, Part], base: Path | None) -> dict[str, Config]:
-    """The configs of the parts, which are complete and fit each other. Raises UnsupportedModel."""
+def _settle(parts: Mapping[str, Part], base: Path | None, *, are_all: bool = True) -> dict[str, Config]:
+    """The configs of the parts, which are complete and fit each other. Raises UnsupportedModel.
+
+    Unless they `are_all`, with what the base has or is published, that is yet to be fetched.
+    """
     found = {name: read_config(part, _published(name, base)) for name, part in parts.items()}
     for name, part in parts.items():
         check_complete(part, found[name])
         words, published = found[name].get("vocab_size"), _published(name, base).get("vocab_size")
-        if words != published:
+        if are_all and words != published:
             raise UnsupportedModel(
                 f"{part.path} knows {words} words, and FLUX.1's {TITLES[name]} knows {published}: it is of "
                 "another model"
             )
-    everything = {name: found.get(name) or _published(name, base) for name in NETWORKS}
+    known = {name: found.get(name) or (_published(name, base) if are_all else {}) for name in NETWORKS}
     for key, component, its_key, factor in _WIDTHS:
-        wanted, given = everything["transformer"].get(key), everything[component].get(its_key)
+        wanted, given = known["transformer"].get(key), known[component].get(its_key)
         if given is not None and wanted not in (None, given * factor):
             raise _why_unfit(parts, component, given, wanted // factor)
     return found
