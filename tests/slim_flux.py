@@ -13,8 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 from safelight.model.single_files import configs
 from tests.tiny_flux import clip_tokenizer, t5_tokenizer
 
-WIDTH = 32
-"""Of T5."""
+WIDTH = 256
+"""Of the transformer and T5: rows of one block of a K-quant."""
 CLIP_WIDTH = 48
 """It has twelve heads."""
 
@@ -23,10 +23,10 @@ def save_slim_flux(folder: Path) -> Path:
     """Write it in the diffusers layout; the same weights each time."""
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    transformer = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": WIDTH}
+    transformer = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": WIDTH}
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
     clip = {"hidden_size": CLIP_WIDTH, "intermediate_size": 64, "num_hidden_layers": 1}
-    t5 = {"d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
+    t5 = {"d_model": WIDTH, "d_kv": 64, "d_ff": 512, "num_layers": 1, "num_heads": 4}
     pipeline = FluxPipeline(
         transformer=FluxTransformer2DModel(
             **_published("transformer"), **transformer, pooled_projection_dim=CLIP_WIDTH

@@ -24,6 +24,7 @@ from tests.single_files import (
     write_ggufs,
     write_single_files,
 )
+from tests.slim_flux import save_slim_flux
 from tests.unit.engine.drive import denoise, paint, start
 
 FP32 = EngineOptions(device="cpu", dtype="float32")
@@ -45,6 +46,16 @@ def checkpoint(tiny_flux_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def plain(checkpoint: Path) -> Engine:
     return load_engine(checkpoint, FP32)
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_slim_flux(tmp_path_factory.mktemp("slim") / "slim")
+
+
+@pytest.fixture(scope="module")
+def slim_plain(slim: Path) -> Engine:
+    return load_engine(slim, FP32)
 
 
 def engine_of(files: Mapping[str, Path], checkpoint: Path, place: Path) -> Engine:
@@ -88,6 +99,15 @@ def test_a_gguf_makes_what_its_numbers_make(checkpoint: Path, plain: Engine, tmp
 
     assert error(engine, numbers) < 3e-3  # blocks come back in fp16
     assert error(engine, plain) < {"F32": 1e-6, "Q5_1": 0.2, "Q4_0": 0.4}.get(kind, 0.02)
+
+
+@pytest.mark.parametrize("kind", ["Q6_K", "Q5_K", "Q4_K"])
+def test_a_k_quant_makes_what_its_numbers_make(slim: Path, slim_plain: Engine, tmp_path: Path, kind: str) -> None:
+    engine = engine_of(write_ggufs(slim, tmp_path / "files", kind), slim, tmp_path)
+    numbers = engine_of(write_ggufs(slim, tmp_path / "numbers", kind, as_numbers=True), slim, tmp_path)
+
+    assert error(engine, numbers) < 3e-3
+    assert error(engine, slim_plain) < {"Q6_K": 0.03, "Q5_K": 0.06, "Q4_K": 0.12}[kind]
 
 
 def cast_fp8(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -27,6 +27,7 @@ from tests.single_files import (
     write_ggufs,
     write_single_files,
 )
+from tests.slim_flux import save_slim_flux
 
 
 class NoHub:
@@ -131,18 +132,22 @@ def test_a_part_takes_the_place_of_a_checkpoint_s_own(checkpoint: Path, tmp_path
     )
 
 
-def test_a_base_needs_no_more_than_what_the_files_lack(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_base_needs_no_more_than_what_the_files_lack(tmp_path: Path) -> None:
+    checkpoint = save_slim_flux(tmp_path / "slim")
     partial = shutil.copytree(checkpoint, tmp_path / "partial")
-    sizes = config_of(partial, "transformer")
-    for gone in ("transformer", "vae", "text_encoder"):
+    for gone in ("transformer", "vae", "text_encoder", "scheduler"):
         shutil.rmtree(partial / gone)
     (partial / "model_index.json").unlink()
     files = write_single_files(checkpoint, tmp_path / "files")
     parts = {name: files[name] for name in ("vae", "text_encoder")}
 
-    message = refusal(GivenFiles(model=files["transformer"], parts=parts, base=base(partial)), tmp_path)
+    folder = assemble(
+        GivenFiles(model=files["transformer"], parts=parts, base=base(partial)), tmp_path / "sets", NoHub()
+    )
 
-    assert message.startswith(f"{files['transformer']} has attention heads of {sizes['attention_head_dim']}")  # tiny
+    check_checkpoint(folder)
+    assert describe_parts(folder)["text_encoder_2"].files == (str(partial / "text_encoder_2" / "model.safetensors"),)
+    assert config_of(folder, "transformer")["num_attention_heads"] == 2
 
 
 def test_the_transformer_tells_the_schedule_and_not_the_base(
