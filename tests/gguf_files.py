@@ -43,8 +43,7 @@ def write_gguf(
 def packed(values: Floats, kind: str) -> bytes:
     """The values as GGUF stores them in that type."""
     if kind in _K_QUANTS:
-        blocks = values.reshape(-1, 256).astype(np.float32)
-        return b"".join(_K_QUANTS[kind](block) for block in blocks)
+        return _K_QUANTS[kind](values.reshape(-1, 256).astype(np.float32)).tobytes()
     return gguf.quantize(np.ascontiguousarray(values, dtype=np.float32), gguf.GGMLQuantizationType[kind]).tobytes()
 
 
@@ -56,49 +55,60 @@ def _padded(content: bytes) -> bytes:
     return content + bytes(-len(content) % ALIGNMENT)
 
 
-def _q6_k(block: Floats) -> bytes:
+def _q6_k(blocks: Floats) -> Bytes:
     """x = d * scale * (q - 32): q of six bits, scale an int8 for each 16."""
-    groups = block.reshape(16, 16)
-    wanted = np.abs(groups).max(axis=1) / 31
-    d = np.float16(wanted.max() / 127 or 1)
-    scales = np.clip(np.round(wanted / np.float32(d)), 1, 127).astype(np.int8)
-    steps = np.float32(d) * scales.astype(np.float32)[:, None]
-    q = (np.clip(np.round(groups / steps), -32, 31) + 32).astype(np.uint8).reshape(2, 4, 32)
-    low = np.concatenate([(q[:, 0] & 15) | (q[:, 2] & 15) << 4, (q[:, 1] & 15) | (q[:, 3] & 15) << 4], axis=1)
-    high = (q[:, 0] >> 4) | (q[:, 1] >> 4) << 2 | (q[:, 2] >> 4) << 4 | (q[:, 3] >> 4) << 6
-    return low.tobytes() + high.tobytes() + scales.tobytes() + d.tobytes()
+    groups = blocks.reshape(-1, 16, 16)
+    wanted = np.abs(groups).max(axis=2) / 31
+    d = _least_one(wanted.max(axis=1) / 127)
+    scales = np.clip(np.round(wanted / d.astype(np.float32)), 1, 127).astype(np.int8)
+    steps = d.astype(np.float32) * scales
+    q = (np.clip(np.round(groups / steps[..., None]), -32, 31) + 32).astype(np.uint8).reshape(-1, 2, 4, 32)
+    q0, q1, q2, q3 = (q[:, :, number] for number in range(4))
+    low = np.concatenate([(q0 & 15) | (q2 & 15) << 4, (q1 & 15) | (q3 & 15) << 4], axis=2)
+    high = (q0 >> 4) | (q1 >> 4) << 2 | (q2 >> 4) << 4 | (q3 >> 4) << 6
+    return _side_by_side(low, high, scales, d)
 
 
-def _q4_k(block: Floats) -> bytes:
+def _q4_k(blocks: Floats) -> Bytes:
     """x = d * scale * q - dmin * least: q of four bits, scale and least of six bits for each 32."""
-    head, q = _scaled_from_least(block, 15)
-    pairs = q.reshape(4, 2, 32)
-    return head + (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+    head, q = _scaled_from_least(blocks, 15)
+    pairs = q.reshape(-1, 4, 2, 32)
+    return _side_by_side(head, pairs[:, :, 0] | pairs[:, :, 1] << 4)
 
 
-def _q5_k(block: Floats) -> bytes:
+def _q5_k(blocks: Floats) -> Bytes:
     """As Q4_K with a fifth bit for each number: bit i of byte j is that of number j of the i-th 32."""
-    head, q = _scaled_from_least(block, 31)
-    pairs = q.reshape(4, 2, 32)
-    high = np.zeros(32, np.uint8)
-    for number, group in enumerate(q.reshape(8, 32)):
-        high |= (group >> 4) << number
-    return head + high.tobytes() + ((pairs[:, 0] & 15) | (pairs[:, 1] & 15) << 4).tobytes()
+    head, q = _scaled_from_least(blocks, 31)
+    bits = (q >> 4) << np.arange(8, dtype=np.uint8)[:, None]
+    pairs = q.reshape(-1, 4, 2, 32)
+    low = (pairs[:, :, 0] & 15) | (pairs[:, :, 1] & 15) << 4
+    return _side_by_side(head, np.bitwise_or.reduce(bits, axis=1), low)
 
 
-def _scaled_from_least(block: Floats, greatest: int) -> tuple[bytes, Bytes]:
-    groups = block.reshape(8, 32)
-    wanted_least = np.maximum(-groups.min(axis=1), 0)
-    wanted = np.maximum(groups.max(axis=1) + wanted_least, 1e-8) / greatest
-    d, dmin = np.float16(wanted.max() / 63), np.float16(wanted_least.max() / 63 or 1)
-    scales = np.clip(np.round(wanted / np.float32(d)), 1, 63).astype(np.uint8)
-    least = np.clip(np.round(wanted_least / np.float32(dmin)), 0, 63).astype(np.uint8)
-    steps, offsets = np.float32(d) * scales, np.float32(dmin) * least
-    q = np.clip(np.round((groups + offsets[:, None]) / steps[:, None]), 0, greatest).astype(np.uint8)
-    first = scales[:4] | (scales[4:] >> 4) << 6
-    second = least[:4] | (least[4:] >> 4) << 6
-    third = (scales[4:] & 15) | (least[4:] & 15) << 4
-    return d.tobytes() + dmin.tobytes() + first.tobytes() + second.tobytes() + third.tobytes(), q
+def _scaled_from_least(blocks: Floats, greatest: int) -> tuple[Bytes, Bytes]:
+    """What begins a block, and q as (blocks, 8, 32)."""
+    groups = blocks.reshape(-1, 8, 32)
+    wanted_least = np.maximum(-groups.min(axis=2), 0)
+    wanted = np.maximum(groups.max(axis=2) + wanted_least, 1e-8) / greatest
+    d, dmin = _least_one(wanted.max(axis=1) / 63), _least_one(wanted_least.max(axis=1) / 63)
+    scales = np.clip(np.round(wanted / d.astype(np.float32)), 1, 63).astype(np.uint8)
+    least = np.clip(np.round(wanted_least / dmin.astype(np.float32)), 0, 63).astype(np.uint8)
+    steps, offsets = d.astype(np.float32) * scales, dmin.astype(np.float32) * least
+    q = np.clip(np.round((groups + offsets[..., None]) / steps[..., None]), 0, greatest).astype(np.uint8)
+    first = scales[:, :4] | (scales[:, 4:] >> 4) << 6
+    second = least[:, :4] | (least[:, 4:] >> 4) << 6
+    third = (scales[:, 4:] & 15) | (least[:, 4:] & 15) << 4
+    return _side_by_side(d, dmin, first, second, third), q
 
 
-_K_QUANTS: Mapping[str, Callable[[Floats], bytes]] = {"Q6_K": _q6_k, "Q5_K": _q5_k, "Q4_K": _q4_k}
+def _least_one(scales: Floats) -> npt.NDArray[np.float16]:
+    """One for each block, (blocks, 1); 1 where all is zero."""
+    return np.where(scales > 0, scales, 1).astype(np.float16)[:, None]
+
+
+def _side_by_side(*parts: np.ndarray) -> Bytes:
+    """The bytes of each block's parts, one after another."""
+    return np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(len(part), -1) for part in parts], axis=1)
+
+
+_K_QUANTS: Mapping[str, Callable[[Floats], Bytes]] = {"Q6_K": _q6_k, "Q5_K": _q5_k, "Q4_K": _q4_k}

@@ -65,7 +65,7 @@ def engine_of(files: Mapping[str, Path], checkpoint: Path, place: Path) -> Engin
 
 
 def velocity(engine: Engine) -> torch.Tensor:
-    generation = start(engine, num_inference_steps=1)
+    generation = start(engine, num_inference_steps=1, width=64, height=64)
     before = engine._denoising[generation].latents.clone()
     denoise(engine, generation)
     made = before - engine._denoising[generation].latents
