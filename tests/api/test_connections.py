@@ -316,7 +316,8 @@ def test_requests_in_progress_are_never_closed_for_others_and_one_too_many_gets_
         for each in running:
             each.send(f"{POST}Content-Length: {len(body)}\r\n\r\n{body}")
 
-        refused = [parse(stack.enter_context(Wire(server)).send(GET).read_to_end()) for _ in range(10)]
+        refused = [parse(stack.enter_context(Wire(server)).send(OPENAPI).read_to_end()) for _ in range(10)]
+        assert server.get("/health/live").status_code == 200
         gate.open()
 
         assert {each.status for each in refused} == {503}

@@ -19,7 +19,7 @@ from safelight.api.openai import routes as openai
 from safelight.disk import Disk
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
-from safelight.server.auth import KeyMiddleware, ServerKey
+from safelight.server.auth import KeyMiddleware, ServerKey, is_open
 from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
@@ -78,7 +78,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         registry.register(metrics.JobCollector(jobs.queue))
     errors.install(app)
     if key is not None:
-        app.add_middleware(KeyMiddleware, key=key, errors=errors)
+        app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open, errors=errors)
     if online is not None:
         app.add_middleware(online.gateway)
     if jobs is not None:
