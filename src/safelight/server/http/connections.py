@@ -34,7 +34,7 @@ MIN_BYTES_PER_S = 512
 """A client that sends a body or takes an answer does it at this rate at least, or it has stalled."""
 SLOW_BYTES_PER_S = 16 * 1024
 """Where there is no room for another request, a client that moves less than this makes some."""
-PACE_S = 1.0
+PACE_S = 0.25
 """Over how long that is measured, at least."""
 PATIENCE_S = 5.0
 """With a client that has a key: it makes room only if it has moved nothing for so long."""
@@ -79,9 +79,10 @@ class ClientConnection(H11Protocol):
         settings: Settings,
         room: Room,
         is_full: Callable[[str], bool],
+        is_crowded: Callable[[], bool],
     ) -> None:
         super().__init__(config, state, app_state)
-        self.conn = self._http = StrictConnection()
+        self.conn = self._http = StrictConnection(is_last_answer=is_crowded)
         self._sock = sock
         self._settings = settings
         self._room = room
@@ -168,6 +169,11 @@ class ClientConnection(H11Protocol):
     def has_request(self) -> bool:
         """A connection without one is the first that is closed to make room for another."""
         return self._phase in (Phase.BODY, Phase.WORK, Phase.ANSWER)
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it has sent something that nobody has had the time to read."""
+        return self._phase in (Phase.HEAD, Phase.IDLE) and _bytes_in_kernel(self._sock, termios.FIONREAD) > 0
 
     def look(self, now: float) -> float:
         """Since when it waits for what it waits for now, as far as its last look can tell."""
@@ -318,14 +324,14 @@ class ClientConnection(H11Protocol):
         if self._phase is Phase.BODY:
             return self._num_received
         if self._phase is Phase.ANSWER:
-            return -self.transport.get_write_buffer_size() - _bytes_in_kernel(self._sock)
+            return -self.transport.get_write_buffer_size() - _bytes_in_kernel(self._sock, termios.TIOCOUTQ)
         return 0
 
 
-def _bytes_in_kernel(sock: socket.socket) -> int:
-    """What was sent and the client has not acknowledged; 0 where the system does not tell."""
+def _bytes_in_kernel(sock: socket.socket, which: int) -> int:
+    """Sent and not acknowledged (TIOCOUTQ), or come and not read (FIONREAD); 0 where the system does not tell."""
     try:
-        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(sock, which, bytes(4)), sys.byteorder)
     except (OSError, ValueError):
         return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import select
 import socket
 from contextlib import suppress
 
@@ -26,7 +27,7 @@ LAST_WORDS_S = 2
 ACCEPTS_PER_TURN = 8
 """Of the event loop: those who come must not keep waiting those who are here."""
 RETRY_S = 0.02
-"""Until connections are accepted again after there was no descriptor for one."""
+"""Until connections are accepted again after there was no descriptor or no room for one."""
 LOG_INTERVAL_S = 1.0
 HEALTH = "/health"
 TICKS_PER_S = 10
@@ -103,6 +104,8 @@ class Server(uvicorn.Server):
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
+            if self._is_crowded() and not self._make_room_at(listener):
+                return
             try:
                 sock, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -110,19 +113,26 @@ class Server(uvicorn.Server):
             except OSError as error:
                 self._wait_for_descriptors(listener, error)
                 return
-            if len(self._room) < self._max_connections or self._make_room():
-                self._open(sock)
-            else:
-                sock.close()
+            self._open(sock)
 
-    def _make_room(self) -> bool:
-        """Close the connection that is missed least, if there is one that may go."""
+    def _is_crowded(self) -> bool:
+        return len(self._room) >= self._max_connections
+
+    def _make_room_at(self, listener: socket.socket) -> bool:
+        """Close the connection that is missed least, if anybody comes; if none may go now, who comes has to wait."""
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        if not poll.poll(0):
+            return False
         self._warn(
             "%d connections are open and there is room for no more: each new one closes that which has been without a "
             "request for longest, or whose client is the slowest (max_connections)",
             self._max_connections,
         )
-        return self._close(self._room.least_missed(asyncio.get_running_loop().time()))
+        if self._close(self._room.least_missed(asyncio.get_running_loop().time())):
+            return True
+        self._pause(listener)
+        return False
 
     def _close(self, connection: Occupant | None) -> bool:
         if isinstance(connection, ClientConnection):
@@ -136,9 +146,12 @@ class Server(uvicorn.Server):
             len(self._room),
             error.strerror,
         )
-        loop = asyncio.get_running_loop()
         for _ in range(ACCEPTS_PER_TURN):
-            self._close(self._room.least_missed(loop.time()))
+            self._close(self._room.least_missed(asyncio.get_running_loop().time()))
+        self._pause(listener)
+
+    def _pause(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
         loop.call_later(RETRY_S, self._listen, listener)
 
@@ -151,6 +164,7 @@ class Server(uvicorn.Server):
             settings=self._settings,
             room=self._room,
             is_full=self._is_full,
+            is_crowded=self._is_crowded,
         )
         task = asyncio.create_task(self._connect(connection, sock))
         self._opening.add(task)

@@ -10,6 +10,8 @@ import math
 from collections import OrderedDict, deque
 from typing import Protocol
 
+MAX_UNHEARD = 32
+"""Looked at for each newcomer: those who came just before it, mostly."""
 RANK_INTERVAL_S = 0.25
 """Looking for slow clients takes a look at all, so it is not done more often."""
 
@@ -20,6 +22,11 @@ class Occupant(Protocol):
     @property
     def has_request(self) -> bool:
         """Whether its request, or the answer, is in progress."""
+        ...
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it has sent something that nobody has had the time to read."""
         ...
 
     def look(self, now: float) -> float:
@@ -58,9 +65,12 @@ class Room(set[Occupant]):
 
     def least_missed(self, now: float) -> Occupant | None:
         """Who is to go for a newcomer; None if all have requests that are getting on."""
-        if not self._silent and not self._slow:
-            self._rank(now)
-        return next(iter(self._silent), None) or self.slowest(now)
+        for _ in range(min(MAX_UNHEARD, len(self._silent))):
+            each = next(iter(self._silent))
+            if not each.is_unheard:
+                return each
+            self._silent.move_to_end(each)
+        return self.slowest(now)
 
     def slowest(self, now: float) -> Occupant | None:
         """Who of those with a request may go for another request, if any may."""

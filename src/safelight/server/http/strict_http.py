@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import h11
 
@@ -23,11 +23,12 @@ _HOST = re.compile(rb"(\[[0-9a-f:.%]+\]|[a-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?", r
 class StrictConnection(h11.Connection):
     """Whatever `next_event` raises says in `error_status_hint` what to answer; `refusal` keeps it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_last_answer: Callable[[], bool] = lambda: False) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.refusal: h11.RemoteProtocolError | None = None
         self._num_short_chunks = self._num_bytes = 0
         self._has_skipped_line = False
+        self._is_last_answer = is_last_answer
 
     @property
     def has_unread(self) -> bool:
@@ -65,7 +66,8 @@ class StrictConnection(h11.Connection):
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         """What `send` calls. An answer to a client that is still sending says that the connection ends with it."""
-        if isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY:
+        is_last = isinstance(event, h11.Response) and (self.their_state is h11.SEND_BODY or self._is_last_answer())
+        if isinstance(event, h11.Response) and is_last:
             headers = [*event.headers, (b"connection", b"close")]
             event = h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
         return super().send_with_data_passthrough(event)
