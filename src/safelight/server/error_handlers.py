@@ -74,7 +74,7 @@ class ErrorRenderer:
             app.add_exception_handler(error_class, handle)
 
     def render(self, request: Request, error: Exception) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         report = _report(request, error)
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
         if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
@@ -105,9 +105,11 @@ def _http_report(request: Request, error: HTTPException) -> ErrorReport:
     """The framework's own errors: no such route, wrong method."""
     message = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"Invalid URL ({request.method} {request.url.path[:128]}); /docs lists the routes"
+        message = f"Invalid URL ({request.method} {request.scope['path'][:128]}); /docs lists the routes"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{request.method[:16]} is not possible on {request.url.path[:128]}; use {_allowed_methods(request)}"
+        message = (
+            f"{request.method[:16]} is not possible on {request.scope['path'][:128]}; use {_allowed_methods(request)}"
+        )
     return ErrorReport(
         status=error.status_code,
         message=_presentable(message),

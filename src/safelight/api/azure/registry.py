@@ -133,7 +133,7 @@ def _find(registry: str, name: str, version: str | None = None) -> Model:
 
 
 def _render(request: Request, model: Model, *, workspace: str | None = None) -> JsonObject:
-    is_version = "/versions" in request.url.path.lower()
+    is_version = "/versions" in request.scope["path"].lower()
     now = utc_now()
     hub_page = f"https://huggingface.co/{model.hub_id}" + (f"/tree/{model.revision}" if model.revision else "")
     tags = {

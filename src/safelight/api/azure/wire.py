@@ -97,7 +97,7 @@ def place_of(request: Request, settings: Settings) -> Place:
 
 def workspace_path(request: Request) -> str:
     """The workspace in the path, as the request wrote it: what the ids of its resources begin with."""
-    path = request.url.path
+    path: str = request.scope["path"]
     end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
     return path[: end.end()] if end else path
 

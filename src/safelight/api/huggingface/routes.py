@@ -6,7 +6,6 @@ prompt, or for image-to-image a base64 image, which may also be the whole body.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from safelight.api.http.event_stream import EVENT_STREAM, EventStream, RenderEve
 from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
+from safelight.api.http.strict_json import MAX_NAMES, in_thread_if_long, parse_json_object
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
@@ -264,7 +263,7 @@ async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object]
     check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
     refuse_mask(body)
-    image = await asyncio.to_thread(image_in, body)
+    image = await in_thread_if_long(len(content), image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
 
 
