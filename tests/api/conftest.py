@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx import Response
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
+from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
 from safelight.settings import Settings
+from tests.api.control_plane import WORKSPACE
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import fake_command
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +50,23 @@ def connect(dispatcher: FakeDispatcher) -> Iterator[Callable[..., TestClient]]:
             return stack.enter_context(TestClient(app))
 
         yield start
+
+
+@pytest.fixture
+def arm(tmp_path: Path) -> Iterator[Callable[..., Response]]:
+    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer, which must be one that is documented."""
+    settings = Settings(data_dir=tmp_path)
+    online = OnlineEndpoints(settings, command=fake_command())
+    with TestClient(create_app(settings, FakeDispatcher(), online)) as client:  # type: ignore[arg-type]
+        client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
+
+        paths = create_arm_app(online.plane, settings).openapi()["paths"]
+
+        def arm(method: str, path: str, body: object = None) -> Response:
+            response = client.request(method, f"{WORKSPACE}{path}", json=body)
+            url = f"{WORKSPACE}{path}".partition("?")[0]
+            route = next(each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), url))
+            assert str(response.status_code) in paths[route][method.lower()]["responses"]
+            return response
+
+        yield arm
