@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,7 +27,7 @@ from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
-from safelight.api.huggingface.offers import JSON, OFFERS, is_for_azure, offers_to
+from safelight.api.huggingface.readers import is_hugging_face_js, offers_to
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
@@ -47,7 +47,14 @@ from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
+JSON = "application/json"
 DEFAULT_PREVIEWS = 3
+OFFERS: Mapping[str, tuple[str, ...]] = {
+    "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
+    "/predict": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
+    "/score": (JSON, *MEDIA_TYPES.values(), EVENT_STREAM),
+}
+"""Route -> media types, favourite first: Azure's clients call /score without a preference and read JSON."""
 
 
 class TargetSize(WireModel):
@@ -117,10 +124,9 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
     """The routes of this dialect."""
     router = APIRouter(tags=["Hugging Face"])
 
-    async def text_to_image(request: Request, path: str) -> Response:
+    async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         refuse_if_full(request, dispatcher)
-        offers = offers_to(path, request.headers.get("user-agent", ""))
-        media_type = negotiate(request.headers.getlist("accept"), offers)
+        media_type = negotiate(request.headers.getlist("accept"), offers_to(request, offers))
         parsed, image = await _read(request, dispatcher.spec, settings, uploads)
         generation_request = to_generation_request(
             parsed,
@@ -136,13 +142,13 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
         result = await generate(request, dispatcher, generation_request)
         return render(generation_request, result, media_type)
 
-    def add_route(path: str) -> None:
+    def add_route(path: str, offers: Sequence[str]) -> None:
         @router.post(path, **_documentation(path))
         async def text_to_image_here(request: Request) -> Response:
-            return await text_to_image(request, path)
+            return await text_to_image(request, offers)
 
-    for path in OFFERS:
-        add_route(path)
+    for path, offers in OFFERS.items():
+        add_route(path, offers)
     return router
 
 
@@ -221,7 +227,7 @@ def event_renderer(request: GenerationRequest) -> RenderEvent:
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
-    if is_for_azure(path, report.user_agent):
+    if path == "/score" and not is_hugging_face_js(report.user_agent):
         return {"error": {"code": report.code, "message": report.message}}
     return {"error": report.message}
 
