@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripts beside the packages that they import; without these a test fails."""
     if NODE is None or not NODE_MODULES.exists():
         why = WHY_NOT.read_text(encoding="utf-8") if WHY_NOT.exists() else "they have not been fetched"
@@ -32,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for script in SCRIPTS.iterdir():
         shutil.copy(script, folder)
     (folder / "node_modules").symlink_to(NODE_MODULES)
-    yield folder
+    return folder
 
 
 def run(folder: Path, script: str, **environment: str) -> list[dict[str, str]]:

@@ -252,11 +252,15 @@ def _merged(traffic: dict[str, int], changes: dict[str, int]) -> dict[str, int]:
 
 
 def _view(resource: dict[str, Any]) -> dict[str, Any]:
+    """Beside Azure's scoring URI, which answers in JSON unless it is told otherwise, the URLs for other clients."""
     properties = resource["properties"]
+    url = properties["scoringUri"].removesuffix("/score")
     return {
         "name": resource["name"],
         "provisioning_state": properties["provisioningState"],
         "scoring_uri": properties["scoringUri"],
+        "picture_uri": f"{url}/predict",
+        "openai_base_url": f"{url}/v1",
         **_settable(resource),
         "warnings": properties["warnings"],
         "created_at": resource["systemData"]["createdAt"],
