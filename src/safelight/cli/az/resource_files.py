@@ -23,6 +23,8 @@ DEPLOYMENT_FIELDS = {
     "startup_probe",
 }  # fmt: skip
 CONNECTION_FIELDS = {"name", "type", "target", "credentials", "secrets", "configs", "metadata", "is_shared", "tags"}
+AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
+"""As YAML has them, and as ARM does."""
 WITHOUT_EFFECT = {
     "compute": "models run on this machine",
     "identity": "every endpoint acts in its own name",
@@ -51,10 +53,9 @@ def read_resource(
 
 def endpoint_body(resource: Mapping[str, Any]) -> JsonObject:
     """The ARM body of an endpoint."""
-    modes = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
     mode = resource.get("auth_mode", "key")
     properties = {
-        "authMode": modes.get(str(mode).lower(), mode),
+        "authMode": AUTH_MODES.get(str(mode).lower(), mode),
         "description": resource.get("description"),
         "properties": _strings("properties", resource.get("properties")),
         "traffic": resource.get("traffic") or {},
