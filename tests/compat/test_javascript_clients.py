@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from safelight.settings import Settings
 from tests.compat.conftest import KEY
 from tests.fetch import NODE_MODULES, WHY_NOT
 from tests.live_server import LiveServer
@@ -79,4 +80,14 @@ def test_openais_client_and_the_ai_sdk_draw_edit_and_stream(server: LiveServer, 
         ("edit", (64, 96)),
         ("image_generation.completed", (64, 64)),
         ("ai-sdk", (96, 64)),
+    ]
+
+
+@pytest.mark.skipif("model_aliases" not in Settings.model_fields, reason="needs /openai/v1")
+def test_the_ai_sdks_azure_provider_draws_at_both_of_its_paths(server: LiveServer, folder: Path) -> None:
+    lines = run(folder, "azure.mjs", URL=server.url, KEY=KEY, MODEL="fake")
+
+    assert [(line["from"], size_of(line["base64"])) for line in lines] == [
+        ("/openai/v1", (64, 96)),
+        ("/openai", (64, 96)),
     ]
