@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,46 +9,10 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
+from tests.api.control_plane import WORKSPACE, put_endpoint
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.fakes import fake_command
-
-WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
-
-
-@pytest.fixture
-def online(tmp_path: Path) -> OnlineEndpoints:
-    return OnlineEndpoints(Settings(data_dir=tmp_path), command=fake_command())
-
-
-@pytest.fixture
-def stranger(tmp_path: Path, online: OnlineEndpoints) -> Iterator[TestClient]:
-    """Whoever has no key."""
-    with TestClient(create_app(Settings(data_dir=tmp_path), FakeDispatcher(), online)) as client:  # type: ignore[arg-type]
-        yield client
-
-
-@pytest.fixture
-def arm(tmp_path: Path, online: OnlineEndpoints, stranger: TestClient) -> Callable[..., Response]:
-    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer, which must be one that is documented."""
-    paths = create_arm_app(online.plane, Settings(data_dir=tmp_path)).openapi()["paths"]
-    administrator = {"Authorization": f"Bearer {online.plane.admin_token}"}
-
-    def arm(method: str, path: str, body: object = None) -> Response:
-        response = stranger.request(method, f"{WORKSPACE}{path}", json=body, headers=administrator)
-        route = next(each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), WORKSPACE + path))
-        assert str(response.status_code) in paths[route][method.lower()]["responses"]
-        return response
-
-    return arm
-
-
-def put_endpoint(arm: Callable[..., Response], body: object = None) -> None:
-    """Until it is there: an operation on it would be refused while another is in progress."""
-    arm("PUT", "/onlineEndpoints/flux", body or {"properties": {}})
-    while arm("GET", "/onlineEndpoints/flux").json()["properties"]["provisioningState"] == "Creating":
-        time.sleep(0.01)
 
 
 def test_a_patch_of_a_connection_keeps_what_it_does_not_name(arm: Callable[..., Response]) -> None:

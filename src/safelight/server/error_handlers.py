@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -75,7 +75,7 @@ class ErrorRenderer:
 
     def render(self, request: Request, error: Exception) -> Response:
         path = request.scope["path"]
-        report = _report(request, error)
+        report = replace(_report(request, error), user_agent=request.headers.get("user-agent", ""))
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
         if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
             logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)

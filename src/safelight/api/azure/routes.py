@@ -16,6 +16,7 @@ from safelight.api.azure import connections as azure_connections
 from safelight.api.azure import deployments as azure_deployments
 from safelight.api.azure import endpoints as azure_endpoints
 from safelight.api.azure import registry as azure_registry
+from safelight.api.azure import workspace_models as azure_models
 from safelight.api.azure.wire import (
     GROUP,
     LOCATION,
@@ -64,8 +65,9 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
             401: {"description": "No administrator's token, or a wrong one"},
         },
     )
-    for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
+    for part in (azure_connections, azure_endpoints, azure_deployments, azure_models):
         guarded.include_router(part.create_router(plane, settings))
+    guarded.include_router(azure_registry.create_router(settings))
     guarded.include_router(_create_workspace_router(plane, settings))
     router = APIRouter()
     router.include_router(guarded)

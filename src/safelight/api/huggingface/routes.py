@@ -26,6 +26,7 @@ from safelight.api.http.strict_json import MAX_NAMES, in_thread_if_long, parse_j
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
+from safelight.api.huggingface.readers import is_hugging_face_js, offers_to
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
@@ -124,7 +125,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, 
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         refuse_if_full(request, dispatcher)
-        media_type = negotiate(request.headers.getlist("accept"), offers)
+        media_type = negotiate(request.headers.getlist("accept"), offers_to(request, offers))
         parsed, image = await _read(request, dispatcher.spec, settings, uploads, timeout_s)
         generation_request = to_generation_request(
             parsed,
@@ -225,7 +226,7 @@ def event_renderer(request: GenerationRequest) -> RenderEvent:
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
-    if path == "/score":
+    if path == "/score" and not is_hugging_face_js(report.user_agent):
         return {"error": {"code": report.code, "message": report.message}}
     return {"error": report.message}
 
