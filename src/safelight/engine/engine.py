@@ -30,7 +30,7 @@ from safelight.engine.previews import fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
-from safelight.model.memory.plan import choose_plan, describe_plan
+from safelight.model.memory.plan import choose_plan, describe_plan, name_quantization
 from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
@@ -96,20 +96,24 @@ def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: Mod
     spec = spec or read_model_spec(folder)
     dtype = choose_dtype(options.dtype, device)
     facts = read_device_facts(device, dtype, options.memory)
-    plan = choose_plan(describe_parts(folder), layout.work(folder, spec), facts, options)
+    parts = describe_parts(folder)
+    plan = choose_plan(parts, layout.work(folder, spec), facts, options)
     logger.info("%s", describe_plan(plan))
     precision = Precision(computation=dtype, choice=plan.choice)
     family = load_family(layout, folder, spec, device=device, precision=precision)
-    return Engine(spec, family, options)
+    return Engine(spec, family, options, quantization=name_quantization(parts, plan.choice))
 
 
 class Engine:
     """Runs one loaded checkpoint."""
 
-    def __init__(self, spec: ModelSpec, family: Family, options: EngineOptions) -> None:
+    def __init__(
+        self, spec: ModelSpec, family: Family, options: EngineOptions, *, quantization: str | None = None
+    ) -> None:
         """Reads every LoRA of the spec once, so that one that does not fit is found out now. Raises ModelLoadError."""
         self.spec = spec
         self._family = family
+        self._quantization = quantization
         self._components = components = family.components
         self._prompt_encoder = PromptEncoder(
             family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
@@ -135,6 +139,7 @@ class Engine:
             dtype=str(self._components.precision.computation).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
             torch=str(torch.__version__),
+            quantization=self._quantization,
         )
 
     @torch.inference_mode()
