@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "overload")
+BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
 
 
 def main() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 FETCHED = Path(__file__).parents[1] / ".fetched"
 WHY_NOT = FETCHED / "why-not.txt"
 """What the registry's client said when it could not be reached."""
+PACKAGE_JSON = Path(__file__).parent / "compat" / "javascript" / "package.json"
+NODE_MODULES = FETCHED / "javascript" / "node_modules"
 
 
 def fetch() -> None:
-    """The artwork of sprite's recipe, by npm. Raises SystemExit with npm's words."""
+    """The artwork of sprite's recipe and clients in JavaScript, by npm. Raises SystemExit with npm's words."""
     FETCHED.mkdir(exist_ok=True)
     WHY_NOT.unlink(missing_ok=True)
     os.environ["SPRITE_WORK"] = str(FETCHED)
@@ -20,11 +24,34 @@ def fetch() -> None:
 
     try:
         fetch_artwork()
+        fetch_clients()
     except SystemExit as failure:
         WHY_NOT.write_text(str(failure), encoding="utf-8")
         raise
 
 
+def fetch_clients() -> None:
+    """Whole or not at all, and again if others are wanted. Raises SystemExit with npm's words."""
+    folder = NODE_MODULES.parent
+    wanted = PACKAGE_JSON.read_text(encoding="utf-8")
+    if NODE_MODULES.exists() and (folder / "package.json").read_text(encoding="utf-8") == wanted:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "package.json").write_text(wanted, encoding="utf-8")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    try:
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise SystemExit(
+            "the JavaScript clients are fetched with npm, which is not installed: install Node.js"
+        ) from None
+    if done.returncode:
+        shutil.rmtree(folder)
+        raise SystemExit(f"npm cannot fetch the JavaScript clients: {(done.stderr or done.stdout).strip()}")
+
+
 if __name__ == "__main__":
     fetch()
-    sys.stdout.write(f"fetched: {', '.join(sorted(path.name for path in (FETCHED / 'art').iterdir()))}\n")
+    art = ", ".join(sorted(path.name for path in (FETCHED / "art").iterdir()))
+    sys.stdout.write(f"fetched: {art}; JavaScript clients\n")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ipaddress
 import re
 
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?P<port>:[0-9]{0,5})?")
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?")
+MAX_PORT = 65_535
 
 
 def name_in_host(field: str) -> str | None:
     """The name or address in a `Host` field (RFC 9110, section 7.2); None if the field is no name with a port or none.
 
-    Strict, because links are made of the field: no user, path, percent sign, or letter that is not ASCII.
+    Strict, because links are made of the field: no user, path, percent sign, port that is none, or
+    letter that is not ASCII.
     """
     match = _HOST.fullmatch(field)
-    return None if match is None else canonical_name(match["name"]) or None
+    if match is None or int(match["port"] or 0) > MAX_PORT:
+        return None
+    return canonical_name(match["name"]) or None
 
 
 def is_name(text: str) -> bool:

@@ -19,6 +19,9 @@ CLOSED = [
     ("GET", "/v1/models/tiny"),
     ("GET", "/v1/nope"),
     ("GET", "/nope"),
+    ("GET", "/health%3F"),
+    ("GET", "/docs%23"),
+    ("GET", "/health/live%3F/../../v1/models"),
     ("GET", "/metrics"),
 ]
 OPEN = ["/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"]

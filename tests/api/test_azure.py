@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,38 +9,10 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from safelight.server.app import create_app
-from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
+from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
+from tests.api.control_plane import WORKSPACE, put_endpoint
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.fakes import fake_command
-
-WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
-
-
-@pytest.fixture
-def arm(tmp_path: Path) -> Iterator[Callable[..., Response]]:
-    """`arm("PUT", "/connections/hub", {...})`: the control plane's answer, which must be one that is documented."""
-    settings = Settings(data_dir=tmp_path)
-    online = OnlineEndpoints(settings, command=fake_command())
-    with TestClient(create_app(settings, FakeDispatcher(), online)) as client:  # type: ignore[arg-type]
-        client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
-
-        paths = create_arm_app(online.plane, settings).openapi()["paths"]
-
-        def arm(method: str, path: str, body: object = None) -> Response:
-            response = client.request(method, f"{WORKSPACE}{path}", json=body)
-            route = next(each for each in paths if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), WORKSPACE + path))
-            assert str(response.status_code) in paths[route][method.lower()]["responses"]
-            return response
-
-        yield arm
-
-
-def put_endpoint(arm: Callable[..., Response], body: object = None) -> None:
-    """Until it is there: an operation on it would be refused while another is in progress."""
-    arm("PUT", "/onlineEndpoints/flux", body or {"properties": {}})
-    while arm("GET", "/onlineEndpoints/flux").json()["properties"]["provisioningState"] == "Creating":
-        time.sleep(0.01)
 
 
 def test_a_patch_of_a_connection_keeps_what_it_does_not_name(arm: Callable[..., Response]) -> None:
@@ -275,3 +245,43 @@ def test_an_error_that_no_one_foresaw_is_still_arms_json(tmp_path: Path) -> None
     assert response.json()["error"]["code"] == "InternalServerError"
     assert "DROP" not in response.text
     assert "sqlite" not in response.text
+
+
+UNKNOWN = [
+    "/subscriptions",
+    "/subscriptions/s/nothing",
+    "/SUBSCRIPTIONS/s/nothing",
+    f"{WORKSPACE}/nothing",
+    "/mferp/nothing",
+    "/registrymanagement/nothing",
+    "/metadata",
+    "/metadata/nothing",
+    "/metadata/endpoints%3F",
+    "/metadata/endpoints/nothing",
+]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_only_the_administrator_is_told_which_paths_there_are(
+    online: OnlineEndpoints, stranger: TestClient, method: str, path: str
+) -> None:
+    administrator = {"Authorization": f"Bearer {online.plane.admin_token}"}
+
+    assert stranger.request(method, path).status_code == 401
+    assert stranger.request(method, path, headers={"Authorization": "Bearer x"}).status_code == 401
+    assert stranger.request(method, path, headers=administrator).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/endpoints/{}/score", "/endpoints/{}", "/endpoints/{}/nothing", "/endpoints/{}%3Fa"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Prefer": "respond-async"}])
+def test_a_stranger_cannot_tell_which_endpoints_there_are(
+    arm: Callable[..., Response], stranger: TestClient, path: str, headers: dict[str, str]
+) -> None:
+    put_endpoint(arm)
+
+    known = stranger.post(path.format("flux"), json={"inputs": "a"}, headers=headers)
+    unknown = stranger.post(path.format("none"), json={"inputs": "a"}, headers=headers)
+
+    assert (known.status_code, unknown.status_code) == (401, 401)
+    assert known.text.replace("flux", "none") == unknown.text

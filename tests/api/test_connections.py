@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer, eventually, live_server
 from tests.raw_http import Wire, parse
 
 HOST = "Host: x\r\n"
@@ -316,7 +316,8 @@ def test_requests_in_progress_are_never_closed_for_others_and_one_too_many_gets_
         for each in running:
             each.send(f"{POST}Content-Length: {len(body)}\r\n\r\n{body}")
 
-        refused = [parse(stack.enter_context(Wire(server)).send(GET).read_to_end()) for _ in range(10)]
+        refused = [parse(stack.enter_context(Wire(server)).send(OPENAPI).read_to_end()) for _ in range(10)]
+        assert server.get("/health/live").status_code == 200
         gate.open()
 
         assert {each.status for each in refused} == {503}
@@ -324,6 +325,185 @@ def test_requests_in_progress_are_never_closed_for_others_and_one_too_many_gets_
         assert all(int(each.fields["retry-after"]) >= 1 for each in refused)
         assert [each.read_answer().status for each in running] == [200] * 14
         assert server.get("/health").status_code == 200
+
+
+BUNDLE = f"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\n{HOST}\r\n"
+
+
+def nothing(_: Wire) -> None:
+    """What a client does that has sent its request and takes nothing."""
+
+
+def take_little(wire: Wire) -> None:
+    wire.sock.recv(100)
+
+
+def send_little(wire: Wire) -> None:
+    wire.send(b" ")
+
+
+SLUGGISH: dict[str, tuple[str, Callable[[Wire], None]]] = {
+    "they take nothing of large answers": (BUNDLE * 30, nothing),
+    "they take nothing of many answers": (OPENAPI * NUM_ANSWERS, nothing),
+    "they take a large answer slowly": (BUNDLE * 30, take_little),
+    "they send nothing of a body": (f"{POST}Content-Length: 1000000\r\n\r\n", nothing),
+    "they send a body slowly": (f"{POST}Content-Length: 1000000\r\n\r\n ", send_little),
+}
+
+
+@pytest.mark.parametrize(("sent", "go_on"), SLUGGISH.values(), ids=SLUGGISH)
+def test_strangers_whose_requests_do_not_get_on_make_room_for_others(sent: str, go_on: Callable[[Wire], None]) -> None:
+    def is_drawn(server: LiveServer) -> bool:
+        for each in sluggish:
+            with suppress(OSError):
+                go_on(each)
+        assert server.get("/health/live").status_code == 200
+        return httpx.post(f"{server.url}/score", json={"inputs": "a fox"}, timeout=DEADLINE_S).status_code == 200
+
+    with live_server(max_connections=16, **NEVER) as server, ExitStack() as stack:
+        sluggish = [stack.enter_context(Wire(server, receive_buffer=4096)) for _ in range(15)]
+        for each in sluggish:
+            with suppress(OSError):
+                each.send(sent)
+
+        for _ in range(20):
+            eventually(lambda: is_drawn(server))
+
+
+def test_no_picture_in_progress_is_closed_for_strangers_who_come_again_and_again(tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)))
+    body = json.dumps({"inputs": "a fox"})
+    with live_server(deployment, max_connections=16, **NEVER) as server, ExitStack() as stack:
+        running = [stack.enter_context(Wire(server)) for _ in range(8)]
+        for each in running:
+            each.send(f"{POST}Content-Length: {len(body)}\r\n\r\n{body}")
+        eventually(lambda: server.count("safelight_running") > 0)
+        for _ in range(60):
+            taker = stack.enter_context(Wire(server, receive_buffer=4096))
+            with suppress(OSError):
+                taker.send(BUNDLE * 30)
+        gate.open()
+
+        assert [each.read_answer().status for each in running] == [200] * 8
+
+
+def test_who_has_the_key_and_sends_slowly_is_answered_while_strangers_go() -> None:
+    body = json.dumps({"inputs": "a fox"}).encode() + b" " * 30
+    with live_server(api_key="k", max_connections=16, **NEVER) as server, ExitStack() as stack:
+        known = stack.enter_context(Wire(server)).send(f"{POST}Content-Length: {len(body)}\r\n\r\n")
+        for _ in range(14):
+            with suppress(OSError):
+                stack.enter_context(Wire(server, receive_buffer=4096)).send(BUNDLE * 30)
+        for byte in body:
+            known.send(bytes([byte]))
+            eventually(lambda: server.get("/metrics").status_code == 200)
+
+        assert known.read_answer().status == 200
+
+
+def test_answers_of_the_docs_hold_no_files(patient: LiveServer) -> None:
+    """Each would take a descriptor, of which there are few, for as long as its client takes."""
+    with ExitStack() as stack:
+        takers = [stack.enter_context(Wire(patient, receive_buffer=4096)) for _ in range(20)]
+        for each in takers:
+            each.send(BUNDLE * 5)
+            assert each.sock.recv(15) == b"HTTP/1.1 200 OK"
+
+        assert not [each for each in open_files() if "swagger" in each]
+
+
+def open_files() -> list[str]:
+    found = []
+    for each in Path("/dev/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(each.readlink()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["x", "\r\n", GET, GET * 2000, "\x16\x03" * 200_000],
+    ids=["a byte", "a line", "a request", "thousands", "noise"],
+)
+@pytest.mark.parametrize("fields", ["HTTP/1.1\r\nConnection: close", "HTTP/1.0"])
+def test_what_comes_after_the_last_request_does_not_take_its_answer(
+    gated: tuple[LiveServer, Gate], junk: str, fields: str
+) -> None:
+    server, gate = gated
+    body = json.dumps({"inputs": "a fox"})
+    head = f"POST /score {fields}\r\n{HOST}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Wire(server) as wire:
+        wire.send(head + body + junk)
+        eventually(lambda: server.count("safelight_running") == 1)
+        wire.send(junk)
+        gate.allow(4)
+
+        answer = parse(wire.read_to_end())
+
+    assert answer.status == 200
+    assert answer.body.startswith(b'"iVBORw0KGgo')  # PNG, in base64
+    assert len(answer.body) == int(answer.fields["content-length"])
+    assert answer.rest == b""
+
+
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveServer, Gate]]:
+    """A server whose pictures take four steps, each of which is allowed by hand."""
+    gate = Gate(tmp_path_factory.mktemp("gate") / "gate")
+    deployment = FakeDeployment(options=FakeEngineOptions(gate=str(gate.path)))
+    with live_server(deployment, **NEVER) as server:
+        yield server, gate
+        gate.open()
+
+
+HALF_CLOSED: dict[str, tuple[str, int]] = {
+    "a picture": (f"{POST}Content-Length: 19\r\n\r\n" + '{"inputs": "a fox"}', 1),
+    "a large file": (BUNDLE, 1),
+    "many large files": (BUNDLE * 5, 5),
+    "requests in turn": (GET * 100, 100),
+    "a request and half of another": (GET + GET[:-2], 1),
+    "a request of HTTP/1.0": ("GET /docs HTTP/1.0\r\n\r\n", 1),
+}
+
+
+@pytest.mark.parametrize(("sent", "num_answers"), HALF_CLOSED.values(), ids=HALF_CLOSED)
+def test_a_client_that_has_sent_all_it_has_to_still_gets_its_answers(
+    gated: tuple[LiveServer, Gate], sent: str, num_answers: int
+) -> None:
+    server, gate = gated
+    with Wire(server) as wire:
+        wire.send(sent)
+        wire.sock.shutdown(socket.SHUT_WR)
+        if "score" in sent:
+            eventually(lambda: server.count("safelight_running") == 1)
+            gate.allow(4)
+        received = wire.read_to_end()
+
+    assert received.count(b"HTTP/1.1 200 ") == num_answers
+    if "score" not in sent:
+        assert len(received) >= (1_500_000 if "bundle" in sent else 100) * num_answers
+
+
+HELD: dict[str, str] = {
+    "nothing": "",
+    "half a header": GET[:-2],
+    "an idle connection": GET,
+    "half of a body": f"{POST}Content-Length: 100\r\n\r\n{{",
+    "a body after its answer": f"POST /nowhere HTTP/1.1\r\n{HOST}Content-Length: 100\r\n\r\n{{",
+    "large answers that nobody takes": BUNDLE * 30,
+    "answers that nobody takes": OPENAPI * NUM_ANSWERS,
+}
+
+
+@pytest.mark.parametrize("sent", HELD.values(), ids=HELD)
+def test_the_server_stops_quietly_whatever_its_connections_hold(sent: str, caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack, live_server(**NEVER) as server:
+        for _ in range(5):
+            stack.enter_context(Wire(server, receive_buffer=4096)).send(sent)
+        assert server.get("/health").status_code == 200
+
+    assert [each for each in caplog.records if each.levelname in ("ERROR", "CRITICAL") or each.exc_info] == []
 
 
 def test_clients_that_reset_their_connections_at_any_point_leave_no_traceback(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,6 +49,7 @@ FORGED = [
         "[::1",
         "[::1]evil.example",
     ),
+    *("127.0.0.1:99999", "localhost:65536", "[::1]:70000"),
     *("", ".", ":80", "..localhost@x", "loc\u00e4lhost", "localhost\u00a0", "images.example.org", "example.org"),
 ]
 

@@ -105,6 +105,12 @@ REFUSED: dict[str, tuple[str, int]] = {
     "a trailer without end": (post(CHUNKED, "2\r\n{}\r\n0\r\nX: " + "a" * 200_000), 431),
     "a body in tiny chunks": (post(CHUNKED, FOX + "1\r\n \r\n" * 100_000 + END), 400),
     "a body in short chunks": (post(CHUNKED, FOX + ("ff\r\n" + " " * 255 + "\r\n") * 2000 + END), 400),
+    "a long chunk and then tiny ones": (
+        post(CHUNKED, "80000\r\n" + " " * 0x80000 + "\r\n" + "1\r\n \r\n" * 2000 + END),
+        400,
+    ),
+    "two empty lines before the request line": (f"\r\n\r\nGET /health HTTP/1.1\r\n{HOST}\r\n", 400),
+    "a bare LF before the request line": (f"\nGET /health HTTP/1.1\r\n{HOST}\r\n", 400),
     "the hello of TLS": ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     "nonsense": ("\x00" * 100, 400),
 }
@@ -120,6 +126,7 @@ def test_what_two_parsers_could_read_differently_is_refused_and_nothing_after_it
     assert answer.status == status
     assert answer.fields["connection"] == "close"
     assert answer.body.strip()
+    assert not any(each in answer.body for each in (b"bytearray", b"b'", b'b"', b"\\x", b"{"))  # as Python writes it
     assert answer.rest == b""
 
 
@@ -145,6 +152,7 @@ SERVED: dict[str, tuple[str, int]] = {
     "HTTP/1.0": ("GET /health HTTP/1.0\r\n\r\n", 200),
     "an empty Host": ("GET /health HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", 200),
     "a question about the server": (f"OPTIONS * HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n", 404),
+    "an empty line first": (f"\r\nGET /health HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n", 200),
     "chunks": (
         post(f"{CHUNKED}\r\nConnection: close", '6\r\n{"inpu\r\na;a=b\r\nts": "fox"\r\n1\r\n}\r\n0\r\n\r\n'),
         200,
@@ -177,6 +185,15 @@ SERVED: dict[str, tuple[str, int]] = {
 def test_what_is_unusual_and_right_is_served(server: LiveServer, request_: str, status: int) -> None:
     with Wire(server) as wire:
         assert parse(wire.send(request_).read_to_end()).status == status
+
+
+def test_an_empty_line_before_each_request_is_skipped_in_whichever_pieces_it_comes(server: LiveServer) -> None:
+    with Wire(server) as wire:
+        for piece in ("\r", f"\n{SMUGGLED}", f"\r\n{SMUGGLED}", "\r\n", SMUGGLED[:-1], "\n\r", "\n", SMUGGLED):
+            wire.send(piece)
+        wire.send(f"GET /health HTTP/1.1\r\n{HOST}Connection: close\r\n\r\n")
+
+        assert wire.read_to_end().count(b"HTTP/1.1 200 ") == 5
 
 
 def test_the_host_of_a_url_counts_and_not_that_of_the_field(server: LiveServer) -> None:

@@ -71,6 +71,11 @@ def form_of_lists() -> bytes:
     return b"".join(head % name + value + b"\r\n" for name in fields) + b"--b--\r\n"
 
 
+def form_of_parameters() -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="a"' + b";" * 3900 + b"\r\n\r\n"
+    return (head + b"1\r\n") * 60 + b"--b--\r\n"
+
+
 BODIES = {
     "many names, the last one twice": Worst(OPENAI, b"{%b,%b}" % (names(150_000), b'"0":1'), b"at most 256 are read"),
     "names that are no parameters": Worst(OPENAI, b"{%b}" % names(BODY // 2 - 2), b"at most 256 are read"),
@@ -102,6 +107,23 @@ BODIES = {
     "a form of lists": Worst(EDITS, form_of_lists(), b"image is missing", content_type=FORM),
     "a long name around many": Worst(
         CONNECTION, b'{"%b":{%b}}' % (b"x" * 200_000, names(100_000)), b"at most 256 are read", method="PUT"
+    ),
+}
+
+
+FORMS = {
+    "parts with many parameters": Worst(EDITS, form_of_parameters(), b"more than 16 parameters", content_type=FORM),
+    "a type with many parameters": Worst(
+        EDITS, b"--b--\r\n", b"more than 16 parameters", content_type=FORM + ";" * 30_000
+    ),
+    "a type with a long parameter": Worst(
+        EDITS, b"--b--\r\n", b"more than 16 parameters", content_type=f'{FORM};a="' + ";" * 30_000
+    ),
+    "an odd charset": Worst(
+        EDITS,
+        b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na-' + b"b" * 100_000 + b"\r\n--b--\r\n",
+        b"send the form in UTF-8",
+        content_type=FORM + "; charset=punycode",
     ),
 }
 
@@ -173,3 +195,25 @@ async def test_the_server_is_alive_between_the_last_byte_of_a_body_and_its_answe
     assert (status, worst.says in content) == (worst.status, True), content[:500]
     assert len(content) < 4000
     assert dispatcher.requests == []
+
+
+@pytest.mark.parametrize("worst", FORMS.values(), ids=FORMS)
+async def test_a_form_that_is_dear_to_read_is_refused_before_it_is(
+    server: Server, dispatcher: FakeDispatcher, worst: Worst
+) -> None:
+    status, content, _ = await server.answer(worst)
+
+    assert (status, worst.says in content) == (400, True), content[:500]
+    assert dispatcher.requests == []
+
+
+async def test_a_form_that_comes_all_at_once_lets_others_have_their_turn(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.PART", BODY)
+    content = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n' + b"\r\n-" * 100_000 + b"\r\n--b--\r\n"
+
+    status, _, num_lives = await server.answer(Worst(EDITS, content, b"", content_type=FORM))
+
+    assert status == 400  # there is no image
+    assert num_lives >= len(content) // (16 * 1024)

@@ -216,6 +216,86 @@ def test_a_model_of_the_workspace_is_deployed_by_its_short_name(
     client.online_endpoints.begin_delete("own").result()
 
 
+@pytest.fixture(scope="module")
+def versions(client: Any, server: OnlineServer, hub: FakeHub) -> list[str]:
+    """Of the workspace's model `several`, newest first."""
+    versions = ["1", "10", "2"]
+    with OnlineClient(server) as admin:
+        for version in versions:
+            body = {"properties": {"modelUri": str(hub.folder)}}
+            assert admin.arm("PUT", f"/models/several/versions/{version}", body).is_success
+    return versions[::-1]
+
+
+def test_a_workspaces_model_has_versions_and_a_latest_one(client: Any, versions: list[str]) -> None:
+    from azure.ai.ml.constants import ListViewType  # noqa: PLC0415
+
+    latest = client.models.get("several", label="latest")
+    listed = [(model.name, model.latest_version) for model in client.models.list()]
+
+    assert (latest.name, latest.version) == ("several", versions[0])
+    assert client.models.get("several", version="10").version == "10"
+    assert [model.version for model in client.models.list(name="several")] == versions
+    assert listed.count(("several", versions[0])) == 1
+    assert list(client.models.list(name="several", list_view_type=ListViewType.ARCHIVED_ONLY)) == []
+    assert list(client.models.list(list_view_type=ListViewType.ARCHIVED_ONLY)) == []
+
+
+def test_what_the_sdk_asks_about_models_and_is_not_here_is_refused_by_name(client: Any, versions: list[str]) -> None:
+    from azure.core.exceptions import HttpResponseError, ResourceNotFoundError  # noqa: PLC0415
+
+    with pytest.raises(ResourceNotFoundError, match="no model 'nothing'; see `safelight model list`"):
+        client.models.get("nothing", label="latest")
+    with pytest.raises(HttpResponseError, match="versions are not listed by stage"):
+        list(client.models.list(name="several", stage="Production"))
+    with pytest.raises(HttpResponseError, match="versions never change"):
+        client.models.archive("several", versions[0])
+
+
+@pytest.mark.parametrize("model", ["azureml:several@latest", "azureml:several:10", "azureml:sprite@latest"])
+def test_a_deployment_names_its_model_by_label_or_by_version(client: Any, versions: list[str], model: str) -> None:
+    from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint  # noqa: PLC0415
+
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="label")).result()
+    deployment = ManagedOnlineDeployment(name="blue", endpoint_name="label", model=model, instance_count=1)
+
+    client.online_deployments.begin_create_or_update(deployment).result()
+
+    shown = client.online_deployments.get("blue", "label")
+    assert shown.provisioning_state == "Succeeded"
+    version = {"azureml:several@latest": versions[0], "azureml:several:10": "10"}.get(model, "1")
+    assert shown.model.endswith(f"/versions/{version}")
+    client.online_endpoints.begin_delete("label").result()
+
+
+def test_deployment_templates_are_refused_by_name(client: Any, server: OnlineServer, arguments: dict[str, Any]) -> None:
+    from azure.ai.ml import MLClient  # noqa: PLC0415
+    from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint, Model  # noqa: PLC0415
+    from azure.core.exceptions import HttpResponseError  # noqa: PLC0415
+
+    template = "azureml://registries/own/deploymenttemplates/small/versions/1"
+    client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="template")).result()
+    deployment = ManagedOnlineDeployment(
+        name="blue",
+        endpoint_name="template",
+        model="azureml:sprite:1",
+        instance_count=1,
+        properties={"azureml.deploymentTemplateOverride": template},
+    )
+    registry = MLClient(AdminCredential(data_dir=server.data_dir), registry_name="Safelight", **arguments)
+    model = Model(
+        name="sprite", version="3", path=str(Path(__file__).parent), default_deployment_template={"asset_id": template}
+    )
+
+    with pytest.raises(HttpResponseError, match="deployment templates are not read here"):
+        client.online_deployments.begin_create_or_update(deployment).result()
+    with pytest.raises(
+        HttpResponseError, match="only read here, and keeps no models, environments or deployment templates"
+    ):
+        registry.models.create_or_update(model)
+    client.online_endpoints.begin_delete("template").result()
+
+
 def _regenerate(client: Any) -> None:
     before = client.online_endpoints.get_keys("flux")
     client.online_endpoints.begin_regenerate_keys("flux", key_type="secondary").result()

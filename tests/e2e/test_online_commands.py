@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -95,7 +96,10 @@ def test_the_order_of_the_model_card_ends_in_a_picture(run: Run, tmp_path: Path)
     run("online-endpoint", "invoke", "-n", "flux", "--request-file", "request.json", "--output-file", "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (64, 64)
-    assert yaml.safe_load(run("online-endpoint", "show", "-n", "flux", "-o", "yaml"))["traffic"] == {"blue": 100}
+    shown = yaml.safe_load(run("online-endpoint", "show", "-n", "flux", "-o", "yaml"))
+    urls = [urlsplit(shown[each]).path for each in ("scoring_uri", "picture_uri", "openai_base_url")]
+    assert urls == ["/endpoints/flux/score", "/endpoints/flux/predict", "/endpoints/flux/v1"]
+    assert shown["traffic"] == {"blue": 100}
     assert "ready" in run("online-deployment", "get-logs", "-n", "blue", "-e", "flux", "--lines", "20")
     assert "move it first" in run("online-deployment", "delete", "-n", "blue", "-e", "flux", "--yes")
 

@@ -21,6 +21,8 @@ from tests.online_server import online_server
 PAGE = Path(__file__).parents[2] / "docs" / "quickstart-flux.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 FILES = re.findall(r"`(\S+\.yml)`:\n```yaml\n(.*?)```", TEXT, re.DOTALL)
+GATED_MODEL = "azureml://registries/HuggingFace/models/black-forest-labs-flux.1-schnell/labels/latest"
+SMALL_MODEL = re.findall(r"put `(\S+)` in place of the model", TEXT)[0]
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Reader:
     folder: Path
     home: Path
     url: str
+    model: str = GATED_MODEL
+    """What is written where the page has the gated model."""
 
     def follow(self, section: str) -> list[tuple[int, int]]:
         """Run a section's blocks, but for the one that undoes them; the sizes of the pictures that they left."""
@@ -40,7 +44,9 @@ class Reader:
         return [open_picture(path).size for path in self.folder.glob("*.png")]
 
     def run(self, language: str, block: str) -> None:
-        block = block.replace("https://127.0.0.1:8000", self.url)
+        block = block.replace("https://127.0.0.1:8000", self.url).replace(GATED_MODEL, self.model)
+        if self.model == SMALL_MODEL:  # it "needs neither token nor connection"
+            block = re.sub(r"^safelight connection .*$", ":", block, flags=re.MULTILINE)
         block = block.replace("--secret HF_TOKEN", "--secret-file HF_TOKEN=token")  # a test has no terminal
         shell = ["bash", "-e", "-c"] if language == "sh" else [sys.executable, "-W", "ignore", "-c"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
@@ -86,6 +92,21 @@ def test_the_sdk_leads_to_a_picture(reader: Reader) -> None:
     reader.run("sh", "safelight connection create -f connection.yml --secret HF_TOKEN")
 
     assert reader.follow("With the SDK") == [(256, 256)]
+
+
+@pytest.mark.parametrize(
+    ("section", "sizes"),
+    [("With commands", [(256, 256), (256, 256)]), ("With YAML", [(256, 256)]), ("With the SDK", [(256, 256)])],
+)
+def test_the_small_model_in_place_of_the_gated_one_needs_no_token_and_no_connection(
+    reader: Reader, section: str, sizes: list[tuple[int, int]]
+) -> None:
+    reader.model = SMALL_MODEL
+    deployment = reader.folder / "deployment.yml"
+    deployment.write_text(deployment.read_text().replace(GATED_MODEL, SMALL_MODEL))
+    (reader.folder / "token").unlink()
+
+    assert reader.follow(section) == sizes
 
 
 def test_every_link_of_the_page_leads_somewhere() -> None:

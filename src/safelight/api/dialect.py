@@ -18,6 +18,8 @@ class ErrorReport:
     code: str
     param: str | None = None
     """The field as the client wrote it."""
+    user_agent: str = ""
+    """Who reads it, where two kinds of clients call the same path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -35,7 +34,7 @@ class ControlPlane:
 
     async def transact(self, work: Callable[[Session], T]) -> T:
         """Run `work` in a thread, in one transaction; what it raises rolls back."""
-        return await asyncio.to_thread(self._run, work)
+        return await self.database.run(self._run, work)
 
     def _run(self, work: Callable[[Session], T]) -> T:
         with self.database.transaction() as session:

@@ -139,7 +139,7 @@ _REFERENCES = (
         re.IGNORECASE,
     ),
     re.compile(
-        r"(?:azureml:)?/subscriptions/.+/workspaces/[^/]+/models/(?P<name>[^/]+)/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+))",
+        r"(?:azureml:)?/subscriptions/.+/workspaces/[^/]+/models/(?:azureml:)?(?P<name>[^/]+)/(?:versions/(?P<version>[^/]+)|labels/(?P<label>[^/]+))",
         re.IGNORECASE,
     ),
     re.compile(r"azureml:(?P<name>[^/:@]+)(?::(?P<version>[^/:@]+)|@(?P<label>[^/:@]+))?", re.IGNORECASE),
@@ -165,9 +165,13 @@ def find_model(reference: str, registered: Sequence[Model] = ()) -> Model:
         for model in (*list_models(), *registered)
         if registry is None or model.registry.lower() == registry.lower()
     ]
-    exact = [model for model in models if model.name == parts["name"]]
-    candidates = exact or [model for model in models if model.name == registry_name(parts["name"])]
-    return _of_version(reference, candidates, parts["version"])
+    return _of_version(reference, versions_of(parts["name"], models), parts["version"])
+
+
+def versions_of(name: str, models: Sequence[Model]) -> list[Model]:
+    """Those of that name, or of what Azure's rule makes of it, in their order."""
+    exact = [model for model in models if model.name == name]
+    return exact or [model for model in models if model.name == registry_name(name)]
 
 
 def _named(name: str, registered: Sequence[Model]) -> Model:

@@ -9,6 +9,8 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from safelight import __version__
 from safelight.api import jobs as job_routes
@@ -19,8 +21,9 @@ from safelight.api.openai import routes as openai
 from safelight.disk import Disk
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
-from safelight.server.auth import KeyMiddleware, ServerKey
+from safelight.server.auth import KeyMiddleware, ServerKey, is_open
 from safelight.server.cleaning import kept_clean
+from safelight.server.docs_files import HeldFiles
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
@@ -62,6 +65,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         redoc_url=None,
         redirect_slashes=False,
     )
+    _hold_files_of_docs(app)
     errors = ErrorRenderer(DIALECTS)
     key = _server_key(settings)
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
@@ -80,7 +84,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         registry.register(metrics.JobCollector(jobs.queue))
     errors.install(app)
     if key is not None:
-        app.add_middleware(KeyMiddleware, key=key, errors=errors)
+        app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open, errors=errors)
     if online is not None:
         app.add_middleware(online.gateway)
     if jobs is not None:
@@ -89,6 +93,12 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         app.add_middleware(NoJobs, errors=errors)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
     return app
+
+
+def _hold_files_of_docs(app: FastAPI) -> None:
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, StaticFiles):
+            route.app = HeldFiles(directory=route.app.directory)
 
 
 def _server_key(settings: Settings) -> ServerKey | None:

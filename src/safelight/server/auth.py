@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -53,11 +54,20 @@ class ServerKey:
 
 
 class KeyMiddleware:
-    """Lets through who knows the key."""
+    """Lets through who knows the key: whether there is such a route is for them alone."""
 
-    def __init__(self, app: ASGIApp, *, key: ServerKey, errors: ErrorRenderer) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        check: Callable[[Request], None],
+        is_open: Callable[[str], bool],
+        errors: ErrorRenderer,
+    ) -> None:
+        """`check` raises AuthenticationFailed. What `is_open` says of a path counts for reading it only."""
         self._app = app
-        self._key = key
+        self._check = check
+        self._is_open = is_open
         self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,17 +76,24 @@ class KeyMiddleware:
             return
         request = Request(scope)
         try:
-            if caller_of(scope) is None and not _is_open(request):
-                self._key.check(request)
+            is_reading = request.method in ("GET", "HEAD")
+            if caller_of(scope) is None and not (is_reading and self._is_open(scope["path"])):
+                self._check(request)
+                vouch_for(request)
         except AuthenticationFailed as error:
             await self._errors.render(request, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-def _is_open(request: Request) -> bool:
-    path = request.url.path
-    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS))
+def is_open(path: str) -> bool:
+    """Whether a path of the server's own model may be read without its key."""
+    return path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS)
+
+
+def vouch_for(request: Request) -> None:
+    """Its key was checked: where connections get scarce, those of strangers go first."""
+    request.state.has_key = True
 
 
 def key_of(request: Request) -> str | None:

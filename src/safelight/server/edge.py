@@ -62,7 +62,7 @@ class EdgeMiddleware:
         except Exception as error:  # the ASGI edge: the one place that may catch everything
             if status is not None:
                 raise
-            logger.exception("request %s: %s %s", request.state.request_id, request.method, request.url.path)
+            logger.exception("request %s: %s %s", request.state.request_id, request.method, request.scope["path"])
             await self._errors.render(request, error)(scope, receive, send_named)
         finally:
             self._requests.observe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -74,8 +74,8 @@ class ErrorRenderer:
             app.add_exception_handler(error_class, handle)
 
     def render(self, request: Request, error: Exception) -> Response:
-        path = request.url.path
-        report = _report(request, error)
+        path = request.scope["path"]
+        report = replace(_report(request, error), user_agent=request.headers.get("user-agent", ""))
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
         if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
             logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)
@@ -105,9 +105,11 @@ def _http_report(request: Request, error: HTTPException) -> ErrorReport:
     """The framework's own errors: no such route, wrong method."""
     message = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"Invalid URL ({request.method} {request.url.path[:128]}); /docs lists the routes"
+        message = f"Invalid URL ({request.method} {request.scope['path'][:128]}); /docs lists the routes"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{request.method[:16]} is not possible on {request.url.path[:128]}; use {_allowed_methods(request)}"
+        message = (
+            f"{request.method[:16]} is not possible on {request.scope['path'][:128]}; use {_allowed_methods(request)}"
+        )
     return ErrorReport(
         status=error.status_code,
         message=_presentable(message),

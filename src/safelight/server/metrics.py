@@ -47,7 +47,7 @@ class RequestMetrics:
         self._seconds.labels(dialect).observe(seconds)
 
     def _label(self, request: Request) -> str:
-        path = request.url.path
+        path = request.scope["path"]
         if path.startswith("/health") or (path == "/" and request.method in ("GET", "HEAD")):
             return "health"
         owner = owner_of(path, self._dialects)

@@ -118,6 +118,11 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         existed = await plane.transact(lambda session: delete_connection(session, name))
         return Response(status_code=200 if existed else 204)
 
+    _add_secrets(router, plane)
+    return router
+
+
+def _add_secrets(router: APIRouter, plane: ControlPlane) -> None:
     @router.post(
         CONNECTIONS + "/{name}/listsecrets", summary="Show a connection with its secrets", **documented(200, 404)
     )
@@ -141,8 +146,6 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
                 for line in lines
             ]
         )
-
-    return router
 
 
 def _spec(name: str, properties: ConnectionProperties) -> ConnectionSpec:

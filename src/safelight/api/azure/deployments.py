@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from safelight.api.azure.endpoints import ENDPOINTS
+from safelight.api.azure.models import TEMPLATE_PROPERTY, refused_template
 from safelight.api.azure.wire import (
     LOCATION,
     ArmModel,
+    ArmPatch,
     JsonObject,
+    Place,
     accepted,
     collection,
     documented,
@@ -21,6 +26,8 @@ from safelight.api.azure.wire import (
     place_of,
     read_body,
     system_data,
+    with_operation,
+    without_operation,
     workspace_path,
 )
 from safelight.control.endpoints.deployments import (
@@ -37,7 +44,7 @@ from safelight.control.endpoints.deployments import (
 from safelight.control.endpoints.logs import CONTAINERS, DEFAULT_TAIL, MAX_TAIL
 from safelight.control.endpoints.warnings import UNUSED_FIELDS, warnings_for
 from safelight.control.plane import ControlPlane
-from safelight.control.store.tables import Deployment, OperationKind
+from safelight.control.store.tables import Deployment, Operation, OperationKind
 from safelight.errors import InvalidRequest
 from safelight.settings import Settings
 
@@ -102,6 +109,7 @@ class DeploymentProperties(ArmModel):
     model_mount_path: object = None
     data_collector: object = None
     startup_probe: object = None
+    deployment_template: object = None
 
 
 class DeploymentResource(ArmModel):
@@ -113,11 +121,18 @@ class DeploymentResource(ArmModel):
     properties: DeploymentProperties
 
 
-class DeploymentPatch(ArmModel):
-    """The body of a PATCH."""
+class ChangedSku(ArmPatch):
+    """`capacity` is the instance count."""
+
+    name: Literal["Default", "default"] = "Default"
+    capacity: int | None = None
+
+
+class DeploymentPatch(ArmPatch):
+    """The body of a PATCH: as on Azure all but these needs a PUT, and traffic is the endpoint's."""
 
     tags: dict[str, str] | None = None
-    sku: Sku | None = None
+    sku: ChangedSku | None = None
 
 
 class LogsBody(ArmModel):
@@ -138,7 +153,9 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         **documented(200, 201, 404, 409, body=DeploymentResource),
     )
     async def put(request: Request, endpoint: str, name: str) -> Response:
-        return await _put(request, _body(endpoint, name, await read_body(request, DeploymentResource, settings)))
+        body = _body(endpoint, name, await read_body(request, DeploymentResource, settings))
+        place = place_of(request, settings)
+        return begun(place, await plane.transact(lambda session: put_deployment(session, body)))
 
     @router.patch(
         DEPLOYMENT,
@@ -147,15 +164,20 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     )
     async def patch(request: Request, endpoint: str, name: str) -> Response:
         changes = await read_body(request, DeploymentPatch, settings)
-        row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
-        return await _put(request, _patched(row, changes))
-
-    async def _put(request: Request, body: DeploymentBody) -> Response:
         place = place_of(request, settings)
-        row, operation = await plane.transact(lambda session: put_deployment(session, body))
+        return begun(
+            place,
+            await plane.transact(
+                lambda session: put_deployment(session, _patched(get_deployment(session, endpoint, name), changes))
+            ),
+        )
+
+    def begun(place: Place, written: tuple[Deployment, Operation]) -> Response:
+        row, operation = written
         plane.wake()
         status = 201 if operation.kind is OperationKind.CREATE else 200
-        return accepted(place, operation, _render(place.path, row), status=status)
+        properties = with_operation(row.properties, place, operation)
+        return accepted(place, operation, _render(place.path, row, properties), status=status)
 
     @router.get(DEPLOYMENT, summary="Show a deployment", **documented(200, 404))
     async def get(request: Request, endpoint: str, name: str) -> JsonObject:
@@ -210,6 +232,9 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
     ):
         if given.lower() != only.lower():
             raise InvalidRequest(f"{field} {given!r} is not possible here; it must be {only}", field=field)
+    own_properties = without_operation(properties.properties)
+    if properties.deployment_template or TEMPLATE_PROPERTY.lower() in map(str.lower, own_properties):
+        raise refused_template("the deployment's own fields say how it is served")
     requests = properties.request_settings or RequestSettings()
     spec = DeploymentSpec(
         model=properties.model,
@@ -236,7 +261,7 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
         spec=spec,
         location=resource.location or LOCATION,
         tags=resource.tags or {},
-        properties=properties.properties or {},
+        properties=own_properties,
     )
 
 
@@ -275,7 +300,7 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
     )
 
 
-def _render(workspace: str, row: Deployment) -> JsonObject:
+def _render(workspace: str, row: Deployment, properties: Mapping[str, str] | None = None) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
     return {
@@ -293,7 +318,7 @@ def _render(workspace: str, row: Deployment) -> JsonObject:
             "instanceType": spec.instance_type or None,
             "description": spec.description or None,
             "environmentVariables": spec.environment_variables,
-            "properties": row.properties,
+            "properties": row.properties if properties is None else properties,
             "requestSettings": {
                 "maxConcurrentRequestsPerInstance": spec.max_concurrent_requests_per_instance,
                 "requestTimeout": format_duration(spec.request_timeout_s),

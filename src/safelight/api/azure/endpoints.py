@@ -12,6 +12,7 @@ from safelight.api.azure.wire import (
     LOCATION,
     WORKSPACE,
     ArmModel,
+    ArmPatch,
     JsonObject,
     Place,
     accepted,
@@ -21,6 +22,8 @@ from safelight.api.azure.wire import (
     place_of,
     read_body,
     system_data,
+    with_operation,
+    without_operation,
 )
 from safelight.control.endpoints.endpoints import (
     EndpointSpec,
@@ -37,7 +40,7 @@ from safelight.control.endpoints.endpoints import (
 from safelight.control.endpoints.tokens import issue_token
 from safelight.control.endpoints.warnings import endpoint_warnings
 from safelight.control.plane import ADMINISTRATOR, ControlPlane
-from safelight.control.store.tables import Endpoint, OperationKind
+from safelight.control.store.tables import Endpoint, Operation, OperationKind
 from safelight.settings import Settings
 
 ENDPOINTS = WORKSPACE + "/onlineEndpoints"
@@ -72,10 +75,29 @@ class EndpointResource(ArmModel):
     properties: EndpointProperties = EndpointProperties()
 
 
-class EndpointPatch(ArmModel):
+class ChangedIdentity(ArmPatch):
+    """Every endpoint acts in its own name."""
+
+    type: Literal["SystemAssigned", "systemAssigned"]
+
+
+class ChangedEndpoint(ArmPatch):
+    """What to change; each map but `properties`, to which is added, becomes what is given."""
+
+    auth_mode: str | None = None
+    description: str | None = None
+    properties: dict[str, str] | None = None
+    traffic: dict[str, int] | None = None
+    mirror_traffic: dict[str, int] | None = None
+    public_network_access: str | None = None
+
+
+class EndpointPatch(ArmPatch):
     """The body of a PATCH."""
 
     tags: dict[str, str] | None = None
+    identity: ChangedIdentity | None = None
+    properties: ChangedEndpoint = ChangedEndpoint()
 
 
 class RegenerateBody(ArmModel):
@@ -97,20 +119,29 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     )
     async def put(request: Request, name: str) -> Response:
         spec = _spec(name, await read_body(request, EndpointResource, settings))
-        return await _put(request, spec)
+        place = place_of(request, settings)
+        return begun(place, await plane.transact(lambda session: put_endpoint(session, plane.cipher, spec)))
 
-    @router.patch(ENDPOINT, summary="Change an endpoint's tags", **documented(200, 404, 409, body=EndpointPatch))
+    @router.patch(
+        ENDPOINT,
+        summary="Change an endpoint's traffic, tags, description or added properties",
+        **documented(200, 404, 409, body=EndpointPatch),
+    )
     async def patch(request: Request, name: str) -> Response:
         body = await read_body(request, EndpointPatch, settings)
-        spec = spec_of(await plane.transact(lambda session: get_endpoint(session, name)))
-        return await _put(request, spec if body.tags is None else replace(spec, tags=body.tags))
-
-    async def _put(request: Request, spec: EndpointSpec) -> Response:
         place = place_of(request, settings)
-        row, operation = await plane.transact(lambda session: put_endpoint(session, plane.cipher, spec))
+        return begun(
+            place,
+            await plane.transact(
+                lambda session: put_endpoint(session, plane.cipher, _changed(get_endpoint(session, name), body))
+            ),
+        )
+
+    def begun(place: Place, written: tuple[Endpoint, Operation]) -> Response:
+        row, operation = written
         plane.wake()
         status = 201 if operation.kind is OperationKind.CREATE else 200
-        return accepted(place, operation, _render(place, row), status=status)
+        return accepted(place, operation, _render(place, row, operation), status=status)
 
     @router.get(ENDPOINT, summary="Show an endpoint", **documented(200, 404))
     async def get(request: Request, name: str) -> JsonObject:
@@ -176,15 +207,14 @@ def _add_credentials(router: APIRouter, plane: ControlPlane, settings: Settings)
 
 def _spec(name: str, resource: EndpointResource) -> EndpointSpec:
     properties = resource.properties
-    modes = {azure.lower(): mode for mode, azure in _AUTH_MODES.items()}
     keys = properties.keys or EndpointKeys()
     return EndpointSpec(
         name=name,
-        auth_mode=modes.get(properties.auth_mode.lower(), properties.auth_mode),
+        auth_mode=_auth_mode(properties.auth_mode),
         description=properties.description or "",
         location=resource.location or LOCATION,
         tags=resource.tags or {},
-        properties=properties.properties or {},
+        properties=without_operation(properties.properties),
         traffic=properties.traffic or {},
         mirror_traffic=properties.mirror_traffic or {},
         public_network_access=properties.public_network_access or "Enabled",
@@ -193,7 +223,26 @@ def _spec(name: str, resource: EndpointResource) -> EndpointSpec:
     )
 
 
-def _render(place: Place, row: Endpoint) -> JsonObject:
+def _changed(row: Endpoint, body: EndpointPatch) -> EndpointSpec:
+    """The endpoint with what the body names; another `auth_mode` is refused where an endpoint is written."""
+    spec, given = spec_of(row), body.properties
+    return replace(
+        spec,
+        tags=spec.tags if body.tags is None else body.tags,
+        auth_mode=spec.auth_mode if given.auth_mode is None else _auth_mode(given.auth_mode),
+        description=spec.description if given.description is None else given.description,
+        properties={**spec.properties, **without_operation(given.properties)},
+        traffic=spec.traffic if given.traffic is None else given.traffic,
+        mirror_traffic=spec.mirror_traffic if given.mirror_traffic is None else given.mirror_traffic,
+        public_network_access=given.public_network_access or spec.public_network_access,
+    )
+
+
+def _auth_mode(azure: str) -> str:
+    return next((mode for mode, each in _AUTH_MODES.items() if each.lower() == azure.lower()), azure)
+
+
+def _render(place: Place, row: Endpoint, operation: Operation | None = None) -> JsonObject:
     url = f"{place.url}/endpoints/{row.name}"
     return {
         "id": f"{place.path}/onlineEndpoints/{row.name}",
@@ -207,7 +256,7 @@ def _render(place: Place, row: Endpoint) -> JsonObject:
         "properties": {
             "authMode": _AUTH_MODES[row.auth_mode],
             "description": row.description or None,
-            "properties": row.properties,
+            "properties": row.properties if operation is None else with_operation(row.properties, place, operation),
             "traffic": row.traffic,
             "mirrorTraffic": row.mirror_traffic,
             "publicNetworkAccess": row.public_network_access,

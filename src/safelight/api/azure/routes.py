@@ -6,7 +6,6 @@ workspace that there is. Every route under `/subscriptions` needs the administra
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from safelight.api.azure import connections as azure_connections
 from safelight.api.azure import deployments as azure_deployments
 from safelight.api.azure import endpoints as azure_endpoints
 from safelight.api.azure import registry as azure_registry
+from safelight.api.azure import workspace_models as azure_models
 from safelight.api.azure.wire import (
     GROUP,
     LOCATION,
@@ -53,34 +53,41 @@ _CODES = {
 
 
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
-    """All routes of this dialect."""
-
-    def check_administrator(request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        expected = plane.admin_token.encode()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
-            raise AuthenticationFailed(
-                "this needs the administrator's token, as `Authorization: Bearer <token>`; it is in the file "
-                "admin-token of the server's data directory"
-            )
+    """All routes of this dialect; who may use them is checked before (`check_administrator`)."""
 
     def check_names(request: Request) -> None:
         refuse_nul(request.path_params)
 
     guarded = APIRouter(
-        dependencies=[Depends(check_administrator), Depends(check_names)],
+        dependencies=[Depends(check_names)],
         responses={
             400: {"description": "Something in the request is wrong; the message names the field"},
             401: {"description": "No administrator's token, or a wrong one"},
         },
     )
-    for part in (azure_connections, azure_endpoints, azure_deployments, azure_registry):
+    for part in (azure_connections, azure_endpoints, azure_deployments, azure_models):
         guarded.include_router(part.create_router(plane, settings))
+    guarded.include_router(azure_registry.create_router(settings))
     guarded.include_router(_create_workspace_router(plane, settings))
     router = APIRouter()
     router.include_router(guarded)
     router.include_router(_create_metadata_router(settings))
     return router
+
+
+def check_administrator(request: Request, admin_token: str) -> None:
+    """Raises AuthenticationFailed."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), admin_token.encode()):
+        raise AuthenticationFailed(
+            "this needs the administrator's token, as `Authorization: Bearer <token>`; it is in the file admin-token "
+            "of the server's data directory"
+        )
+
+
+def is_open(path: str) -> bool:
+    """Whether a path may be read without that token."""
+    return path == "/metadata/endpoints"
 
 
 def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRouter:
@@ -113,7 +120,7 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
 
     @router.post(WORKSPACE + "/rotateEncryptionKey", summary="Put all secrets under a new encryption key")
     async def rotate_encryption_key() -> JsonObject:
-        return {"reencrypted": await asyncio.to_thread(plane.rotate_encryption_key)}
+        return {"reencrypted": await plane.database.run(plane.rotate_encryption_key)}
 
     @router.get(
         OPERATIONS + "/mfeOperationsStatus/{id}", summary="How a long-running operation stands", **documented(200, 404)
@@ -130,7 +137,7 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
     async def operation_result(request: Request, id: str) -> Response:
         operation = await plane.transact(lambda session: get_operation(session, id))
         if operation.status is OperationStatus.IN_PROGRESS:
-            location = f"{server_url(request, settings)}{quote(request.url.path)}?{request.url.query}"
+            location = f"{server_url(request, settings)}{quote(request.scope['path'])}?{request.url.query}"
             return Response(status_code=202, headers={"Location": location, "Retry-After": "1"})
         return Response(status_code=204)
 

@@ -38,6 +38,8 @@ _SEGMENTS = {
     )
 }
 """The words of ARM's paths; what is not among them is a name."""
+OPERATION_PROPERTY = "AzureAsyncOperationUri"
+"""Of endpoints and deployments, beside the properties that a user gives."""
 BODY_TIMEOUT_S = 60.0
 _ANSWERS = {
     200: "Done",
@@ -73,6 +75,12 @@ class ArmModel(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
+class ArmPatch(ArmModel):
+    """The body of a PATCH, or an object in it: what it names is changed or refused, never passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a request was made: how clients reach the server, and the workspace in the path."""
@@ -97,7 +105,7 @@ def place_of(request: Request, settings: Settings) -> Place:
 
 def workspace_path(request: Request) -> str:
     """The workspace in the path, as the request wrote it: what the ids of its resources begin with."""
-    path = request.url.path
+    path: str = request.scope["path"]
     end = re.search(r"/workspaces/[^/]+", path, re.IGNORECASE)
     return path[: end.end()] if end else path
 
@@ -157,16 +165,30 @@ def identity_of(name: str) -> JsonObject:
     return {"type": "SystemAssigned", "principalId": str(uuid.uuid5(_TENANT, name)), "tenantId": str(_TENANT)}
 
 
+def with_operation(properties: Mapping[str, str], place: Place, operation: Operation) -> dict[str, str]:
+    """A resource's own properties, and where to ask how its operation stands: Azure's REST walkthrough waits there."""
+    return {**properties, OPERATION_PROPERTY: _operation_url(place, "mfeOperationsStatus", operation)}
+
+
+def without_operation(properties: Mapping[str, str] | None) -> dict[str, str]:
+    """The user's own properties: who changes what was answered sends the operation back, and it is none of them."""
+    return {name: text for name, text in (properties or {}).items() if name.lower() != OPERATION_PROPERTY.lower()}
+
+
+def _operation_url(place: Place, kind: str, operation: Operation) -> str:
+    root = f"{place.url}/subscriptions/{place.subscription}/providers/{PROVIDER}/locations/{LOCATION}"
+    return f"{root}/{kind}/{operation.id}?api-version={place.api_version}"
+
+
 def accepted(place: Place, operation: Operation, body: Mapping[str, object] | None, *, status: int) -> Response:
     """The answer that begins a long-running operation; `Retry-After` keeps azure-core from waiting 30 s."""
-    root = f"{place.url}/subscriptions/{place.subscription}/providers/{PROVIDER}/locations/{LOCATION}"
     headers = {
-        "Azure-AsyncOperation": f"{root}/mfeOperationsStatus/{operation.id}?api-version={place.api_version}",
+        "Azure-AsyncOperation": _operation_url(place, "mfeOperationsStatus", operation),
         "Retry-After": "1",
         "x-ms-async-operation-timeout": "PT1H",
     }
     if body is None:
-        headers["Location"] = f"{root}/mfeOperationResults/{operation.id}?api-version={place.api_version}"
+        headers["Location"] = _operation_url(place, "mfeOperationResults", operation)
         return Response(status_code=status, headers=headers)
     return JSONResponse(body, status_code=status, headers=headers)
 

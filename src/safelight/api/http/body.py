@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -17,6 +18,12 @@ from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 MAX_FILES = 17
 """Sixteen images and a mask, as OpenAI's clients may send."""
 MAX_FIELDS = 64
+MAX_PARAMETERS = 16
+"""Of a header field such as Content-Disposition; the time for them grows with the square of their number."""
+PIECE_BYTES = 16 * 1024
+"""Of a form, between two of which others have their turn."""
+CHARSETS = ("utf-8", "utf8", "us-ascii", "iso-8859-1")
+"""Python knows others by which little text takes long, or becomes none."""
 
 
 async def read_json_object(request: Request, *, max_bytes: int, timeout_s: float) -> dict[str, object]:
@@ -62,9 +69,10 @@ class Form:
 
 async def read_form(request: Request, *, max_bytes: int, max_field_bytes: int, timeout_s: float) -> Form:
     """The body as a form. Raises InvalidRequest, BodyTooLarge or DeadlineExceeded."""
+    _check_form_type(request.headers.get("content-type", ""))
     parser = _InMemory(
         request.headers,
-        _limited(request, max_bytes),
+        _in_pieces(_limited(request, max_bytes)),
         max_files=MAX_FILES,
         max_fields=MAX_FIELDS,
         max_part_size=max_field_bytes,
@@ -85,6 +93,27 @@ class _InMemory(MultiPartParser):
 
     spool_max_size = 0
     """No limit: that is what it means to Python's SpooledTemporaryFile."""
+
+    def on_header_end(self) -> None:
+        if self._current_partial_header_value.count(b";") > MAX_PARAMETERS:
+            raise MultiPartException(f"a header field of a part has more than {MAX_PARAMETERS} parameters")
+        super().on_header_end()
+
+
+def _check_form_type(header: str) -> None:
+    """The parser's own way would cost what is in it. Raises InvalidRequest."""
+    if header.count(";") > MAX_PARAMETERS:
+        raise InvalidRequest(f"Content-Type has more than {MAX_PARAMETERS} parameters; send only the boundary")
+    charset = parse_options_header(header)[1].get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in CHARSETS:
+        raise InvalidRequest(f"charset {charset[:64]!r} of Content-Type is not read; send the form in UTF-8")
+
+
+async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        for start in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[start : start + PIECE_BYTES]
+            await asyncio.sleep(0)
 
 
 async def _sort(form: FormData, max_field_bytes: int) -> Form:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from safelight.errors import InvalidRequest
 
@@ -21,13 +23,23 @@ LONG_BYTES = 16_384
 """What is longer is parsed in a thread; shorter, it takes less than the thread would."""
 PIECE_BYTES = 1024 * 1024
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 async def parse_json_object(content: bytes) -> dict[str, object]:
     """The object that the text is. Raises InvalidRequest."""
-    value = parse_json(content) if len(content) <= LONG_BYTES else await asyncio.to_thread(parse_json, content)
+    value = await in_thread_if_long(len(content), parse_json, content)
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object, such as {...}")
     return value
+
+
+async def in_thread_if_long(num_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of `work` on so many bytes. What is short waits for nobody else's threads."""
+    if num_bytes <= LONG_BYTES:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def parse_json(content: bytes) -> object:

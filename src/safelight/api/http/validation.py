@@ -113,8 +113,13 @@ def _unknown(path: str, name: str, accepted: Iterable[str]) -> str:
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if isinstance(part, str):  # a number is a place in a list
-            model = next(_models_in(model.model_fields[part].annotation))
-    return list(model.model_fields)
+            model = next(_models_in(_by_wire_name(model)[part]))
+    return list(_by_wire_name(model))
+
+
+def _by_wire_name(model: type[BaseModel]) -> dict[str, object]:
+    """The fields' types, by the names that a body has them under."""
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

@@ -6,7 +6,6 @@ prompt, or for image-to-image a base64 image, which may also be the whole body.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ from safelight.api.http.event_stream import EVENT_STREAM, EventStream, RenderEve
 from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
+from safelight.api.http.strict_json import MAX_NAMES, in_thread_if_long, parse_json_object
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
+from safelight.api.huggingface.readers import is_hugging_face_js, offers_to
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
@@ -125,7 +125,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, 
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         refuse_if_full(request, dispatcher)
-        media_type = negotiate(request.headers.getlist("accept"), offers)
+        media_type = negotiate(request.headers.getlist("accept"), offers_to(request, offers))
         parsed, image = await _read(request, dispatcher.spec, settings, uploads, timeout_s)
         generation_request = to_generation_request(
             parsed,
@@ -226,7 +226,7 @@ def event_renderer(request: GenerationRequest) -> RenderEvent:
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
-    if path == "/score":
+    if path == "/score" and not is_hugging_face_js(report.user_agent):
         return {"error": {"code": report.code, "message": report.message}}
     return {"error": report.message}
 
@@ -264,7 +264,7 @@ async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object]
     check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
     refuse_mask(body)
-    image = await asyncio.to_thread(image_in, body)
+    image = await in_thread_if_long(len(content), image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
 
 

@@ -100,20 +100,22 @@ def _find(reference: str, data_dir: Path | None) -> Model:
 
 
 def _registered(data_dir: Path | None) -> list[Model]:
-    """The user's own models, oldest first; without a server none, and a note that says why."""
+    """All versions of the user's own models, oldest first; without a server none, and a note that says why."""
+    known = {model.name for model in list_models()}
     try:
-        rows = Arm(data_dir).list("/models")
+        arm = Arm(data_dir)
+        names = [row["name"] for row in arm.list("/models") if row["name"] not in known]
+        versions = {name: arm.list(f"/models/{name}/versions") for name in names}
     except (ConfigurationError, RequestRefused) as error:
         note(f"registered models are not shown: {error.message}")
         return []
-    known = {model.name for model in list_models()}
-    return [_from_arm(row) for row in rows if row["name"] not in known]
+    return [_from_arm(name, row) for name in names for row in reversed(versions[name])]
 
 
-def _from_arm(row: JsonObject) -> Model:
+def _from_arm(name: str, row: JsonObject) -> Model:
     properties = row["properties"]
     return registered_model(
-        name=row["name"],
+        name=name,
         version=properties["latestVersion"],
         path=properties["properties"]["hubId"] or properties["modelUri"],
         description=properties["description"],

@@ -23,7 +23,16 @@ from safelight.cli.az.options import (
     checked_name,
     confirm,
 )
-from safelight.cli.az.resource_files import DEPLOYMENT_FIELDS, deployment_body, note, read_resource
+from safelight.cli.az.resource_files import (
+    DEPLOYMENT_FIELDS,
+    PROBE_COUNTS,
+    PROBE_DURATIONS,
+    REQUEST_DURATIONS,
+    camel,
+    deployment_body,
+    note,
+    read_resource,
+)
 from safelight.cli.completion import complete_served_models
 from safelight.cli.output import print_list, print_one
 from safelight.errors import InvalidRequest
@@ -216,22 +225,17 @@ def _settable(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def _request_settings(requests: dict[str, Any]) -> dict[str, int]:
-    settings = {
-        "request_timeout_ms": round(_seconds(requests["requestTimeout"]) * 1000),
-        "max_concurrent_requests_per_instance": requests["maxConcurrentRequestsPerInstance"],
-    }
-    if requests["maxQueueWait"] is not None:
-        settings["max_queue_wait_ms"] = round(_seconds(requests["maxQueueWait"]) * 1000)
-    return settings
+    given = {name: requests[wire] for name, wire in REQUEST_DURATIONS.items() if requests[wire] is not None}
+    settings = {name: round(_seconds(duration) * 1000) for name, duration in given.items()}
+    name = "max_concurrent_requests_per_instance"
+    return settings | {name: requests[camel(name)]}
 
 
 def _probe(probe: dict[str, Any] | None) -> dict[str, float] | None:
     if probe is None:
         return None
-    durations = {"initial_delay": "initialDelay", "period": "period", "timeout": "timeout"}
-    thresholds = {"success_threshold": "successThreshold", "failure_threshold": "failureThreshold"}
-    seconds = {name: _seconds(probe[wire]) for name, wire in durations.items()}
-    return seconds | {name: probe[wire] for name, wire in thresholds.items()}
+    seconds = {name: _seconds(probe[camel(name)]) for name in PROBE_DURATIONS}
+    return seconds | {name: probe[camel(name)] for name in PROBE_COUNTS}
 
 
 def _seconds(duration: str) -> float:

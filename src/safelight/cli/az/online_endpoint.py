@@ -21,7 +21,14 @@ from safelight.cli.az.options import (
     confirm,
     name_of,
 )
-from safelight.cli.az.resource_files import ENDPOINT_FIELDS, endpoint_body, note, parse_shares, read_resource
+from safelight.cli.az.resource_files import (
+    AUTH_MODES,
+    ENDPOINT_FIELDS,
+    endpoint_body,
+    note,
+    parse_shares,
+    read_resource,
+)
 from safelight.cli.completion import complete_deployments
 from safelight.cli.output import print_list, print_one
 from safelight.errors import InvalidRequest
@@ -236,7 +243,7 @@ def _settable(resource: dict[str, Any]) -> dict[str, Any]:
     """An endpoint as a YAML file would have it."""
     properties = resource["properties"]
     return {
-        "auth_mode": _AUTH_MODES[properties["authMode"]],
+        "auth_mode": next(mode for mode, arm in AUTH_MODES.items() if arm == properties["authMode"]),
         "description": properties["description"],
         "tags": resource["tags"],
         "properties": properties["properties"],
@@ -252,15 +259,16 @@ def _merged(traffic: dict[str, int], changes: dict[str, int]) -> dict[str, int]:
 
 
 def _view(resource: dict[str, Any]) -> dict[str, Any]:
+    """Beside Azure's scoring URI, which answers in JSON unless it is told otherwise, the URLs for other clients."""
     properties = resource["properties"]
+    url = properties["scoringUri"].removesuffix("/score")
     return {
         "name": resource["name"],
         "provisioning_state": properties["provisioningState"],
         "scoring_uri": properties["scoringUri"],
+        "picture_uri": f"{url}/predict",
+        "openai_base_url": f"{url}/v1",
         **_settable(resource),
         "warnings": properties["warnings"],
         "created_at": resource["systemData"]["createdAt"],
     }
-
-
-_AUTH_MODES = {"Key": "key", "AMLToken": "aml_token", "AADToken": "aad_token"}

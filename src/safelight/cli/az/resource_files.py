@@ -23,6 +23,12 @@ DEPLOYMENT_FIELDS = {
     "startup_probe",
 }  # fmt: skip
 CONNECTION_FIELDS = {"name", "type", "target", "credentials", "secrets", "configs", "metadata", "is_shared", "tags"}
+AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
+"""As YAML has them, and as ARM does."""
+REQUEST_DURATIONS = {"request_timeout_ms": "requestTimeout", "max_queue_wait_ms": "maxQueueWait"}
+"""Milliseconds of a YAML file's `request_settings`, and ISO 8601 of ARM's."""
+PROBE_DURATIONS, PROBE_COUNTS = ("initial_delay", "period", "timeout"), ("success_threshold", "failure_threshold")
+"""Seconds of a YAML file's probes, which ARM has in ISO 8601, and numbers that both have."""
 WITHOUT_EFFECT = {
     "compute": "models run on this machine",
     "identity": "every endpoint acts in its own name",
@@ -51,10 +57,9 @@ def read_resource(
 
 def endpoint_body(resource: Mapping[str, Any]) -> JsonObject:
     """The ARM body of an endpoint."""
-    modes = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
     mode = resource.get("auth_mode", "key")
     properties = {
-        "authMode": modes.get(str(mode).lower(), mode),
+        "authMode": AUTH_MODES.get(str(mode).lower(), mode),
         "description": resource.get("description"),
         "properties": _strings("properties", resource.get("properties")),
         "traffic": resource.get("traffic") or {},
@@ -90,9 +95,9 @@ def deployment_body(resource: Mapping[str, Any]) -> JsonObject:
         ("scale_settings", _scale_settings),
     ):
         if resource.get(field):
-            properties[_camel(field)] = read(field, resource[field])
+            properties[camel(field)] = read(field, resource[field])
     for field in ("code_configuration", "model_mount_path", "data_collector", "startup_probe"):
-        properties[_camel(field)] = resource.get(field)
+        properties[camel(field)] = resource.get(field)
     properties["environmentId"] = resource.get("environment")
     properties["egressPublicNetworkAccess"] = resource.get("egress_public_network_access")
     sku = {"name": "Default", "capacity": _integer("instance_count", _given(resource, "instance_count", 1))}
@@ -173,22 +178,21 @@ def _request_settings(field: str, value: object) -> JsonObject:
     settings = _mapping(field, value)
     _check(field, settings, ("request_timeout_ms", "max_concurrent_requests_per_instance", "max_queue_wait_ms"))
     body: JsonObject = {}
-    for name, wire in (("request_timeout_ms", "requestTimeout"), ("max_queue_wait_ms", "maxQueueWait")):
+    for name, wire in REQUEST_DURATIONS.items():
         if settings.get(name) is not None:
             body[wire] = f"PT{_number(f'{field}.{name}', settings[name]) / 1000:g}S"
     if (count := settings.get(name := "max_concurrent_requests_per_instance")) is not None:
-        body[_camel(name)] = _integer(f"{field}.{name}", count)
+        body[camel(name)] = _integer(f"{field}.{name}", count)
     return body
 
 
 def _probe(field: str, value: object) -> JsonObject:
     probe = {name: each for name, each in _mapping(field, value).items() if each is not None}
-    durations, counts = ("initial_delay", "period", "timeout"), ("success_threshold", "failure_threshold")
-    _check(field, probe, (*durations, *counts))
+    _check(field, probe, (*PROBE_DURATIONS, *PROBE_COUNTS))
     body: JsonObject = {
-        _camel(name): f"PT{_number(f'{field}.{name}', probe[name]):g}S" for name in durations if name in probe
+        camel(name): f"PT{_number(f'{field}.{name}', probe[name]):g}S" for name in PROBE_DURATIONS if name in probe
     }
-    return body | {_camel(name): _integer(f"{field}.{name}", probe[name]) for name in counts if name in probe}
+    return body | {camel(name): _integer(f"{field}.{name}", probe[name]) for name in PROBE_COUNTS if name in probe}
 
 
 def _scale_settings(field: str, value: object) -> JsonObject:
@@ -250,7 +254,8 @@ def _given(resource: Mapping[str, Any], field: str, default: object) -> object:
     return default if resource.get(field) is None else resource[field]
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
+    """As ARM spells a field of a YAML file."""
     first, *rest = name.split("_")
     return first + "".join(map(str.capitalize, rest))
 

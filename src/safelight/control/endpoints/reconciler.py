@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 RETRY_S = 5.0
 RETRY_LOST_S = 60.0
 """A machine that has just started may need a while until its devices or its memory are there."""
+_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""Of a database that waiting may bring back: the third is PostgreSQL's when it may only be read. Others are bugs."""
 RESTART = "restart of the server"
 """The reader that the audit log names when what served is brought back."""
 
@@ -147,10 +149,10 @@ class Reconciler(Generic[ServingT]):
 
     async def start(self) -> None:
         """Publish every endpoint, begin to bring back what served, and take up what was in progress."""
-        for state in await asyncio.to_thread(self._read_endpoints):
+        for state in await self._database.run(self._read_endpoints):
             self._routes.publish(state, {})
         try:
-            self._begin(await asyncio.to_thread(self._read_what_served))
+            self._begin(await self._database.run(self._read_what_served))
         except StorageUnavailable:  # who read which secret cannot be written down, so none is read
             self._spawn(self._begin_later())
 
@@ -173,7 +175,7 @@ class Reconciler(Generic[ServingT]):
     async def publish(self, endpoint_name: str) -> None:
         """Tell the data plane what the database says about an endpoint: its traffic and its keys."""
         async with self._publishing:
-            state = await _transact(self._read_endpoint, endpoint_name)
+            state = await self._transact(self._read_endpoint, endpoint_name)
             serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
             self._routes.publish(state, serving)
 
@@ -185,12 +187,23 @@ class Reconciler(Generic[ServingT]):
         self._spawn(self._take_up_operations())
 
     async def _begin_later(self) -> None:
-        self._begin(await _transact(self._read_what_served))
+        self._begin(await self._transact(self._read_what_served))
+
+    async def _transact(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One transaction in a thread, begun again until the database takes it: what replicas did cannot be undone."""
+        while True:
+            try:
+                return await self._database.run(work, *args, **kwargs)
+            except StorageUnavailable:  # the log has it
+                await asyncio.sleep(RETRY_S)
+            except _AWAY:
+                logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _take_up_operations(self) -> None:
         while True:
             self._changed.clear()
-            for operation in await _transact(self._read_operations):
+            for operation in await self._transact(self._read_operations):
                 if operation.id not in self._taken_up:
                     self._taken_up.add(operation.id)
                     self._spawn(self._carry_out(operation))
@@ -216,7 +229,7 @@ class Reconciler(Generic[ServingT]):
             log.write(f"{operation.kind} failed: {error.message}")
             if (endpoint_name, name) in self._serving:
                 log.write("what was deployed before keeps serving")
-        await _transact(self._record_failure, operation, error)
+        await self._transact(self._record_failure, operation, error)
 
     async def _apply(self, operation: Operation) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
@@ -225,7 +238,7 @@ class Reconciler(Generic[ServingT]):
                 await self._delete_endpoint(operation)
             else:
                 await self.publish(endpoint_name)
-                await _transact(self._record_endpoint, operation)
+                await self._transact(self._record_endpoint, operation)
             return
         key = (endpoint_name, name)
         while (restoring := self._restoring.pop(key, None)) is not None:
@@ -245,7 +258,7 @@ class Reconciler(Generic[ServingT]):
         """Start new replicas, switch to them, then end the old ones: no request fails in between."""
         endpoint_name = operation.endpoint_name
         log = self._logs.of(endpoint_name, name)
-        plan = await _transact(self._plan, endpoint_name, name)
+        plan = await self._transact(self._plan, endpoint_name, name)
         log.write(f"{operation.kind} of deployment '{name}' with {plan.model.uri}", "StorageInitializer")
         folder = plan.model.folder or await self._starter.fetch(plan.model, plan.environment, log)
         applied = AppliedDeployment(
@@ -266,7 +279,7 @@ class Reconciler(Generic[ServingT]):
         if before is not None:
             self._leaving.add(before)
         await self.publish(applied.endpoint_name)
-        await _transact(self._record_deployment, operation, applied)
+        await self._transact(self._record_deployment, operation, applied)
         return before
 
     async def _restore(self, applied: AppliedDeployment, why: str) -> None:
@@ -278,13 +291,13 @@ class Reconciler(Generic[ServingT]):
         except SafelightError as error:
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
-            await _transact(self._record_lost, applied, error)
+            await self._transact(self._record_lost, applied, error)
             if not isinstance(error, UnsupportedModel):
                 self._lost[applied.endpoint_name, applied.name] = applied
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)
-        await _transact(self._record_found, applied)
+        await self._transact(self._record_found, applied)
         log.write("ready")
 
     async def _retry_lost(self) -> None:
@@ -300,7 +313,7 @@ class Reconciler(Generic[ServingT]):
         await self.publish(operation.endpoint_name)
         if serving is not None:
             await serving.stop()
-        await _transact(self._forget_deployment, operation, name)
+        await self._transact(self._forget_deployment, operation, name)
         self._logs.of(operation.endpoint_name, name).delete()
 
     async def _delete_endpoint(self, operation: Operation) -> None:
@@ -313,7 +326,7 @@ class Reconciler(Generic[ServingT]):
         keys = [key for key in self._serving if key[0] == name]
         await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
         async with self._publishing:
-            await _transact(self._forget_endpoint, operation)
+            await self._transact(self._forget_endpoint, operation)
             self._routes.remove(name)  # new keys may have published it meanwhile
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -429,22 +442,6 @@ class Reconciler(Generic[ServingT]):
             session.delete(deployment)
         session.flush()
         session.delete(get_endpoint(session, endpoint_name))
-
-
-_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
-"""Of a database that waiting may bring back: the third is PostgreSQL's when it may only be read. Others are bugs."""
-
-
-async def _transact(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """One transaction in a thread, begun again until the database takes it: what replicas did cannot be undone."""
-    while True:
-        try:
-            return await asyncio.to_thread(work, *args, **kwargs)
-        except StorageUnavailable:  # the log has it
-            await asyncio.sleep(RETRY_S)
-        except _AWAY:
-            logger.exception("the database cannot be used; trying again in %g s", RETRY_S)
-            await asyncio.sleep(RETRY_S)
 
 
 def _is_at_rest(deployment: Deployment) -> bool:

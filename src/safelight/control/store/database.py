@@ -1,14 +1,19 @@
 """The one way to the database: SQLite in WAL mode by default, PostgreSQL by URL, migrated when it is opened.
 
-Everything here blocks; a coroutine calls it through `asyncio.to_thread`. A transaction is one operation: it commits at
-the end of the `with` block or leaves nothing behind.
+Everything here blocks; a coroutine calls it through `Database.run`. A transaction is one operation: it commits at the
+end of the `with` block or leaves nothing behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -23,18 +28,31 @@ from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 BUSY_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_S = 10
+"""Of PostgreSQL, unless the URL says another `connect_timeout`."""
+MAX_THREADS = 5
+"""As many connections as SQLAlchemy keeps."""
 PLACE = "the database"
 _HAS_WRITTEN = "has_written"
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Database:
-    """An engine and its transactions."""
+    """An engine, its transactions, and threads of its own: one that is locked keeps nobody else waiting."""
 
     def __init__(self, url: str | URL, disk: Disk) -> None:
         """Raises ConfigurationError if the URL is none of a database that can be used."""
         self._engine = _engine_of(url)
         self._disk = disk
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="database")
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `work`, which uses the database, in a thread."""
+        in_context = partial(contextvars.copy_context().run, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -65,6 +83,7 @@ class Database:
             raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
 
     def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
 
@@ -129,6 +148,8 @@ def _create_engine(url: URL) -> Engine:
         return engine
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
     return create_engine(url, hide_parameters=True, pool_pre_ping=True)
 
 

@@ -18,7 +18,7 @@ from safelight.api.azure.wire import canonical_path
 from safelight.api.generate import run_of
 from safelight.api.openai import routes as openai
 from safelight.errors import SafelightError
-from safelight.server.auth import caller_of, key_of
+from safelight.server.auth import caller_of, key_of, vouch_for
 from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location, choose
 from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.endpoints.starter import ServedDeployment
@@ -78,10 +78,11 @@ class EndpointGateway:
         """Where a request goes that may; None: to the server's own model, which checks its own key."""
         if (caller := caller_of(request.scope)) is not None:
             name = caller.endpoint_name
-            return None if name is None else self._routes.find(name, request.url.path)
+            return None if name is None else self._routes.find(name, request.scope["path"])
         location = self._routes.locate(request)
         if location is not None:
             await self._routes.check(location.endpoint.name, key_of(request))
+            vouch_for(request)
         return location
 
     async def _forward(self, choice: Choice[ServedDeployment], scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from safelight.errors import NotReady, ResourceNotFound
+from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 
 PATH_PREFIX = "/endpoints/"
 DEPLOYMENT_HEADER = "azureml-model-deployment"
@@ -73,21 +73,30 @@ class Router(Generic[T]):
         self._index_keys()
 
     def locate(self, *, path: str, host: str, key: str | None) -> Location[T] | None:
-        """The endpoint that a request names; None if it names none. Raises ResourceNotFound if it is not here."""
+        """The endpoint that a request names; None if it names none.
+
+        If it is not here: ResourceNotFound for who has a key of any endpoint, AuthenticationFailed for all others.
+        """
         if path.startswith(PATH_PREFIX):
             name, _, rest = path.removeprefix(PATH_PREFIX).partition("/")
-            return Location(self._get(name), f"/{rest}")
+            return Location(self._get(name, key), f"/{rest}")
         if (name_in_host := self._name_in_host(host)) is not None:
-            return Location(self._get(name_in_host), path)
+            return Location(self._get(name_in_host, key), path)
         if key is not None and (named := self._by_key.get(digest(key))) is not None:
             return Location(self._endpoints[named], path)
         return None
 
-    def _get(self, name: str) -> RoutedEndpoint[T]:
+    def find(self, name: str) -> RoutedEndpoint[T]:
+        """Raises ResourceNotFound."""
         endpoint = self._endpoints.get(name.lower())
         if endpoint is None:
             raise ResourceNotFound(f"no endpoint '{name[:64]}' here; see `safelight online-endpoint list`")
         return endpoint
+
+    def _get(self, name: str, key: str | None) -> RoutedEndpoint[T]:
+        if name.lower() not in self._endpoints and (key is None or digest(key) not in self._by_key):
+            raise refused(name[:64], key)
+        return self.find(name)
 
     def _name_in_host(self, host: str) -> str | None:
         host_name = host.lower().partition(":")[0]
@@ -97,6 +106,16 @@ class Router(Generic[T]):
 
     def _index_keys(self) -> None:
         self._by_key = {each: name for name, endpoint in self._endpoints.items() for each in endpoint.key_digests}
+
+
+def refused(endpoint_name: str, key: str | None, *, credentials: str = "key") -> AuthenticationFailed:
+    """In the same words whether or not there is such an endpoint."""
+    if key is None:
+        return AuthenticationFailed(f"endpoint '{endpoint_name}' needs its {credentials}, as `Authorization: Bearer …`")
+    return AuthenticationFailed(
+        f"this is no key of endpoint '{endpoint_name}'; see `safelight online-endpoint get-credentials --name "
+        f"{endpoint_name}`"
+    )
 
 
 def choose(endpoint: RoutedEndpoint[T], wanted: str | None, *, draw: float | None = None) -> Choice[T]:

@@ -12,7 +12,7 @@ from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.endpoints.tokens import OidcVerifier, check_token, subject_of
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
-from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest
+from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
 
@@ -49,8 +49,11 @@ class EndpointRoutes:
         self._router.remove(endpoint_name)
 
     def locate(self, request: Request) -> Location[ServedDeployment] | None:
-        """The endpoint that a request names by path, host, key or token. Raises ResourceNotFound."""
-        path, key = request.url.path, key_of(request)
+        """The endpoint that a request names by path, host, key or token.
+
+        Raises ResourceNotFound, or AuthenticationFailed in front of those who have no key of any endpoint.
+        """
+        path, key = request.scope["path"], key_of(request)
         location = self._router.locate(path=path, host=request.headers.get("host", ""), key=key)
         if location is None and key is not None and (name := self._named_by_token(key)) is not None:
             return self.find(name, path)
@@ -58,9 +61,7 @@ class EndpointRoutes:
 
     def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
         """As `locate`, by name alone. Raises ResourceNotFound."""
-        location = self._router.locate(path=f"{PATH_PREFIX}{endpoint_name}{path}", host="", key=None)
-        assert location is not None, "a path with the prefix names an endpoint"
-        return location
+        return Location(self._router.find(endpoint_name), path)
 
     def identity_of(self, endpoint_name: str, key: str | None) -> str:
         """What stays the same when a caller whose credentials were checked comes again, with a new key or token too.
@@ -91,18 +92,13 @@ class EndpointRoutes:
             raise NotReady("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_AFTER_S)
         state = self._states[endpoint_name]
         if key is None:
-            raise AuthenticationFailed(
-                f"endpoint '{endpoint_name}' needs its {_CREDENTIALS[state.auth_mode]}, as `Authorization: Bearer …`"
-            )
+            raise refused(endpoint_name, key, credentials=_CREDENTIALS[state.auth_mode])
         if state.auth_mode == "aml_token":
             check_token(key, endpoint_name, state.token_key)
         elif state.auth_mode == "aad_token":
             await self._check_issuer(endpoint_name, key)
         elif not any(hmac.compare_digest(digest(key), digest(each)) for each in state.keys):
-            raise AuthenticationFailed(
-                f"this is no key of endpoint '{endpoint_name}'; see `safelight online-endpoint get-credentials --name "
-                f"{endpoint_name}`"
-            )
+            raise refused(endpoint_name, key)
 
     async def _check_issuer(self, endpoint_name: str, token: str) -> None:
         if self._verifier is None:

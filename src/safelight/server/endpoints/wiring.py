@@ -30,6 +30,7 @@ from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
+from safelight.server.auth import KeyMiddleware
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
@@ -144,6 +145,12 @@ def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
         title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(azure.create_router(plane, settings))
+    app.add_middleware(
+        KeyMiddleware,
+        check=lambda request: azure.check_administrator(request, plane.admin_token),
+        is_open=azure.is_open,
+        errors=ErrorRenderer((azure.DIALECT,)),
+    )
     _word_errors(app, (azure.DIALECT,))
     return app
 

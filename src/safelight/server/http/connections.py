@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
+import select
 import socket
 import sys
 import termios
@@ -24,11 +26,22 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from safelight.server.http.lingering_transport import LingeringTransport
+from safelight.server.http.room import Room
 from safelight.server.http.strict_http import StrictConnection
 from safelight.settings import Settings
 
 MIN_BYTES_PER_S = 512
 """A client that sends a body or takes an answer does it at this rate at least, or it has stalled."""
+SLOW_BYTES_PER_S = 16 * 1024
+"""Where there is no room for another request, a client that moves less than this makes some."""
+PACE_S = 0.25
+"""Over how long that is measured, at least."""
+PATIENCE_S = 5.0
+"""With a client that has a key: it makes room only if it has moved nothing for so long."""
+ASK_AFTER_S = 0.05
+"""Most answers are there before; then nobody need be asked whether it has left."""
+LISTEN_S = 0.1
+"""How often the answer to that is looked for."""
 TOO_MANY = PlainTextResponse(
     "as many requests as max_connections allows are in progress; send the request again later\n",
     status_code=503,
@@ -64,26 +77,33 @@ class ClientConnection(H11Protocol):
         state: ServerState,
         app_state: dict[str, Any],
         settings: Settings,
-        is_full: Callable[[], bool],
+        room: Room,
+        is_full: Callable[[str], bool],
+        is_crowded: Callable[[], bool],
     ) -> None:
         super().__init__(config, state, app_state)
-        self.conn = self._http = StrictConnection()
+        self.conn = self._http = StrictConnection(is_last_answer=is_crowded)
         self._sock = sock
         self._settings = settings
+        self._room = room
         self._is_full = is_full
         self._is_refused = self._is_aborted = False
+        self._sends_on = self._has_ended = False
         self._num_received = 0
         self._num_drains = 0
         self._wait: tuple[object, ...] = ()
         self._since = self._mark = 0.0
-        self.look(self.loop.time())
+        self._paced_at = self._paced = 0.0
+        self._pace = math.inf
+        room.add(self)
+        self._look_again()
 
     # What uvicorn and asyncio call
 
     @property
     def app(self) -> Any:
         """What answers the request that has just come."""
-        return TOO_MANY if self._is_full() else self._application
+        return TOO_MANY if self._is_full(self.scope["path"]) else self._application
 
     @app.setter
     def app(self, app: Any) -> None:
@@ -91,32 +111,54 @@ class ClientConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(LingeringTransport(transport, self._is_sending))
+        self._look_again()
         if self._is_aborted:
             self.abort()
 
     def data_received(self, data: bytes) -> None:
         self._num_received += len(data)
-        if not self.transport.is_closing():  # what comes after the last answer is read, so that it arrives, and dropped
+        if self.transport.is_closing() or self.conn.their_state is h11.MUST_CLOSE:
+            self._sends_on = True  # after its last request: it is read, so that the answer arrives, and dropped
+        else:
             super().data_received(data)
+        self._look_again()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: it has left, or waits for what it asked for. True keeps the connection."""
+        self._has_ended = True
+        if not self._is_answering or self.cycle.more_body or self.scheme == "https":  # TLS ends on both sides at once
+            return False
+        if self.cycle.response_started or self.scope["http_version"] == "1.0":
+            return self.scope["method"] in ("GET", "HEAD")  # nobody can be asked; and there is no work to stop
+        self.loop.call_later(ASK_AFTER_S, self._ask_whether_it_left, self.cycle)
+        return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_again()
 
     def resume_writing(self) -> None:
         self._num_drains += 1
         super().resume_writing()
+        self._look_again()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._unset_keepalive_if_required()  # it would no longer count once the first byte has come
-        self.look(self.loop.time())
+        if self._has_ended and not self._is_answering:
+            self.transport.close()
+        self._look_again()
 
     def send_400_response(self, msg: str) -> None:
         error = self._http.refusal
-        self.refuse(error.error_status_hint if error else 400, str(error)[:200] if error else msg)
+        self.refuse(error.error_status_hint if error else 400, str(error) if error else msg)
 
     def shutdown(self) -> None:
-        if self.transport is None or self.transport.is_closing():
-            self.abort()
-        else:
+        """Only what is worked on, and what is being taken, is still waited for."""
+        if self._phase in (Phase.WORK, Phase.ANSWER) and not self.transport.is_closing():
             super().shutdown()
+        elif self._phase is not Phase.ANSWER:
+            self.abort()
 
     def _should_upgrade(self) -> bool:
         return False  # there are no WebSockets here; without an upgrade, the request is served as it is (RFC 9110, 7.8)
@@ -125,15 +167,42 @@ class ClientConnection(H11Protocol):
 
     @property
     def has_request(self) -> bool:
-        """A connection without one may be closed to make room for another."""
+        """A connection without one is the first that is closed to make room for another."""
         return self._phase in (Phase.BODY, Phase.WORK, Phase.ANSWER)
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether it has sent something that nobody has had the time to read."""
+        return self._phase in (Phase.HEAD, Phase.IDLE) and _bytes_in_kernel(self._sock, termios.FIONREAD) > 0
 
     def look(self, now: float) -> float:
         """Since when it waits for what it waits for now, as far as its last look can tell."""
         wait = (self._phase, self.cycle, self._num_drains)
         if wait != self._wait:
             self._wait, self._since, self._mark = wait, now, self._progress
+            self._paced_at, self._paced, self._pace = now, self._mark, math.inf
+            self._room.note(self)
         return self._since
+
+    def rank(self, now: float) -> tuple[bool, float, float] | None:
+        """Whether its client has a key, the pace of it, since when: whoever has the lowest goes first.
+
+        None: it may not go, for the client has nothing to do, or does it.
+        """
+        since, pace = self.look(now), self._pace_at(now)
+        if pace >= SLOW_BYTES_PER_S or (self._has_key and (pace > 0 or now - since < PATIENCE_S)):
+            return None
+        return self._has_key, pace, since
+
+    def _pace_at(self, now: float) -> float:
+        """Bytes a second that the client has moved lately; infinite if that is nothing that is waited for."""
+        if self._phase not in (Phase.BODY, Phase.ANSWER):
+            return math.inf
+        if now - self._paced_at >= PACE_S:
+            progress = self._progress
+            self._pace = max(0.0, (progress - self._paced) / (now - self._paced_at))
+            self._paced_at, self._paced = now, progress
+        return self._pace
 
     def end_if_overdue(self) -> None:
         """To be called several times in every deadline."""
@@ -151,7 +220,7 @@ class ClientConnection(H11Protocol):
         if waited_s <= self._settings.stall_timeout_s:
             return False
         has_moved = self._progress - self._mark >= self._settings.stall_timeout_s * MIN_BYTES_PER_S
-        self._wait = ()
+        self._since, self._mark = now, self._progress
         return self._phase is Phase.CLOSING or not has_moved
 
     def _expire(self) -> None:
@@ -183,6 +252,7 @@ class ClientConnection(H11Protocol):
         )
         self.transport.write(head.encode() + content)
         self.transport.close()
+        self._look_again()
 
     def abort(self) -> None:
         """No longer count it; its descriptor is free after the loop's next turns."""
@@ -196,13 +266,30 @@ class ClientConnection(H11Protocol):
 
     # What only it knows
 
+    def _look_again(self) -> None:
+        self.look(self.loop.time())
+
+    def _ask_whether_it_left(self, cycle: object) -> None:
+        """One that has closed resets the connection for whatever it gets; one that waits skips it (RFC 9110, 15.2)."""
+        if cycle is self.cycle and not self.cycle.response_started and not self.transport.is_closing():
+            self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            self._listen_whether_it_left(cycle)
+
+    def _listen_whether_it_left(self, cycle: object) -> None:
+        if cycle is not self.cycle or not self._is_answering or self.transport.is_closing():
+            return
+        if _is_reset(self._sock):
+            self.abort()
+        else:
+            self.loop.call_later(LISTEN_S, self._listen_whether_it_left, cycle)
+
     @property
     def _phase(self) -> Phase:
         if self.transport is None:
             return Phase.HEAD
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        is_closing = self.transport.is_closing()
-        if self.flow.write_paused or (self.transport.get_write_buffer_size() and (is_closing or not is_answering)):
+        is_answering, is_closing = self._is_answering, self.transport.is_closing()
+        has_answered = self.cycle is not None and (is_closing or not is_answering)
+        if self.flow.write_paused or (has_answered and self.transport.get_write_buffer_size()):
             return Phase.ANSWER
         if is_closing:
             return Phase.CLOSING
@@ -212,11 +299,24 @@ class ClientConnection(H11Protocol):
         return Phase.HEAD if self.cycle is None or self._has_begun else Phase.IDLE
 
     @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _has_key(self) -> bool:
+        """Whether its last request came with a key that was checked."""
+        return self.cycle is not None and bool(self.cycle.scope["state"].get("has_key"))
+
+    @property
     def _has_begun(self) -> bool:
-        return self.transport is not None and bool(self.conn.trailing_data[0])
+        return self.transport is not None and self._http.has_unread
 
     def _is_sending(self) -> bool:
-        return self._is_refused or self.conn.their_state is h11.SEND_BODY
+        """What it sends and nobody reads would, at the end, take its answer from it."""
+        if self._has_ended:
+            return False
+        has_sent = self._sends_on or self._http.has_unread or self.flow.read_paused
+        return self._is_refused or has_sent or self.conn.their_state is h11.SEND_BODY
 
     @property
     def _progress(self) -> int:
@@ -224,13 +324,23 @@ class ClientConnection(H11Protocol):
         if self._phase is Phase.BODY:
             return self._num_received
         if self._phase is Phase.ANSWER:
-            return -self.transport.get_write_buffer_size() - _bytes_in_kernel(self._sock)
+            return -self.transport.get_write_buffer_size() - _bytes_in_kernel(self._sock, termios.TIOCOUTQ)
         return 0
 
 
-def _bytes_in_kernel(sock: socket.socket) -> int:
-    """What was sent and the client has not acknowledged; 0 where the system does not tell."""
+def _bytes_in_kernel(sock: socket.socket, which: int) -> int:
+    """Sent and not acknowledged (TIOCOUTQ), or come and not read (FIONREAD); 0 where the system does not tell."""
     try:
-        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return int.from_bytes(fcntl.ioctl(sock, which, bytes(4)), sys.byteorder)
     except (OSError, ValueError):
         return 0
+
+
+def _is_reset(sock: socket.socket) -> bool:
+    """Whether nothing can be sent any more either."""
+    poll = select.poll()
+    try:
+        poll.register(sock, 0)
+    except (OSError, ValueError):
+        return True
+    return bool(poll.poll(0))

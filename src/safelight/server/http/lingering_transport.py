@@ -43,6 +43,8 @@ class LingeringTransport(asyncio.Transport):
         self._transport.abort()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._transport.is_closing():  # the client has left; asyncio would write a line for each piece
+            return
         for start in range(0, len(data), WRITE_BYTES):
             self._transport.write(data[start : start + WRITE_BYTES])
 

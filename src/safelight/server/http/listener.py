@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import select
 import socket
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 
 from safelight.server.certificates import certificate_files
 from safelight.server.http.connections import ClientConnection
+from safelight.server.http.room import Occupant, Room
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,8 +27,9 @@ LAST_WORDS_S = 2
 ACCEPTS_PER_TURN = 8
 """Of the event loop: those who come must not keep waiting those who are here."""
 RETRY_S = 0.02
-"""Until connections are accepted again after there was no descriptor for one."""
+"""Until connections are accepted again after there was no descriptor or no room for one."""
 LOG_INTERVAL_S = 1.0
+HEALTH = "/health"
 TICKS_PER_S = 10
 """uvicorn's. Each connection is looked at once a second, or four times in the shortest deadline."""
 DESCRIPTORS_IF_UNLIMITED = 10_240
@@ -50,10 +53,11 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,  # X-Forwarded-*: any client on this machine could write them
-                timeout_graceful_shutdown=LAST_WORDS_S,
+                timeout_graceful_shutdown=LAST_WORDS_S + 1,  # its end is a traceback for each that is still there
             )
         )
         self._settings = settings
+        self.server_state.connections = self._room = Room()  # type: ignore[assignment]
         self._max_connections = connections_possible(settings.max_connections)
         self._max_requests = self._max_connections - max(1, self._max_connections // 8)
         """A few connections more than requests: there is always one to be told so, or to be closed for another."""
@@ -72,7 +76,16 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or []:
             asyncio.get_running_loop().remove_reader(listener)
+        cutting = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._cut)
         await super().shutdown(sockets)
+        cutting.cancel()
+        self._cut()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_S)
+
+    def _cut(self) -> None:
+        for each in self._connections:
+            each.abort()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % self._ticks_per_look == 0:
@@ -91,6 +104,8 @@ class Server(uvicorn.Server):
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
+            if self._is_crowded() and not self._make_room_at(listener):
+                return
             try:
                 sock, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -98,39 +113,44 @@ class Server(uvicorn.Server):
             except OSError as error:
                 self._wait_for_descriptors(listener, error)
                 return
-            if self._has_room():
-                self._open(sock)
-            else:
-                sock.close()
+            self._open(sock)
 
-    def _has_room(self) -> bool:
-        if len(self.server_state.connections) < self._max_connections:
-            return True
+    def _is_crowded(self) -> bool:
+        return len(self._room) >= self._max_connections
+
+    def _make_room_at(self, listener: socket.socket) -> bool:
+        """Close the connection that is missed least, if anybody comes; if none may go now, who comes has to wait."""
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        if not poll.poll(0):
+            return False
         self._warn(
             "%d connections are open and there is room for no more: each new one closes that which has been without a "
-            "request for longest (max_connections)",
+            "request for longest, or whose client is the slowest (max_connections)",
             self._max_connections,
         )
-        return self._make_room()
+        if self._close(self._room.least_missed(asyncio.get_running_loop().time())):
+            return True
+        self._pause(listener)
+        return False
 
-    def _make_room(self) -> bool:
-        """Close the connection that has been without a request for longest, if there is one."""
-        now = asyncio.get_running_loop().time()
-        waiting = [each for each in self._connections if not each.has_request]
-        if not waiting:
-            return False
-        min(waiting, key=lambda each: each.look(now)).abort()
-        return True
+    def _close(self, connection: Occupant | None) -> bool:
+        if isinstance(connection, ClientConnection):
+            connection.abort()
+        return connection is not None
 
     def _wait_for_descriptors(self, listener: socket.socket, error: OSError) -> None:
         self._warn(
             "no connection can be accepted beside the %d that are open: %s; raise the limit (ulimit -n, LimitNOFILE=), "
             "or lower max_connections",
-            len(self.server_state.connections),
+            len(self._room),
             error.strerror,
         )
         for _ in range(ACCEPTS_PER_TURN):
-            self._make_room()
+            self._close(self._room.least_missed(asyncio.get_running_loop().time()))
+        self._pause(listener)
+
+    def _pause(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
         loop.call_later(RETRY_S, self._listen, listener)
@@ -142,9 +162,10 @@ class Server(uvicorn.Server):
             state=self.server_state,
             app_state=self.lifespan.state,
             settings=self._settings,
+            room=self._room,
             is_full=self._is_full,
+            is_crowded=self._is_crowded,
         )
-        self.server_state.connections.add(connection)
         task = asyncio.create_task(self._connect(connection, sock))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -159,16 +180,17 @@ class Server(uvicorn.Server):
             )
         except OSError as error:  # the client has left, or does not speak TLS
             logger.debug("a connection could not be opened: %s", error)
-            self.server_state.connections.discard(connection)
+            self._room.discard(connection)
 
-    def _is_full(self) -> bool:
-        """Whether the request that has just come is one too many."""
-        if len(self.server_state.connections) <= self._max_requests:
+    def _is_full(self, path: str) -> bool:
+        """Whether the request that has just come is one too many. Whoever asks how the server is gets to know it."""
+        if self._room.num_requests < self._max_requests or path == HEALTH or path.startswith(f"{HEALTH}/"):
             return False
-        is_full = sum(each.has_request for each in self._connections) >= self._max_requests
-        if is_full:
-            self._warn("%d requests are in progress; more get 503 (max_connections)", self._max_requests)
-        return is_full
+        slowest = self._room.slowest(asyncio.get_running_loop().time())
+        if self._close(slowest) or self._room.num_requests < self._max_requests:  # looking may have found some at rest
+            return False
+        self._warn("%d requests are in progress; more get 503 (max_connections)", self._max_requests)
+        return True
 
     def _warn(self, message: str, *args: object) -> None:
         """Log it, but not again within a second: whoever is to see it does, and the log does not fill the disk."""

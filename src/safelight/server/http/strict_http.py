@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import h11
 
@@ -11,7 +11,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 128
 MAX_SHORT_CHUNKS = 1024
 MIN_CHUNK_BYTES = 256
-"""On average, in a body of more chunks than that."""
+"""Of every other chunk of a body: each takes its time, however short it is."""
 
 _LOOSE_LINE = re.compile(rb"(?<!\r)\n|\r\n[ \t]")
 """A line that ends in LF alone (RFC 9112, section 2.2), or goes on in the next one (section 5.2)."""
@@ -23,39 +23,64 @@ _HOST = re.compile(rb"(\[[0-9a-f:.%]+\]|[a-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?", r
 class StrictConnection(h11.Connection):
     """Whatever `next_event` raises says in `error_status_hint` what to answer; `refusal` keeps it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_last_answer: Callable[[], bool] = lambda: False) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.refusal: h11.RemoteProtocolError | None = None
-        self._num_chunks = self._num_bytes = 0
+        self._num_short_chunks = self._num_bytes = 0
+        self._has_skipped_line = False
+        self._is_last_answer = is_last_answer
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something has come that is no part of a message yet; `trailing_data` would copy it."""
+        return bool(self._receive_buffer)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         try:
-            if self.their_state is h11.IDLE:
-                check_head(self.trailing_data[0])
+            if self.their_state is h11.IDLE and self.has_unread:
+                received = self._without_empty_line(self.trailing_data[0])
+                if received in (b"", b"\r"):
+                    return h11.NEED_DATA
+                check_head(received)
             event = super().next_event()
             if isinstance(event, h11.Request):
-                self._num_chunks = self._num_bytes = 0
+                self._num_short_chunks, self._has_skipped_line = 0, False
                 return in_origin_form(event)
             if isinstance(event, h11.Data):
                 self._check_chunks(event)
             return event
-        except h11.RemoteProtocolError as error:
+        except Refusal as error:
             self.refusal = error
             raise
+        except h11.RemoteProtocolError as error:
+            self.refusal = Refusal(_in_plain_words(str(error)), error_status_hint=error.error_status_hint)
+            raise
+
+    def _without_empty_line(self, received: bytes) -> bytes:
+        """One before the request line, as some clients send it, is skipped (RFC 9112, section 2.2)."""
+        if self._has_skipped_line or not received.startswith(b"\r\n"):
+            return received
+        self._has_skipped_line = True
+        self._receive_buffer.maybe_extract_at_most(2)
+        return received[2:]
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
         """What `send` calls. An answer to a client that is still sending says that the connection ends with it."""
-        if isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY:
+        is_last = isinstance(event, h11.Response) and (self.their_state is h11.SEND_BODY or self._is_last_answer())
+        if isinstance(event, h11.Response) and is_last:
             headers = [*event.headers, (b"connection", b"close")]
             event = h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
         return super().send_with_data_passthrough(event)
 
     def _check_chunks(self, data: h11.Data) -> None:
-        """Every chunk takes its time, however short it is, and nothing else is done meanwhile."""
-        self._num_bytes += len(data.data)
-        self._num_chunks += data.chunk_start
-        if self._num_chunks > MAX_SHORT_CHUNKS and self._num_bytes < self._num_chunks * MIN_CHUNK_BYTES:
-            raise _refusal(f"the body comes in chunks of less than {MIN_CHUNK_BYTES} bytes; send longer ones")
+        """Nothing else is done while they are read."""
+        self._num_bytes = len(data.data) + (0 if data.chunk_start else self._num_bytes)
+        self._num_short_chunks += data.chunk_end and self._num_bytes < MIN_CHUNK_BYTES
+        if self._num_short_chunks > MAX_SHORT_CHUNKS:
+            raise _refusal(
+                f"the body has more than {MAX_SHORT_CHUNKS} chunks of less than {MIN_CHUNK_BYTES} bytes; send longer "
+                "ones"
+            )
 
 
 def check_head(received: bytes) -> None:
@@ -112,5 +137,26 @@ def in_origin_form(request: h11.Request) -> h11.Request:
     return h11.Request(method=request.method, headers=headers, target=target, http_version=request.http_version)
 
 
-def _refusal(message: str, status: int = 400) -> h11.RemoteProtocolError:
-    return h11.RemoteProtocolError(message, error_status_hint=status)
+class Refusal(h11.RemoteProtocolError):
+    """Its text is for the client."""
+
+
+def _refusal(message: str, status: int = 400) -> Refusal:
+    return Refusal(message, error_status_hint=status)
+
+
+_PLAIN_WORDS = {
+    "illegal request line": "the request line must be METHOD, one blank, the path, one blank, HTTP/1.1",
+    "no request line": "there are empty lines where the request line should be",
+    "illegal header line": "a line of the header is no field; it must be `Name: value`, in printable characters",
+    "illegal chunk": "the length of a chunk is no hexadecimal number",
+    "malformed chunk": "a chunk does not end where its length says",
+    "Missing mandatory Host": "the header has no Host; HTTP/1.1 needs one",
+    "Found multiple Host": "the header has more than one Host; send one",
+    "Receive buffer too long": "a line of the body's framing, or its trailer, is too long",
+}
+"""For how h11 words what it refuses: partly as Python writes it, and with what was sent."""
+
+
+def _in_plain_words(message: str) -> str:
+    return next((words for start, words in _PLAIN_WORDS.items() if message.startswith(start)), "this is no HTTP/1.1")

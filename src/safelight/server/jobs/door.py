@@ -31,7 +31,7 @@ from safelight.control.jobs.webhooks import path_of
 from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import Job, JobState
 from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
-from safelight.server.auth import Caller, ServerKey, caller_of, key_of
+from safelight.server.auth import Caller, ServerKey, caller_of, key_of, vouch_for
 from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.jobs.resend import send_through
@@ -206,12 +206,14 @@ class Callers:
         if location is not None:
             name = location.endpoint.name
             await self._routes.check(name, key)
+            vouch_for(request)
             identity = self._routes.identity_of(name, key)
             return Caller(name, self._secrets.owner_of(name, identity)), location.path
         if self._key is not None:
             self._key.check(request)
+            vouch_for(request)
         identity = "" if self._key is None else f"key {key}"
-        return Caller(None, self._secrets.owner_of(None, identity)), request.url.path
+        return Caller(None, self._secrets.owner_of(None, identity)), request.scope["path"]
 
 
 def _inside(scope: Scope, path: str, caller: Caller) -> Scope:

@@ -179,6 +179,9 @@ class FullDisk:
     performer: Performer
     num_failures: int = 2
 
+    async def run(self, work: Callable[..., object], *args: object) -> object:
+        return await self.database.run(work, *args)
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         if self.performer.begun and self.num_failures:

@@ -280,6 +280,9 @@ class FullDisk:
     receiver: Receiver
     num_failures: int = 5
 
+    async def run(self, work: Callable[..., object], *args: object) -> object:
+        return await self.database.run(work, *args)
+
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         if self.receiver.deliveries and self.num_failures:

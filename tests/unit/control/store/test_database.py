@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import stat
 import threading
 from pathlib import Path
@@ -12,7 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 from safelight.control.store.database import Database, open_database
 from safelight.control.store.tables import Base, RegisteredModel
+from safelight.disk import Disk
 from safelight.errors import ConfigurationError
+from tests.fakes import DEADLINE_S
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
@@ -127,3 +130,27 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
 
     assert (folder / "safelight.db").exists()
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("options", ["", "?connect_timeout=3"])
+def test_a_postgresql_that_does_not_answer_is_not_waited_for_without_end(options: str) -> None:
+    pytest.importorskip("psycopg")
+
+    database = Database(f"postgresql://u:p@127.0.0.1:1/x{options}", Disk())
+
+    assert int(str(database._engine.url.query["connect_timeout"])) == (3 if options else 10)
+    database.close()
+
+
+def test_transactions_that_wait_keep_nobody_elses_threads(database: Database) -> None:
+    locked = threading.Event()
+
+    async def run() -> str:
+        waiting = [asyncio.ensure_future(database.run(locked.wait)) for _ in range(100)]
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(lambda: "done"), DEADLINE_S)
+        finally:
+            locked.set()
+            await asyncio.gather(*waiting)
+
+    assert asyncio.run(run()) == "done"
