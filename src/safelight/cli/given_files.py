@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safelight.cli.download import download, locate
@@ -11,6 +12,7 @@ from safelight.model import hub
 from safelight.model.catalog import FLUX_SCHNELL, Model, find_model, find_path
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.file_sets import GivenFiles, assemble
+from safelight.model.other_formats import looks_like_weights
 from safelight.model.spec import ModelSpec
 from safelight.settings import Settings
 
@@ -27,14 +29,35 @@ def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
     return folder, read_model_spec(folder)
 
 
-def given_files(model: str, components: str | None, parts: dict[str, Path]) -> GivenFiles | None:
-    """None if the model is no file, and none was given beside it. Raises ConfigurationError or ModelNotFound."""
-    path = find_path(model)
-    if path is not None and path.is_file():
-        return GivenFiles(model=path, parts=parts, base=find_model(components) if components else None)
+def given_files(model: str, components: str | None, parts: Mapping[str, Path]) -> GivenFiles | None:
+    """None if the model is no file, and none was given beside it. Files on the hub are fetched.
+
+    Raises ConfigurationError, ModelNotFound or DownloadError.
+    """
+    path = _find_file(model)
+    found = {component: _find_file(str(part)) or part for component, part in parts.items()}
+    if path is not None:
+        return GivenFiles(model=path, parts=found, base=find_model(components) if components else None)
     if components is not None:
         raise ConfigurationError(f"--components goes with a model that is a file; {model} has its own")
-    return GivenFiles(parts=parts, base=find_model(model)) if parts else None
+    return GivenFiles(parts=found, base=find_model(model)) if found else None
+
+
+def _find_file(reference: str) -> Path | None:
+    """A file here, or one on the hub, `org/name/PATH`; None if the reference is neither."""
+    path = find_path(reference)
+    if path is not None:
+        is_file = path.is_file() and looks_like_weights(path)
+        return Path(reference).expanduser().absolute() if is_file else None
+    match = _HUB_FILE.fullmatch(reference)
+    if match is None:
+        return None
+    return hub.download_once(match["id"], files=[match["file"]], one_of=[match["file"]]) / match["file"]
+
+
+_HUB_FILE = re.compile(
+    r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)/(?P<file>(?!.*\.\./).+\.(?:gguf|safetensors|sft))", re.IGNORECASE
+)
 
 
 def _parts(settings: Settings) -> dict[str, Path]:

@@ -115,7 +115,7 @@ def download_once(hub_id: str, *, files: Sequence[str], one_of: Collection[str])
     if folder is None or not any((folder / name).exists() for name in one_of):
         folder = download(hub_id, files=files)
     if not any((folder / name).exists() for name in one_of):
-        raise DownloadError(f"{hub_id} has none of {', '.join(one_of)}; give a folder that has, with --components")
+        raise DownloadError(f"{hub_id} has none of {', '.join(one_of)}; check the name")
     return folder
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from safelight.model.heads.safetensors_head import read_shapes
+from safelight.errors import ModelLoadError
+from safelight.model.heads.file_head import is_weights, read_head
+from safelight.model.single_files.foreign import explain_foreign
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 """Weights that can run code when they are read."""
@@ -24,17 +26,27 @@ def looks_like_path(name: str) -> bool:
 
 
 def explain_file(path: Path) -> str:
-    """A sentence without its subject: `is ...; ...`."""
-    if _begins_with(path, b"GGUF") or path.suffix.lower() == ".gguf":
-        return f"is a GGUF file, quantized, which is not read; {_WHAT_IS_READ}"
-    names = _names_in(path)
-    if any("lora" in name.lower() for name in names):
-        return f"is a LoRA: serve the model that it changes, with --lora NAME={path}"
-    if names:
-        return f"is one file of weights, which is not read; {_WHAT_IS_READ}"
+    """Of one that is given where a folder is asked for: a sentence without its subject, `is ...; ...`."""
     if path.suffix.lower() in PICKLES:
-        return f"is a pickle, which can run code when it is read; {_WHAT_IS_READ}"
-    return f"is a file; {_WHAT_IS_READ}"
+        return "is a pickle, which can run code when it is read; convert it to safetensors"
+    if not looks_like_weights(path):
+        return f"is a file; {_WHAT_IS_READ}"
+    try:
+        names = read_head(path).tensors
+    except ModelLoadError as error:
+        return error.message.removeprefix(f"{path} ")
+    return explain_foreign(path, names) or (
+        "is one file of weights; make a model of it with `safelight model create --name NAME --path FILE`, and name "
+        "that"
+    )
+
+
+def looks_like_weights(path: Path) -> bool:
+    """By its ending, or by how it begins."""
+    try:
+        return path.suffix.lower() in (*SINGLE_FILES, *PICKLES) or is_weights(path)
+    except OSError:
+        return False
 
 
 def explain_folder(names: Sequence[str]) -> str | None:
@@ -47,23 +59,7 @@ def explain_folder(names: Sequence[str]) -> str | None:
     if "config.json" in names and weights:
         return f"is one component, not a checkpoint; {_WHAT_IS_READ}"
     if any(name.lower().endswith(".gguf") for name in names):
-        return f"holds only GGUF files, quantized, which are not read; {_WHAT_IS_READ}"
+        return "holds GGUF files without the rest of a checkpoint; download the one that you want, and give that file"
     if weights:
-        return f"holds no model_index.json, only {weights[0]}, which is not read; {_WHAT_IS_READ}"
+        return f"holds no model_index.json, only {weights[0]}; give that file, if it is FLUX.1's transformer"
     return None
-
-
-def _begins_with(path: Path, mark: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(mark)) == mark
-    except OSError:
-        return False
-
-
-def _names_in(path: Path) -> list[str]:
-    """Of the tensors in a safetensors file, whatever it is called; none in another."""
-    try:
-        return list(read_shapes(path))
-    except (OSError, ValueError, RecursionError):
-        return []

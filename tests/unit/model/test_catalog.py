@@ -78,8 +78,8 @@ def test_a_name_of_the_catalogue_is_that_model_though_a_folder_has_it(
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("models/flux1-Q4.gguf", b"GGUF\3\0\0\0", "is a GGUF file, quantized, which is not read"),
-        ("models/renamed.model", b"GGUF\3\0\0\0", "is a GGUF file, quantized, which is not read"),
+        ("models/flux1-Q4.gguf", b"GGUF\3\0\0\0", "cannot be read: its head is not whole"),
+        ("models/renamed.model", b"GGUF\3\0\0\0" + bytes(16), "is one file of weights; make a model of it"),
         ("models/flux1.safetensors", save({"double_blocks.0.img_mod.lin.weight": ONES}), "is one file of weights"),
         ("models/flux1", save({"double_blocks.0.img_mod.lin.weight": ONES}), "is one file of weights"),
         ("models/film.safetensors", save({"lora_unet_x.lora_down.weight": ONES}), "is a LoRA: serve the model"),

@@ -165,7 +165,7 @@ def test_what_a_quantizer_leaves_beside_the_weights_tells_of_it(tmp_path: Path, 
     [
         ({"modular_model_index.json": {}}, "is a modular pipeline"),
         ({"config.json": {}, "diffusion_pytorch_model.safetensors": None}, "is one component, not a checkpoint"),
-        ({"flux1-schnell-Q4_K_S.gguf": None}, "holds only GGUF files, quantized, which are not read"),
+        ({"flux1-schnell-Q4_K_S.gguf": None}, "holds GGUF files without the rest of a checkpoint"),
         ({"pytorch_lora_weights.safetensors": None}, "is a LoRA: serve the model that it changes"),
         ({"flux1-schnell.safetensors": None}, "holds no model_index.json, only flux1-schnell.safetensors"),
     ],

@@ -236,7 +236,7 @@ def test_weights_in_other_formats_are_refused_before_the_download(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("flux1-schnell-Q4_K_S.gguf", "acme/tiny-flux holds only GGUF files"),
+        ("flux1-schnell-Q4_K_S.gguf", "acme/tiny-flux holds GGUF files without the rest"),
         ("pytorch_lora_weights.safetensors", "acme/tiny-flux is a LoRA"),
         ("flux1-schnell-fp8.safetensors", "holds no model_index.json, only flux1-schnell-fp8.safetensors"),
         ("README.md", "acme/tiny-flux has no model_index.json"),

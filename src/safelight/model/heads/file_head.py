@@ -40,6 +40,13 @@ def read_head(path: Path) -> FileHead:
         raise ModelLoadError(f"{path} cannot be read: {error}; download it again") from None
 
 
+def is_weights(path: Path) -> bool:
+    """Whether a file begins as those that are read do. Raises OSError."""
+    with path.open("rb") as file:
+        beginning = file.read(32)
+    return beginning.startswith(MARK) or _may_be_length(beginning)
+
+
 def _may_be_length(beginning: bytes) -> bool:
     """A safetensors file begins with the length of its JSON, whose first byte may be anything."""
     return beginning[8:9] == b"{" and beginning[4:8] == bytes(4)
