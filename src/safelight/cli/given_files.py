@@ -11,7 +11,7 @@ from safelight.errors import ConfigurationError, ModelLoadError
 from safelight.model import hub
 from safelight.model.catalog import FLUX_SCHNELL, Model, find_model, find_path
 from safelight.model.checkpoint import read_model_spec
-from safelight.model.file_sets import GivenFiles, assemble
+from safelight.model.file_sets import GivenFiles, assemble, is_whole
 from safelight.model.other_formats import looks_like_weights
 from safelight.model.spec import ModelSpec
 from safelight.settings import Settings
@@ -27,6 +27,13 @@ def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
         return locate(find_model(settings.model))
     folder = assemble(given, settings.data_dir / FOLDER, HubSources())
     return folder, read_model_spec(folder)
+
+
+def find_sets(settings: Settings, name: str) -> list[Path]:
+    """The folders that were made of files of that name, and are whole."""
+    place = settings.data_dir / FOLDER
+    folders = sorted(place.iterdir()) if place.is_dir() else []
+    return [folder for folder in folders if folder.name.rpartition("-")[0] == name and is_whole(folder)]
 
 
 def given_files(model: str, components: str | None, parts: Mapping[str, Path]) -> GivenFiles | None:

@@ -68,7 +68,7 @@ def assemble(given: GivenFiles, place: Path, sources: Sources) -> Path:
     """
     parts = _find_parts(given)
     folder = place / f"{_name(given)}-{_digest(given, parts)}"
-    if _is_whole(folder):
+    if is_whole(folder):
         return folder
     base, lacking = given.base.folder if given.base is not None else None, NETWORKS.keys() - parts.keys()
     if base is None and (lacking or given.base is not None):
@@ -115,7 +115,7 @@ def _identity(path: Path) -> list[object]:
     return [str(real), status.st_size, status.st_mtime_ns]
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether it is there, with all that its links lead to."""
     return (folder / INDEX).exists() and all(path.exists() for path in folder.glob("*/*"))
 
@@ -185,7 +185,7 @@ def _write(folder: Path, parts: Mapping[str, Part], base: Path | None, sources: 
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     except OSError as error:
-        if not _is_whole(folder):  # another process has made it in the meantime
+        if not is_whole(folder):  # another process has made it in the meantime
             raise ModelLoadError(f"{folder} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)

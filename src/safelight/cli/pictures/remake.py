@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
+from safelight.cli.given_files import find_sets
 from safelight.cli.output import printable
 from safelight.cli.pictures.make_pictures import make_pictures
 from safelight.cli.pictures.output_files import write_whole
@@ -55,7 +56,7 @@ def remake(
         dtype=dtype or recipe.dtype,
         num_threads=recipe.num_threads if recipe.device == "cpu" else None,
     )
-    folder, spec = _find_model(recipe, model)
+    folder, spec = _find_model(recipe, model, settings)
     spec = replace(spec, loras=_find_loras(recipe, loras))
     start = _find_source(recipe, spec, settings, source, mask)
     if output is not None:
@@ -98,8 +99,11 @@ def _complete(recipe: Recipe, given: dict[str, str | None]) -> Recipe:
     )
 
 
-def _find_model(recipe: Recipe, name: str | None) -> tuple[Path, ModelSpec]:
+def _find_model(recipe: Recipe, name: str | None, settings: Settings) -> tuple[Path, ModelSpec]:
     """The very files that made the picture; nothing is downloaded. Raises InvalidRequest."""
+    for made in find_sets(settings, recipe.model) if name is None else ():
+        if revision_of(made) == recipe.revision:
+            return made, read_model_spec(made)
     missing = f"{recipe.model} at revision {recipe.revision}, which made this picture, is not at hand"
     try:
         model = find_model(name or recipe.model)

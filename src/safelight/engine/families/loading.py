@@ -24,6 +24,7 @@ from safelight.engine.devices import Precision
 from safelight.engine.families.weight_heads import check_weights
 from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.weights.component_tensors import component_tensors
+from safelight.engine.weights.files import FileTensor
 from safelight.engine.weights.lean_loading import load_network
 from safelight.engine.weights.placement import place, waiting_place
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
@@ -67,7 +68,11 @@ def load_parts(
     for source in sources:
         if not source.is_single:
             _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
-    networks = {source.network.name: _load_network(source, device, precision) for source in sources}
+    opened = [_read(source.place, partial(_open, source)) for source in sources]  # each file is what it should be
+    networks = {
+        source.network.name: _load_network(source, tensors, device, precision)
+        for source, tensors in zip(sources, opened, strict=True)
+    }
     networks["vae"].to(memory_format=torch.channels_last)  # convolutions on a CPU decode faster so
     if device.type == "cpu":
         make_batch_invariant(networks["transformer"])
@@ -116,9 +121,14 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
     return config
 
 
-def _load_network(source: _Source, device: torch.device, precision: Precision) -> Any:
+def _open(source: _Source) -> Mapping[str, FileTensor]:
+    return component_tensors(source.place.parent, source.network, read_json(source.place / "config.json"))
+
+
+def _load_network(
+    source: _Source, tensors: Mapping[str, FileTensor], device: torch.device, precision: Precision
+) -> Any:
     place, network = source.place, source.network
-    tensors = component_tensors(place.parent, network, read_json(place / "config.json"))
     return _read(
         place,
         lambda: load_network(
