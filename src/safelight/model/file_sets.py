@@ -138,7 +138,7 @@ def _settle(parts: Mapping[str, Part], base: Path | None, *, are_all: bool = Tru
     for key, component, its_key, factor in _WIDTHS:
         wanted, given = known["transformer"].get(key), known[component].get(its_key)
         if given is not None and wanted not in (None, given * factor):
-            raise _why_unfit(parts, component, given, wanted // factor)
+            raise _why_unfit(parts, component, f"{its_key} {given}", wanted // factor)
     return found
 
 
@@ -150,12 +150,12 @@ _WIDTHS = (
 """What the transformer's config says, and which component's config says the same, so many times."""
 
 
-def _why_unfit(parts: Mapping[str, Part], component: str, given: int, wanted: int) -> UnsupportedModel:
-    own = f"{parts[component].path} is a" if component in parts else "there is a"
+def _why_unfit(parts: Mapping[str, Part], component: str, width: str, wanted: int) -> UnsupportedModel:
+    own = str(parts[component].path) if component in parts else f"the {TITLES[component]}"
     of = f" of {parts['transformer'].path}" if "transformer" in parts else ""
     return UnsupportedModel(
-        f"{own} {TITLES[component]} of {given}, and the transformer{of} reads {wanted}: they do not belong together; "
-        f"use the {TITLES[component]} of FLUX.1"
+        f"{own} has {width}, and the transformer{of} reads {wanted}: they do not belong together; use the "
+        f"{TITLES[component]} of FLUX.1"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.single_files import (
     write_single_files,
 )
 from tests.slim_flux import save_slim_flux
+from tests.true_heads import bfl_shapes, part_shapes, save_gguf_shapes, save_shapes
 
 
 class NoHub:
@@ -38,6 +40,19 @@ class NoHub:
 
     def fetch_tokenizer(self, hub_id: str, words: Collection[str]) -> Path:
         raise AssertionError(f"{hub_id} was asked for")
+
+
+class PublicTokenizers(NoHub):
+    """The only thing that it has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fetch_tokenizer(self, hub_id: str, words: Collection[str]) -> Path:
+        place = self.folder / hub_id
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "tokenizer_config.json").write_text("{}")
+        return place
 
 
 @pytest.fixture(scope="session")
@@ -175,9 +190,7 @@ def test_parts_that_do_not_belong_together_are_refused_by_their_files(checkpoint
         GivenFiles(model=wide, parts={"text_encoder_2": files["text_encoder_2"]}, base=base(checkpoint)), tmp_path
     )
 
-    assert message.startswith(
-        f"{files['text_encoder_2']} is a T5 encoder of 32, and the transformer of {wide} reads 48"
-    )
+    assert message.startswith(f"{files['text_encoder_2']} has d_model 32, and the transformer of {wide} reads 48")
 
 
 def test_a_part_in_the_place_of_another_is_told_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
@@ -212,3 +225,68 @@ def test_what_an_all_in_one_has_beside_its_parts_refuses_it(checkpoint: Path, tm
     assert "more than FLUX.1's parts (text_encoders.clip_g" in refusal(
         GivenFiles(model=path, base=base(checkpoint)), tmp_path
     )
+
+
+@pytest.mark.parametrize(
+    ("component", "shapes", "said"),
+    [
+        (
+            "vae",
+            {"decoder.conv_in.weight": (512, 4, 3, 3)},
+            "has latent_channels 4, and the transformer of .* reads 16",
+        ),
+        (
+            "text_encoder_2",
+            {"token_embd.weight": (250_112, 4096)},
+            "knows 250112 words, and FLUX.1's T5 encoder knows 32128",
+        ),
+        ("text_encoder_2", "xl", "has d_model 2048, and the transformer of .* reads 4096"),
+        ("text_encoder", "big", "has hidden_size 1280, and the transformer of .* reads 768"),
+    ],
+)
+def test_a_part_of_the_true_model_in_another_size_is_refused_before_anything_is_fetched(
+    tmp_path: Path, component: str, shapes: dict[str, tuple[int, ...]] | str, said: str
+) -> None:
+    files = {
+        name: save_shapes(tmp_path / f"{name}.safetensors", part_shapes(name))
+        for name in ("vae", "text_encoder", "text_encoder_2")
+    }
+    if isinstance(shapes, str):
+        shapes = {
+            name: tuple(_narrower(shapes).get(size, size) for size in shape)
+            for name, shape in part_shapes(component).items()
+        }
+    else:
+        shapes = {
+            **part_shapes(component),
+            **{name.replace("token_embd", "shared"): shape for name, shape in shapes.items()},
+        }
+    files[component] = save_shapes(tmp_path / "other.safetensors", shapes)
+    model = save_gguf_shapes(tmp_path / "flux1-schnell-Q4_K_S.gguf", bfl_shapes())
+
+    message = refusal(GivenFiles(model=model, parts=files), tmp_path)
+
+    assert message.startswith(f"{tmp_path / 'other.safetensors'} ")
+    assert re.search(said, message)
+
+
+def _narrower(kind: str) -> dict[int, int]:
+    return {"xl": {4096: 2048}, "big": {768: 1280}}[kind]
+
+
+def test_true_files_of_all_parts_are_put_together_in_a_second(tmp_path: Path) -> None:
+    names = ("vae", "text_encoder", "text_encoder_2")
+    parts = {name: save_shapes(tmp_path / f"{name}.safetensors", part_shapes(name)) for name in names}
+    model = save_gguf_shapes(tmp_path / "flux1-schnell-Q4_K_S.gguf", bfl_shapes())
+
+    folder = assemble(GivenFiles(model=model, parts=parts), tmp_path / "sets", PublicTokenizers(tmp_path))
+
+    counts = {name: part.num_parameters for name, part in describe_parts(folder).items()}
+    assert counts == {
+        "transformer": 11_891_178_560,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 4_762_310_656,
+        "vae": 83_819_683,
+    }
+    assert read_model_spec(folder).size_multiple == 16
+    assert describe_parts(folder)["transformer"].quantization == "q4_k"

@@ -201,7 +201,7 @@ def _share_out(path: Path, head: FileHead, prefixes: set[str]) -> dict[str, froz
     return {prefix: frozenset(names) for prefix, names in shares.items()}
 
 
-_OF_NO_PART = re.compile(r"(^|\.)(logit_scale|text_projection|scaled_fp8)$")
+_OF_NO_PART = re.compile(r"(^|\.)(logit_scale|text_projection(\.weight)?|scaled_fp8)$")
 
 
 def _check_whole_file(path: Path, head: FileHead) -> None:
