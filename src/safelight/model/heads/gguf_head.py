@@ -127,7 +127,7 @@ class _Reader:
     def _skip_array(self) -> None:
         kind, length = int(self._scalar("I")), int(self._scalar("Q"))
         if kind in _SCALARS:
-            self._take(length * struct.calcsize(_SCALARS[kind]))
+            self._skip(length * struct.calcsize(_SCALARS[kind]))
             return
         if kind != _TEXT:
             raise ValueError("it has an array of arrays")
@@ -135,7 +135,7 @@ class _Reader:
         if self._num_words > _MAX_WORDS:
             raise ValueError(f"it claims to have {self._num_words} words")
         for _ in range(length):
-            self._take(int(self._scalar("Q")))
+            self._skip(int(self._scalar("Q")))
 
     def _tensor(self) -> tuple[str, TensorHead]:
         """With its place from the first tensor on."""
@@ -152,7 +152,7 @@ class _Reader:
     def _text(self) -> str:
         length = int(self._scalar("Q"))
         if length > _MAX_NAME_BYTES:  # a text of prose, such as a chat template or a licence
-            self._take(length)
+            self._skip(length)
             return ""
         return self._take(length).decode("utf-8", "replace")
 
@@ -161,11 +161,13 @@ class _Reader:
         return value
 
     def _take(self, length: int) -> bytes:
-        start = self._at
+        self._skip(length)
+        return self._content[self._at - length : self._at]
+
+    def _skip(self, length: int) -> None:
         self._at += length
         if self._at > len(self._content):
             raise ValueError("its head is not whole")
-        return self._content[start : self._at] if length <= _MAX_NAME_BYTES else b""
 
 
 def _moved(tensor: TensorHead, start: int) -> TensorHead:
