@@ -59,7 +59,7 @@ def load_network(
     _check_shapes(network, tensors)
     is_large = is_mapped(sum(tensor.num_bytes for tensor in tensors.values()))
     for name, layer in _repeated_linears(network).items():
-        weight = _store(tensors[f"{name}.weight"], quantization, dtype, is_large=is_large)
+        weight = _store(tensors[f"{name}.weight"], quantization, dtype, device, is_large=is_large)
         if weight is not None:
             bias = None if layer.bias is None else tensors[f"{name}.bias"].numbers(dtype).clone()
             network.set_submodule(name, StoredLinear(weight, bias).to(device))
@@ -100,7 +100,9 @@ def _repeated_linears(network: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def _store(tensor: FileTensor, quantization: Quantization, dtype: torch.dtype, *, is_large: bool) -> Any:
+def _store(
+    tensor: FileTensor, quantization: Quantization, dtype: torch.dtype, device: torch.device, *, is_large: bool
+) -> Any:
     """The weight as it is kept; None if that is a plain tensor of the dtype of computation."""
     if tensor.quant_type is not None:
         return GgufWeight(tensor.values, tensor.quant_type)
@@ -112,16 +114,16 @@ def _store(tensor: FileTensor, quantization: Quantization, dtype: torch.dtype, *
     if quantization == "nf4" and tensor.shape[1] % 2:
         quantization = "int8"  # two numbers lie in a byte
     if quantization != "none":
-        return _quantize(CastWeight(tensor.values), quantization)
+        return _quantize(CastWeight(tensor.values), quantization, device)
     return CastWeight(tensor.values) if is_large and tensor.values.dtype != dtype else None
 
 
-def _quantize(weight: CastWeight, quantization: Quantization) -> StoredWeight:
-    """By blocks of rows, so that little of it is in fp32 at once."""
+def _quantize(weight: CastWeight, quantization: Quantization, device: torch.device) -> StoredWeight:
+    """By blocks of rows, each on the device, so that little of it is in fp32 at once."""
     quantize, store = _QUANTIZERS[quantization]
     block = max(1, BLOCK_NUMBERS // weight.in_features)
     parts = [
-        quantize(weight.rows(start, min(start + block, weight.out_features), torch.float32))
+        quantize(weight.rows(start, min(start + block, weight.out_features), torch.float32).to(device))
         for start in range(0, weight.out_features, block)
     ]
     return store(torch.cat([numbers for numbers, _ in parts]), torch.cat([scales for _, scales in parts]))

@@ -1,0 +1,85 @@
+"""What can be seen on a GPU only. `tests/gpu/run` runs it, and then measures; without a GPU it is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from safelight.engine.autoencoder import Pixels
+from safelight.engine.engine import Engine, load_engine
+from safelight.model.checkpoint import read_model_spec
+from safelight.model.spec import LoraFile
+from safelight.settings import EngineOptions
+from tests.tiny_flux import save_tiny_flux
+from tests.tiny_loras import save_lora
+from tests.unit.engine.drive import denoise, paint, start
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+
+PRECISIONS = ("none", "int8", "fp8", "nf4")
+OFFLOADS = ("none", "encoders", "model", "layers")
+LORA = {"loras": (("film", 1.0),)}
+Load = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    folder: Path = save_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")
+    lora = LoraFile(name="film", file=str(save_lora(folder.parent / "film", base=folder, seed=1)))
+    spec = replace(read_model_spec(folder), loras=(lora,))
+
+    def load(**options: str) -> Engine:
+        return load_engine(folder, EngineOptions.model_validate({"device": "cuda"} | options), spec=spec)
+
+    return load
+
+
+def _assert_close(picture: Pixels, expected: Pixels, far: int = 2) -> None:
+    assert np.abs(picture.astype(int) - expected.astype(int)).max() <= far
+
+
+@pytest.mark.parametrize("quantization", PRECISIONS)
+def test_a_generation_among_others_is_the_one_alone_within_two_parts_in_255(load: Load, quantization: str) -> None:
+    engine = load(quantization=quantization, text_encoder_2_quantization="int8")
+    alone, adapted = paint(engine, num_inference_steps=4), paint(engine, num_inference_steps=4, **LORA)
+
+    own, with_lora = start(engine, num_inference_steps=4), start(engine, num_inference_steps=4, **LORA)
+    others = [start(engine, prompt=f"other {seed}", seed=seed, num_inference_steps=3 + seed) for seed in range(4)]
+    denoise(engine, *others, own, with_lora)
+
+    _assert_close(engine.decode(own), alone)
+    _assert_close(engine.decode(with_lora), adapted)
+    assert not np.array_equal(alone, adapted)
+
+
+@pytest.mark.parametrize("offload", OFFLOADS)
+@pytest.mark.parametrize("quantization", PRECISIONS)
+def test_what_waits_in_memory_makes_the_same_picture_twice(load: Load, quantization: str, offload: str) -> None:
+    expected = paint(load(quantization=quantization, offload="none"))
+
+    engine = load(quantization=quantization, offload=offload)
+
+    _assert_close(paint(engine), expected)
+    _assert_close(paint(engine), expected)
+
+
+def test_a_picture_of_float32_is_close_to_the_cpus(load: Load) -> None:
+    _assert_close(paint(load(dtype="float32")), paint(load(dtype="float32", device="cpu")), far=3)
+
+
+def test_a_generation_that_is_released_takes_its_memory_along(load: Load) -> None:
+    engine = load()
+    paint(engine)
+    before = torch.cuda.memory_allocated()
+
+    for seed in range(20):
+        generation = start(engine, seed=seed)
+        engine.step([generation])
+        engine.release(generation)
+
+    assert torch.cuda.memory_allocated() <= before + 2**20
