@@ -86,12 +86,15 @@ def revision_of(folder: Path) -> str:
 
 
 def _digest(folder: Path) -> str:
-    digest = hashlib.sha256()
+    digest, contents = hashlib.sha256(), dict[Path, bytes]()
     patterns = [*_PICTURES_DEPEND_ON, *(f"{name}/*" for name in all_without_weights())]
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
-        with path.open("rb") as file:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        real = path.resolve()
+        if real not in contents:  # a file with several parts is read once
+            with real.open("rb") as file:
+                contents[real] = hashlib.file_digest(file, "sha256").digest()
+        digest.update(contents[real])
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

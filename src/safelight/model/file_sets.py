@@ -182,10 +182,11 @@ def _write(folder: Path, parts: Mapping[str, Part], base: Path | None, sources: 
     try:
         _fill(draft, parts, base, sources, name)
         _check(draft, base)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        if not is_whole(folder):  # another process may have made it in the meantime
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
     except OSError as error:
-        if not is_whole(folder):  # another process has made it in the meantime
+        if not is_whole(folder):
             raise ModelLoadError(f"{folder} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
