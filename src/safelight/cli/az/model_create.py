@@ -13,6 +13,7 @@ from safelight.cli.az.options import DataDir, OptionalFile, OptionalName, Output
 from safelight.cli.az.resource_files import read_resource
 from safelight.cli.output import print_one
 from safelight.errors import InvalidRequest
+from safelight.model.other_formats import SINGLE_FILES
 
 MODEL_FIELDS = {"name", "version", "path", "description", "type", "tags", "properties"}
 
@@ -64,12 +65,20 @@ def _folder_or_hub_id(
     path: str, components: str | None, parts: Mapping[str, Path | None], data_dir: Path | None
 ) -> str:
     """What the server registers."""
+    given = {name: file.expanduser() for name, file in parts.items() if file is not None}
+    folder = Path(path).expanduser()
+    if given or components or folder.is_file() or path.lower().endswith(SINGLE_FILES):
+        return _folder_of_files(path, components, given, data_dir)
+    return str(folder.resolve()) if folder.is_dir() else path
+
+
+def _folder_of_files(path: str, components: str | None, parts: Mapping[str, Path], data_dir: Path | None) -> str:
     from safelight.cli.given_files import FOLDER, HubSources, given_files
+    from safelight.model.catalog import find_folder
     from safelight.model.file_sets import assemble
     from safelight.settings import load_settings
 
-    given = given_files(path, components, {name: file.expanduser() for name, file in parts.items() if file is not None})
-    if given is not None:
-        return str(assemble(given, load_settings(data_dir=data_dir).data_dir / FOLDER, HubSources()))
-    folder = Path(path).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else path
+    given = given_files(path, components, parts)
+    if given is None:
+        return str(find_folder(path) or path)
+    return str(assemble(given, load_settings(data_dir=data_dir).data_dir / FOLDER, HubSources()))
