@@ -22,6 +22,9 @@ class PromptEmbeds:
     num_dropped_tokens: int
     """T5 tokens beyond max_sequence_length."""
     num_dropped_clip_tokens: int
+    unread: str = ""
+    """Characters that T5 cannot read, in the words of a warning; of many, the first ones and how many more."""
+    unread_by_clip: str = ""
 
     @property
     def nbytes(self) -> int:

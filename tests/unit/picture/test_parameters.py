@@ -60,7 +60,7 @@ def test_a_seed_that_is_given_is_kept(seed: int) -> None:
     assert build(seed=seed).seed == seed
 
 
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**100])
+@pytest.mark.parametrize("seed", [-2, -(2**63), MAX_SEED + 1, 10**100])
 def test_a_seed_out_of_range_is_refused_with_the_range(seed: int) -> None:
     error = refusal(seed=seed)
 

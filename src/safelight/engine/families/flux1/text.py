@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import regex
 import torch
 from torch import Tensor
 
@@ -12,6 +14,11 @@ from safelight.engine.families.flux1.components import Components
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.prompt_cache import PromptCache, PromptEmbeds
 from safelight.picture.generation import GenerationRequest
+
+MAX_NAMED = 10
+"""Of the characters that an encoder cannot read, so many are named."""
+MAX_CODE_POINTS = 8
+"""Of one of them: an emoji is made of several, and a joke of thousands."""
 
 
 class PromptEncoder:
@@ -42,7 +49,7 @@ class PromptEncoder:
         with adapted(self._components.text_encoder, [additions]):
             for field, text in texts.items():
                 prompts[field] = self._encode_once(text, adapters)
-        warnings = [warning for field, embeds in prompts.items() for warning in self._truncations(field, embeds)]
+        warnings = [warning for field, embeds in prompts.items() for warning in self._not_read(field, embeds)]
         return tuple(prompts.values()), warnings
 
     def _encode_once(self, prompt: str, adapters: tuple[tuple[str, float], ...]) -> PromptEmbeds:
@@ -54,8 +61,8 @@ class PromptEncoder:
             self.cache.put(key, embeds)
         return embeds
 
-    def _truncations(self, field: str, embeds: PromptEmbeds) -> list[str]:
-        """One sentence for each encoder that did not read the whole prompt; `field` is prompt or negative_prompt."""
+    def _not_read(self, field: str, embeds: PromptEmbeds) -> list[str]:
+        """One sentence for each thing that an encoder did not read; `field` is prompt or negative_prompt."""
         warnings = []
         if embeds.num_dropped_tokens:
             warnings.append(
@@ -67,29 +74,66 @@ class PromptEncoder:
                 f"{field} is longer than the {self._clip_length} tokens that the CLIP encoder reads for the overall "
                 f"style: it did not see the last {embeds.num_dropped_clip_tokens}"
             )
+        for encoder, unread in (("T5", embeds.unread), ("CLIP", embeds.unread_by_clip)):
+            if unread:
+                warnings.append(f"{field} has characters that the {encoder} encoder cannot read: {unread}")
         return warnings
 
     def _encode(self, prompt: str) -> PromptEmbeds:
         parts = self._components
-        clip_ids, num_clip_tokens = _tokenize(parts.tokenizer, prompt, self._clip_length)
-        t5_ids, num_tokens = _tokenize(parts.tokenizer_2, prompt, self._max_sequence_length)
+        clip = _tokenize(parts.tokenizer, prompt, self._clip_length)
+        t5 = _tokenize(parts.tokenizer_2, prompt, self._max_sequence_length)
         # T5 gets no attention mask: FLUX was trained to see the padding.
-        prompt_embeds: Tensor = parts.text_encoder_2(t5_ids.to(parts.device))[0]
-        pooled: Tensor = parts.text_encoder(clip_ids.to(parts.device)).pooler_output
+        prompt_embeds: Tensor = parts.text_encoder_2(t5.ids.to(parts.device))[0]
+        pooled: Tensor = parts.text_encoder(clip.ids.to(parts.device)).pooler_output
         return PromptEmbeds(
             prompt_embeds=prompt_embeds.to(parts.dtype),
             pooled_prompt_embeds=pooled.to(parts.dtype),
-            num_tokens=min(num_tokens, self._max_sequence_length),
-            num_dropped_tokens=max(num_tokens - self._max_sequence_length, 0),
-            num_dropped_clip_tokens=max(num_clip_tokens - self._clip_length, 0),
+            num_tokens=min(t5.num_tokens, self._max_sequence_length),
+            num_dropped_tokens=max(t5.num_tokens - self._max_sequence_length, 0),
+            num_dropped_clip_tokens=max(clip.num_tokens - self._clip_length, 0),
+            unread=t5.unread,
+            unread_by_clip=clip.unread,
         )
 
 
-def _tokenize(tokenizer: Any, prompt: str, max_length: int) -> tuple[Tensor, int]:
-    """Token ids padded or truncated to `max_length`, and how many tokens the whole prompt has."""
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    ids: Tensor
+    """Padded or truncated to what the encoder reads."""
+    num_tokens: int
+    """Of the whole prompt."""
+    unread: str
+    """See `PromptEmbeds`."""
+
+
+def _tokenize(tokenizer: Any, prompt: str, max_length: int) -> _Tokens:
     prompt = prompt.encode("utf-8", "replace").decode("utf-8")  # the tokenizers refuse lone surrogates
     whole = tokenizer(prompt, verbose=False).input_ids
     padded = tokenizer(
-        prompt, padding="max_length", max_length=max_length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return torch.as_tensor(padded), len(whole)
+        prompt,
+        padding="max_length",
+        max_length=max_length,
+        truncation=True,
+        return_tensors="pt",
+        return_offsets_mapping=True,
+    )
+    ids = torch.as_tensor(padded.input_ids)
+    special = set(tokenizer.all_special_ids)
+    # A special token that stands somewhere in the prompt was not put there by the tokenizer: it is what the tokenizer
+    # made of characters that it does not know, or of its own name.
+    unread = [
+        prompt[start:end]
+        for token, (start, end) in zip(ids[0].tolist(), padded.offset_mapping[0].tolist(), strict=True)
+        if token in special and start < end
+    ]
+    return _Tokens(ids, len(whole), _named(unread, set(tokenizer.all_special_tokens)))
+
+
+def _named(pieces: Iterable[str], special_tokens: set[str]) -> str:
+    """The different characters of the pieces, as a reader counts them, the first ones by name."""
+    found: dict[str, None] = {}
+    for piece in dict.fromkeys(pieces):
+        found |= dict.fromkeys([piece] if piece in special_tokens else regex.findall(r"\X", piece))
+    named = ", ".join(repr(each[:MAX_CODE_POINTS]) for each in list(found)[:MAX_NAMED])
+    return named if len(found) <= MAX_NAMED else f"{named} and {len(found) - MAX_NAMED} more"
