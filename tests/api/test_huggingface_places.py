@@ -82,6 +82,14 @@ def test_a_prompt_by_another_name_or_in_a_list_of_one_is_the_prompt(
     assert "x-safelight-warning" not in response.headers
 
 
+@pytest.mark.parametrize(("query", "body"), [("seed=7", {"prompt": "a fox"}), ("seed=7&prompt=a+fox", {})])
+def test_a_prompt_by_another_name_goes_with_parameters_in_the_url(
+    client: TestClient, dispatcher: FakeDispatcher, query: str, body: dict[str, Any]
+) -> None:
+    assert client.post(f"/?{query}", json=body).status_code == 200
+    assert (dispatcher.requests[0].prompt, dispatcher.requests[0].seed) == ("a fox", 7)
+
+
 def test_a_negative_prompt_in_a_list_of_one_is_read(client: TestClient, dispatcher: FakeDispatcher) -> None:
     client.post("/", json={"inputs": "a fox", "negative_prompt": ["fog"], "guidance_scale": 3})
 

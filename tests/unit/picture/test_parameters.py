@@ -222,3 +222,17 @@ def test_embedded_guidance_takes_the_scale_that_was_given() -> None:
 def test_what_is_no_text_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{name} is no text"):
         build_generation_request(DEV, id="1", **{"prompt": "a fox", "true_cfg_scale": 3.0, name: "a \udcff fox"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [None, -1])
+def test_minus_one_draws_a_seed_as_none_does(seed: int | None) -> None:
+    seeds = {build(seed=seed).seed for _ in range(20)}
+
+    assert len(seeds) == 20
+    assert min(seeds) >= 0
+
+
+def test_a_request_says_once_that_its_prompts_have_syntax_of_other_programs() -> None:
+    warnings = build(prompt="(red:1.5) fox (big:1.2)", negative_prompt="(dog:1.5)", guidance_scale=3).warnings
+
+    assert len([each for each in warnings if "syntax of other programs" in each]) == 1

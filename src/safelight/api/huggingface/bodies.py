@@ -57,9 +57,9 @@ async def _parse(request: Request, content: bytes) -> tuple[Body, bytes | None]:
     if name_format(content) is not None:
         return _with_query({"inputs": ""}, request), content
     check_content_type(request.headers.get("content-type"))
-    body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
+    body = _with_prompt_as_inputs(_with_inputs_unpacked(await parse_json_object(content)))
+    body = _with_prompt_as_inputs(_with_query(body, request))
     refuse_mask(body)
-    body = _with_prompt_as_inputs(body)
     image = await asyncio.to_thread(image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
 
