@@ -63,9 +63,7 @@ class Options(WireModel):
 class _Places(WireModel):
     inputs: str = Field(description="The prompt, or a base64 image to start from; its transparent part is painted anew")
     options: Options | None = None
-    parameters: Parameters | None = Field(
-        default=None, description="May also stand beside `inputs`, each by itself, as below"
-    )
+    parameters: Parameters | None = Field(default=None, description="Any of the following; they may also stand here")
 
 
 class TextToImageBody(Parameters, _Places):
