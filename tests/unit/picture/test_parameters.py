@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from safelight.limits import MAX_PROMPT_CHARACTERS, MAX_SEED
 from safelight.model.spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 from safelight.picture.generation import GenerationRequest
 from safelight.picture.parameters import build_generation_request
+from safelight.picture.recipe import parse_recipe
+from tests.recipes import RECIPE
 
 SCHNELL = ModelSpec(
     name="schnell",
@@ -236,3 +239,10 @@ def test_a_request_says_once_that_its_prompts_have_syntax_of_other_programs() ->
     warnings = build(prompt="(red:1.5) fox (big:1.2)", negative_prompt="(dog:1.5)", guidance_scale=3).warnings
 
     assert len([each for each in warnings if "syntax of other programs" in each]) == 1
+
+
+def test_a_recipe_names_a_seed_and_draws_none() -> None:
+    text = json.dumps({**RECIPE.as_dict(), "seed": -1})
+
+    with pytest.raises(InvalidRequest, match="seed"):
+        parse_recipe(text)
