@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,5 +136,10 @@ def _named(pieces: Iterable[str], special_tokens: set[str]) -> str:
     found: dict[str, None] = {}
     for piece in dict.fromkeys(pieces):
         found |= dict.fromkeys([piece] if piece in special_tokens else regex.findall(r"\X", piece))
-    named = ", ".join(repr(each[:MAX_CODE_POINTS]) for each in list(found)[:MAX_NAMED])
+    named = ", ".join(_shown(each[:MAX_CODE_POINTS]) for each in list(found)[:MAX_NAMED])
     return named if len(found) <= MAX_NAMED else f"{named} and {len(found) - MAX_NAMED} more"
+
+
+def _shown(character: str) -> str:
+    """In quotes; a mark without the letter that it belongs to cannot be seen, and is shown by its number."""
+    return ascii(character) if unicodedata.category(character[0]).startswith("M") else repr(character)

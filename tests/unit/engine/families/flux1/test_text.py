@@ -202,3 +202,7 @@ def test_sprite_reads_its_own_alphabet_and_names_what_is_not_in_it() -> None:
     assert start(engine, prompt="A red fox, next to a café (in the snow): 2 owls!").warnings == []
     warnings = start(engine, prompt=f"a {wide_letters} of 狐").warnings
     assert warnings == ["prompt has characters that the T5 encoder cannot read: '狐'"]
+
+
+def test_a_mark_that_cannot_be_seen_alone_is_shown_by_its_number(fresh_engine: Engine) -> None:
+    assert "T5 encoder cannot read: '\\ufe0f'" in start(fresh_engine, prompt="a cat\ufe0f").warnings[0]
