@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "too many previews": ({"prompt": "a", "partial_images": 4}, "invalid_value", "partial_images", "between 0 and 3"),
     "transparency": ({"prompt": "a", "background": "transparent"}, "invalid_value", "background", "'opaque'"),
     "an unknown scheduler": ({"prompt": "a", "scheduler": "x"}, "invalid_value", "scheduler", "(euler)"),
-    "a negative seed": ({"prompt": "a", "seed": -1}, "invalid_value", "seed", "between 0 and"),
+    "a negative seed": ({"prompt": "a", "seed": -2}, "invalid_value", "seed", "not -2; -1, null or no seed draws one"),
 }
 
 

@@ -21,6 +21,10 @@ from safelight.picture.generation import (
     PreviewDecoder,
     SourceImage,
 )
+from safelight.picture.prompt_syntax import warn_of_syntax
+
+DRAWN = -1
+"""As a seed the same as none: what other programs mean by it."""
 
 
 def build_generation_request(
@@ -68,7 +72,7 @@ def build_generation_request(
         scheduler=resolve_scheduler(spec, scheduler),
         guidance_scale=guidance.guidance_scale,
         true_cfg_scale=guidance.true_cfg_scale,
-        seed=secrets.randbits(32) if seed is None else seed,
+        seed=secrets.randbits(32) if seed is None or seed == DRAWN else seed,
         num_images_per_prompt=num_images_per_prompt,
         image_format=image_format,
         image_quality=image_quality,
@@ -78,7 +82,7 @@ def build_generation_request(
         preview_decoder=preview_decoder,
         is_streamed=is_streamed,
         timeout_s=timeout_s,
-        warnings=warnings + guidance.warnings,
+        warnings=warnings + guidance.warnings + warn_of_syntax(prompt, negative_prompt),
     )
 
 

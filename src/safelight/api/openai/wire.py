@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from safelight.api.http.event_stream import RenderEvent, frame
 from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.validation import Integer, Number, WireModel
-from safelight.api.loras import LoraReference, LoraReferences, named_loras
+from safelight.api.loras import named_loras
+from safelight.api.parameters import PictureParameters
 from safelight.errors import InvalidRequest
 from safelight.model.spec import QUALITY_STEPS, ModelSpec, Quality
 from safelight.picture.generation import (
@@ -26,7 +27,6 @@ from safelight.picture.generation import (
     ImageCompleted,
     ImageFormat,
     Preview,
-    PreviewDecoder,
 )
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.uploads import FittedImage
@@ -45,9 +45,7 @@ _REASONS = {
 }
 
 
-class ImageBody(WireModel):
-    """What every image route takes: OpenAI's fields, then Safelight's (`extra_body` puts them at the top level)."""
-
+class _OpenAIFields(WireModel):
     model: str | None = Field(default=None, description="The served model's name or hub id; may be left out")
     n: Integer | None = Field(default=None, description="Pictures, 1 to 10; picture i has seed + i")
     size: str | None = Field(default=None, description="`auto`, or WIDTHxHEIGHT such as `256x256`")
@@ -68,19 +66,11 @@ class ImageBody(WireModel):
     safety_identifier: str | None = Field(default=None, description="No effect")
     stream: bool | None = Field(default=None, description="Answer with server-sent events")
     partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
-    preview_decoder: PreviewDecoder | None = Field(
-        default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
-    )
-    seed: Integer | None = Field(default=None, description="The same seed gives the same picture; drawn if not given")
-    num_inference_steps: Integer | None = Field(default=None, description="Denoising steps")
-    guidance_scale: Number | None = Field(default=None, description="How closely the picture follows the prompt")
-    true_cfg_scale: Number | None = Field(default=None, description="Strength of classifier-free guidance; 1 is off")
-    negative_prompt: str | None = Field(
-        default=None, description="What not to show; every step then costs twice as much"
-    )
-    scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
-    loras: LoraReferences | None = Field(default=None, description="Adapters of this server, and their scales")
-    lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
+
+
+class ImageBody(PictureParameters, _OpenAIFields):
+    """What every image route takes: OpenAI's fields, then Safelight's (`extra_body` puts them at the top level)."""
+
     width: Integer | None = Field(default=None, description="Pixels; in place of size")
     height: Integer | None = Field(default=None, description="Pixels; in place of size")
 
