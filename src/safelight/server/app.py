@@ -24,6 +24,7 @@ from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
 from safelight.server.jobs.wiring import Jobs
 from safelight.serving.dispatcher import Dispatcher
@@ -85,6 +86,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         app.add_middleware(jobs.door)
     else:
         app.add_middleware(NoJobs, errors=errors)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
     return app
 

@@ -76,7 +76,7 @@ class KeyMiddleware:
 
 def _is_open(request: Request) -> bool:
     path = request.url.path
-    return request.method in ("GET", "HEAD") and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS))
+    return request.method == "GET" and (path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS))
 
 
 def key_of(request: Request) -> str | None:

@@ -11,6 +11,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from safelight.api.http.content_coding import coding_of, decoded
 from safelight.api.http.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
@@ -49,7 +50,8 @@ async def read_bytes(
 def declared_bytes(request: Request, *, max_bytes: int) -> int:
     """How long the body is, as far as its sender tells; `max_bytes` if it does not, or is not read that far."""
     declared = request.headers.get("content-length", "")
-    return min(int(declared[:20]), max_bytes) if declared.isdecimal() else max_bytes
+    is_told = declared.isdecimal() and coding_of(request) is None
+    return min(int(declared[:20]), max_bytes) if is_told else max_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +122,12 @@ async def _deadline(timeout_s: float) -> AsyncIterator[None]:
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of the body. Raises BodyTooLarge before more than `max_bytes` are read."""
-    declared = request.headers.get("content-length", "")
+    """The chunks of the body, decompressed. Raises BodyTooLarge before more than `max_bytes` are read."""
+    declared, coding = request.headers.get("content-length", ""), coding_of(request)
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     num_bytes = 0
-    async for chunk in request.stream():
+    async for chunk in request.stream() if coding is None else decoded(request.stream(), coding):
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise _too_large(max_bytes)

@@ -7,46 +7,35 @@ prompt, or for image-to-image a base64 image, which may also be the whole body.
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, address_behind_endpoint, segments_of
 from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import check_content_type, declared_bytes, read_bytes
-from safelight.api.http.event_stream import EVENT_STREAM, EventStream, RenderEvent, frame
-from safelight.api.http.headers import parameters_in_force, picture_headers
+from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.http.strict_json import MAX_NAMES, parse_json_object
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import Integer, Number, WireModel, from_text, validate
+from safelight.api.huggingface.answers import JSON, event_renderer, render
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
 from safelight.api.loras import LoraReference, LoraReferences, named_loras
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES
-from safelight.picture.generation import (
-    Completed,
-    Event,
-    GenerationRequest,
-    GenerationResult,
-    Preview,
-    PreviewDecoder,
-    Step,
-)
+from safelight.picture.generation import GenerationRequest, PreviewDecoder
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.still_pictures import name_format
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
-JSON = "application/json"
 DEFAULT_PREVIEWS = 3
 OFFERS: Mapping[str, tuple[str, ...]] = {
     "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
@@ -192,46 +181,27 @@ def to_generation_request(
         raise
 
 
-def render(request: GenerationRequest, result: GenerationResult, media_type: str) -> Response:
-    """The first picture, as bytes or as a JSON string of base64."""
-    content = result.images[0].content
-    if media_type == JSON:
-        content = json.dumps(_base64(content)).encode("ascii")
-    response = Response(content, media_type=media_type)
-    for name, value in picture_headers(request, result):
-        response.headers.append(name, value)
-    return response
-
-
-def event_renderer(request: GenerationRequest) -> RenderEvent:
-    """Progress, previews, and in the end what `render` answers with, in one object."""
-
-    def render_event(event: Event) -> Iterator[bytes]:
-        match event:
-            case Step():
-                yield frame({"index": event.index, "of": event.of}, event="step")
-            case Preview():
-                yield frame({"index": event.index, "image": _base64(event.content)}, event="preview")
-            case Completed(result=result):
-                data = {
-                    "image": _base64(result.images[0].content),
-                    "content_type": MEDIA_TYPES[request.image_format],
-                    "seed": result.images[0].seed,
-                    "parameters": parameters_in_force(request),
-                    "warnings": list(result.warnings),
-                }
-                yield frame(data, event="completed")
-
-    return render_event
-
-
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
-    if path == "/score":
+    if (_address_of(path) or "").endswith("/score"):
         return {"error": {"code": report.code, "message": report.message}}
     return {"error": report.message}
 
 
-DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, error_body=_error_body)
+def _address_of(path: str) -> str | None:
+    return address_behind_endpoint(path, _address_here) or _address_here(path)
+
+
+def _address_here(path: str) -> str | None:
+    address = "/" + "/".join(segments_of(path))
+    return address if address in OFFERS else None
+
+
+DIALECT = Dialect(
+    name="huggingface",
+    owns_path=lambda path: _address_of(path) is not None,
+    error_body=_error_body,
+    address_of=_address_of,
+)
 
 
 async def _read(
@@ -261,11 +231,18 @@ async def _read(
 async def _parse(request: Request, content: bytes) -> tuple[Mapping[str, object], bytes | None]:
     if name_format(content) is not None:
         return _with_query({"inputs": ""}, request), content
-    check_content_type(request.headers.get("content-type"))
+    if not _is_json_in_octets(request, content):
+        check_content_type(request.headers.get("content-type"))
     body = _with_query(_with_inputs_unpacked(await parse_json_object(content)), request)
     refuse_mask(body)
     image = await asyncio.to_thread(image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
+
+
+def _is_json_in_octets(request: Request, content: bytes) -> bool:
+    """What a client sends that was given the body as bytes and has no type for it."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return media_type == "application/octet-stream" and content.lstrip()[:1] == b"{"
 
 
 async def _fit(
@@ -323,10 +300,6 @@ def _without_stream(parameters: Parameters, media_type: str) -> tuple[str, ...]:
     if not parameters.num_previews or media_type == EVENT_STREAM:
         return ()
     return (f"num_previews has no effect without Accept: {EVENT_STREAM}",)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
 
 
 def _size(parameters: Parameters) -> tuple[int | None, int | None]:

@@ -24,6 +24,7 @@ from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import validate
+from safelight.api.openai.addresses import address_of, owns_path
 from safelight.api.openai.edits import read_edit, upload_body
 from safelight.api.openai.wire import (
     EventKind,
@@ -273,8 +274,9 @@ def _error_body(_path: str, report: ErrorReport) -> JsonObject:
 
 DIALECT = Dialect(
     name="openai",
-    owns_path=lambda path: path == "/v1" or path.startswith(("/v1/", "/openai/")),
+    owns_path=owns_path,
     error_body=_error_body,
+    address_of=address_of,
 )
 
 
