@@ -80,6 +80,15 @@ class Settings(BaseSettings):
     loras: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"
     )
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names of other models that mean this one: ALIAS=MODEL, with commas; *=MODEL for any name"
+    )
+    default_response_format: Literal["b64_json", "url"] = Field(
+        "b64_json", description="what OpenAI's routes answer with if response_format is not given"
+    )
+    fit_sizes: bool = Field(
+        False, description="make the nearest possible picture, with a warning, instead of refusing a size"
+    )
     lora_cache_bytes: int = Field(
         2_147_483_648, ge=0, description="LoRAs kept in each replica's memory, least recently used out first"
     )
@@ -128,10 +137,10 @@ class Settings(BaseSettings):
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
 
-    @field_validator("loras", mode="before")
+    @field_validator("loras", "model_aliases", mode="before")
     @classmethod
-    def _split_loras(cls, loras: object) -> object:
-        return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
+    def _split(cls, entries: object) -> object:
+        return tuple(each for each in entries.split(",") if each.strip()) if isinstance(entries, str) else entries
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

@@ -49,6 +49,22 @@ def serve(
         list[str] | None,
         typer.Option(help="LoRA that requests may name, as NAME=PATH_OR_HUB_ID[:SCALE]; may be given several times."),
     ] = None,
+    model_alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of another model that means this one, as ALIAS=MODEL (* for any name); may be given several "
+            "times."
+        ),
+    ] = None,
+    default_response_format: Annotated[
+        str | None, typer.Option(help="b64_json or url: OpenAI's routes, if the request does not say [b64_json].")
+    ] = None,
+    fit_sizes: Annotated[
+        bool | None,
+        typer.Option(
+            "--fit-sizes/--refuse-sizes", help="Make the nearest possible picture where a size is not, with a warning."
+        ),
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(help="Bearer key clients must send. Shows in process listings: prefer --api-key-file."),
@@ -118,6 +134,9 @@ def serve(
         keep_alive_timeout_s=keep_alive_timeout,
         stall_timeout_s=stall_timeout,
         loras=tuple(lora) if lora else None,
+        model_aliases=tuple(model_alias) if model_alias else None,
+        default_response_format=default_response_format,
+        fit_sizes=fit_sizes,
         api_key=api_key,
         api_key_file=api_key_file,
         data_dir=data_dir,

@@ -123,6 +123,7 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
             media_type=media_type,
             timeout_s=settings.request_timeout_s,
             image=image,
+            fits_size=settings.fit_sizes,
         )
         if media_type == EVENT_STREAM:
             refuse_stream_in_job(request, "Accept")
@@ -148,6 +149,7 @@ def to_generation_request(
     media_type: str,
     timeout_s: float,
     image: FittedImage | None = None,
+    fits_size: bool = False,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest."""
     parameters = body.parameters or Parameters()
@@ -160,6 +162,7 @@ def to_generation_request(
             negative_prompt=parameters.negative_prompt,
             width=width,
             height=height,
+            fits_size=fits_size,
             num_inference_steps=parameters.num_inference_steps,
             scheduler=parameters.scheduler,
             guidance_scale=parameters.guidance_scale,
@@ -256,6 +259,7 @@ async def _fit(
         spec,
         width=width,
         height=height,
+        fits_size=settings.fit_sizes,
         strength=parameters.strength,
         max_pixels=settings.max_upload_pixels,
     )

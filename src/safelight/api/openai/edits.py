@@ -73,6 +73,7 @@ async def _fit_image(
             spec,
             width=width,
             height=height,
+            fits_size=settings.fit_sizes,
             strength=body.strength,
             max_pixels=settings.max_upload_pixels,
         )
