@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     max_queue_wait_s: float | None = Field(
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
     )
+    hold_while_loading_s: float = Field(
+        30.0, ge=0, description="how long a request waits for a model that loads, before it gets 503"
+    )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     max_connections: int = Field(
         1024,

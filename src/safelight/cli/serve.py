@@ -33,6 +33,9 @@ def serve(
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")
     ] = None,
+    hold_while_loading: Annotated[
+        float | None, typer.Option(help="Seconds that a request waits for a model that loads, before it gets 503 [30].")
+    ] = None,
     max_connections: Annotated[
         int | None, typer.Option(help="Connections open at once, as far as descriptors allow [1024].")
     ] = None,
@@ -129,6 +132,7 @@ def serve(
         max_concurrent_requests_per_instance=max_concurrent_requests,
         max_queued_requests=max_queued_requests,
         request_timeout_s=request_timeout,
+        hold_while_loading_s=hold_while_loading,
         max_connections=max_connections,
         header_timeout_s=header_timeout,
         keep_alive_timeout_s=keep_alive_timeout,

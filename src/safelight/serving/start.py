@@ -63,4 +63,5 @@ def create_dispatcher(
         max_concurrent_requests_per_instance=settings.max_concurrent_requests_per_instance,
         max_queued_requests=settings.max_queued_requests,
         max_queue_wait_s=settings.max_queue_wait_s,
+        hold_while_loading_s=settings.hold_while_loading_s,
     )

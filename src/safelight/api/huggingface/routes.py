@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject, address_behind_endpoint, segments_of
-from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
+from safelight.api.generate import generate, held_while_loading, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import check_content_type, declared_bytes, read_bytes
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.negotiation import negotiate
@@ -127,6 +127,8 @@ def create_router(dispatcher: Dispatcher, settings: Settings, uploads: UploadBud
         )
         if media_type == EVENT_STREAM:
             refuse_stream_in_job(request, "Accept")
+        generation_request = await held_while_loading(request, dispatcher, generation_request)
+        if media_type == EVENT_STREAM:
             return EventStream(request, dispatcher.stream(generation_request), event_renderer(generation_request))
         result = await generate(request, dispatcher, generation_request)
         return render(generation_request, result, media_type)

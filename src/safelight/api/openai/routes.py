@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.generate import generate, put_off, refuse_if_full, refuse_stream_in_job
+from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import read_json_object
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.links import server_url
@@ -27,6 +27,7 @@ from safelight.api.openai.edits import read_edit, upload_body
 from safelight.api.openai.models import ModelList, ModelObject, ServedModel, served_model
 from safelight.api.openai.wire import (
     EventKind,
+    ImageBody,
     ImageEditBody,
     ImageGenerationBody,
     ImagesResponse,
@@ -220,11 +221,13 @@ class _ImageRoutes:
         )
         if is_stream:
             refuse_stream_in_job(request, "stream")
+        server = None if is_stream else self._server_of_links(request, body, wanted)
+        generation_request = await held_while_loading(request, self.dispatcher, generation_request)
+        if is_stream:
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        if (body.response_format or self._default_response_format(wanted)) != "url":
+        if server is None:
             return render(generation_request, await generate(request, self.dispatcher, generation_request), spec)
-        server = server_url(request, self.settings)  # before the work, which would be for nothing
         result = await generate(request, self.dispatcher, generation_request)
         try:
             urls = await asyncio.to_thread(self._keep, server, result, generation_request.image_format)
@@ -233,9 +236,11 @@ class _ImageRoutes:
             put_off(request, error)
             raise
 
-    def _default_response_format(self, wanted: str | None) -> Literal["b64_json", "url"]:
+    def _server_of_links(self, request: Request, body: ImageBody, wanted: str | None) -> str | None:
+        """What the answer's links begin with; None if it has none. Raises InvalidRequest, before any work is done."""
         is_linked = wanted is not None and wanted.lower() in LINKED_BY_DEFAULT
-        return "url" if is_linked else self.settings.default_response_format
+        by_default = "url" if is_linked else self.settings.default_response_format
+        return server_url(request, self.settings) if (body.response_format or by_default) == "url" else None
 
     def _keep(self, server: str, result: GenerationResult, image_format: ImageFormat) -> list[str]:
         """The links of the pictures. Raises StorageUnavailable or ImageNotKept."""
