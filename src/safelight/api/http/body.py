@@ -15,6 +15,7 @@ from safelight.api.http.content_coding import coding_of, decoded
 from safelight.api.http.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
+FORM = "multipart/form-data"
 MAX_FILES = 17
 """Sixteen images and a mask, as OpenAI's clients may send."""
 MAX_FIELDS = 64
@@ -104,6 +105,10 @@ async def _sort(form: FormData, max_field_bytes: int) -> Form:
         else:
             fields[name] = value
     return Form(fields, files)
+
+
+def is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM
 
 
 def check_content_type(header: str | None) -> None:

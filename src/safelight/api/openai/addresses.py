@@ -14,6 +14,22 @@ def owns_path(path: str) -> bool:
     return path == "/v1" or path.startswith(("/v1/", "/openai/")) or address_of(path) is not None
 
 
+def deployment_in(path: str) -> str | None:
+    """The name in `/openai/deployments/NAME/...`."""
+    match = re.match(r"/openai/deployments/([^/]+)/", path)
+    return None if match is None else match[1]
+
+
+def takes_model(path: str) -> bool:
+    """Whether it is a route whose body may name a model."""
+    return re.fullmatch(r"(/openai)?/v1/images/(generations|edits|variations)", path) is not None
+
+
+def takes_upload(path: str) -> bool:
+    """Whether it is one whose body holds an image."""
+    return not path.endswith("/generations")
+
+
 def address_of(path: str) -> str | None:
     """The route's own path, for one whose slashes, `v1` or `openai` are wrong; None if it names no route of ours."""
     return address_behind_endpoint(path, _address_here) or _address_here(path)

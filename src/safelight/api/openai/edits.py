@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.http.body import Form, declared_bytes, read_form, read_json_object
+from safelight.api.http.body import FORM, Form, declared_bytes, is_form, read_form, read_json_object
 from safelight.api.http.data_urls import from_data_url
 from safelight.api.http.openapi import json_schema
 from safelight.api.http.upload_budget import UploadBudget
@@ -20,7 +20,6 @@ from safelight.model.spec import ModelSpec
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 
-FORM = "multipart/form-data"
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -53,7 +52,7 @@ async def read_edit(
 async def _read(request: Request, body_class: type[ImageVariationBody], settings: Settings) -> _EditContent:
     """The body in either form."""
     max_bytes, timeout_s = settings.max_upload_bytes, settings.request_timeout_s
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+    if is_form(request):
         form = await read_form(
             request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
         )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
 from fastapi import Request
 from pydantic import BaseModel
 
+from safelight.api.http.body import is_form, read_bytes, read_form
 from safelight.errors import ConfigurationError, ModelNotFound
 from safelight.model.spec import ModelSpec
 from safelight.settings import Settings
 
 ANY = "*"
-_ALIAS = re.compile(r"(?P<alias>\*|[^\s=,*]{1,128})=(?P<model>[^\s=,]{1,128})")
+_ALIAS = re.compile(r"(?P<alias>\*|[^\s=,*]{1,128})=(?P<model>.{1,256})")
 
 
 class ModelObject(BaseModel):
@@ -78,7 +81,7 @@ class ServedModel:
         """All that may be named: deployments first, then models, then aliases."""
         neighbours = _neighbours_of(request)
         deployments = {} if neighbours is None else neighbours.models
-        models = [self.id, *(each for each in deployments.values() if each is not None)]
+        models = [each for each in deployments.values() if each is not None] or [self.id]
         names = dict.fromkeys([*deployments, *models, *sorted(self.aliases - {ANY})])
         return [ModelObject(id=name, created=self.created, owned_by=_owner(name)) for name in names]
 
@@ -99,6 +102,28 @@ def served_model(settings: Settings, spec: ModelSpec) -> ServedModel:
     hub_id = _hub_id(settings.model)
     aliases = read_aliases(settings.model_aliases, _names(spec.name, hub_id))
     return ServedModel(spec.name, hub_id, int(time.time()), aliases)
+
+
+async def named_in_body(request: Request, settings: Settings, *, max_bytes: int) -> str | None:
+    """The `model` of a JSON body or a form, whatever else is in it; None if there is none.
+
+    Raises InvalidRequest, or one of its kinds, if the body cannot be read.
+    """
+    timeout_s = settings.request_timeout_s
+    if is_form(request):
+        form = await read_form(
+            request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
+        )
+        return form.fields.get("model")
+    content = await read_bytes(request, max_bytes=max_bytes, timeout_s=timeout_s)
+    try:
+        return (await asyncio.to_thread(msgspec.json.decode, content, type=_Named)).model
+    except msgspec.DecodeError:
+        return None
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
 
 
 def read_aliases(entries: Sequence[str], names: Sequence[str]) -> frozenset[str]:
@@ -137,7 +162,8 @@ def _shortened(name: str) -> str:
 
 
 def _hub_id(model: str) -> str | None:
-    return model if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model) else None
+    match = re.fullmatch(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(@\S+)?", model)
+    return None if match is None else match[1]
 
 
 def _catalogue_name(model: str) -> str:

@@ -30,6 +30,8 @@ MAX_PROBE_THRESHOLD = 10_000
 
 LORAS = "SAFELIGHT_LORAS"
 """The environment variable of a deployment that says which LoRAs its requests may name, as the setting does."""
+MODEL_ALIASES = "SAFELIGHT_MODEL_ALIASES"
+"""The one that says which names of other models mean the deployment's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.control.endpoints.deployments import LORAS, DeploymentSpec
+from safelight.control.endpoints.deployments import LORAS, MODEL_ALIASES, DeploymentSpec
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.library_variables import for_libraries
 
@@ -30,7 +30,9 @@ def warnings_for(spec: DeploymentSpec) -> list[str]:
     if spec.instance_type:
         warnings.append(f"instance_type {spec.instance_type} has no effect on your own machine: its devices are used")
     if variables := sorted(
-        spec.environment_variables.keys() - for_libraries(spec.environment_variables) - {HUB_TOKEN, LORAS}
+        spec.environment_variables.keys()
+        - for_libraries(spec.environment_variables)
+        - {HUB_TOKEN, LORAS, MODEL_ALIASES}
     ):
         warnings.append(f"environment variables without effect, because no replica reads them: {', '.join(variables)}")
     if spec.app_insights_enabled:

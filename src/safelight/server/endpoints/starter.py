@@ -12,14 +12,15 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.control.endpoints.deployments import LORAS, AppliedDeployment
+from safelight.api.openai.models import read_aliases, served_model
+from safelight.control.endpoints.deployments import LORAS, MODEL_ALIASES, AppliedDeployment
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
 from safelight.errors import ModelLoadError, ModelNotFound, SafelightError
 from safelight.model import hub
-from safelight.model.catalog import Model, find_model
+from safelight.model.catalog import Model, find_model, name_in
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
 from safelight.model.spec import ModelSpec, read_model_spec
@@ -36,7 +37,10 @@ T = TypeVar("T")
 class ServedDeployment:
     """The replicas of one deployment, and the application in front of them."""
 
-    def __init__(self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
+    ) -> None:
+        self.model_id = model_id
         self._dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
@@ -50,6 +54,10 @@ class ServedDeployment:
         finally:
             self._num_inside -= 1
             self._left.set()
+
+    def check_at_door(self) -> None:
+        """Raises Overloaded or NotReady if a request that comes now is refused."""
+        self._dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -101,6 +109,8 @@ class DeploymentStarter:
             }
         )
         model_spec = await asyncio.to_thread(_read_spec, deployment)
+        settings = _with_aliases(settings, deployment, model_spec)
+        model_id = name_in(spec.model) or served_model(settings, model_spec).id
         loras, token = deployment.environment.get(LORAS, ""), deployment.environment.get(HUB_TOKEN)
         if loras:
             located = await _in_daemon_thread(lambda: locate_loras(loras.split(","), token=token))
@@ -127,7 +137,16 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
-        return ServedDeployment(dispatcher, self._create_app(settings, dispatcher), self._settings.drain_timeout_s)
+        app = self._create_app(settings, dispatcher)
+        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
+
+
+def _with_aliases(settings: Settings, deployment: AppliedDeployment, spec: ModelSpec) -> Settings:
+    """With the deployment's own aliases, and the name that its model is registered by. Raises ConfigurationError."""
+    entries, registered = deployment.environment.get(MODEL_ALIASES, "").split(","), name_in(deployment.spec.model)
+    names = dict.fromkeys([deployment.name, *([registered] if registered else []), spec.name])
+    aliases = read_aliases(entries, list(names)) | ({registered.lower()} if registered else frozenset())
+    return settings.model_copy(update={"model_aliases": tuple(f"{each}={spec.name}" for each in sorted(aliases))})
 
 
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
