@@ -13,7 +13,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from safelight.environment import DEFAULT_DATA_DIR, ENV_PREFIX
 from safelight.errors import ConfigurationError
-from safelight.hosts import is_name
+from safelight.hosts import is_name, is_origin
+
+ANY_ORIGIN = "*"
 
 
 class Settings(BaseSettings):
@@ -114,6 +116,11 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names by which clients reach this server, with commas: a Host among them may be put into links"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins whose pages may call this server from a browser, with commas; * for all, which get no "
+        "cookies",
+    )
     base_domain: str = Field("localhost", description="NAME.base_domain reaches endpoint NAME; empty turns it off")
     private_prompts: bool = Field(False, description="leave prompts out of the recipe that a picture carries")
     content_credentials_certificate: Path | None = Field(
@@ -145,10 +152,10 @@ class Settings(BaseSettings):
     def _split(cls, entries: object) -> object:
         return tuple(each for each in entries.split(",") if each.strip()) if isinstance(entries, str) else entries
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split_hosts(cls, hosts: object) -> object:
-        given = hosts.split(",") if isinstance(hosts, str) else hosts
+    def _split_names(cls, names: object) -> object:
+        given = names.split(",") if isinstance(names, str) else names
         return tuple(each.strip() for each in given if each.strip()) if isinstance(given, list | tuple) else given
 
     @field_validator("allowed_hosts")
@@ -158,6 +165,19 @@ class Settings(BaseSettings):
             if not is_name(each):
                 raise ValueError(f"{each[:64]!r} is no name or address without scheme, port and path")
         return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if ANY_ORIGIN in origins and len(origins) > 1:
+            raise ValueError("* stands for every origin; give it alone, or name the origins")
+        for each in origins:
+            if each != ANY_ORIGIN and not is_origin(each):
+                raise ValueError(
+                    f"{each[:64]!r} is no origin as browsers send it: scheme and host in lower case, a port unless it "
+                    "is the scheme's own, and no path, such as https://app.example.org"
+                )
+        return origins
 
     @property
     def binds_loopback(self) -> bool:

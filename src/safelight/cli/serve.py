@@ -88,6 +88,13 @@ def serve(
             "be given several times."
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose pages may call this server from a browser, such as https://app.example.org (* for all, "
+            "without cookies); may be given several times."
+        ),
+    ] = None,
     private_prompts: Annotated[
         bool | None,
         typer.Option(
@@ -149,6 +156,7 @@ def serve(
         tls_private_key=tls_private_key,
         public_url=public_url,
         allowed_hosts=",".join(allowed_hosts) if allowed_hosts else None,
+        cors_origins=",".join(cors_origin) if cors_origin else None,
         private_prompts=private_prompts,
         content_credentials_certificate=content_credentials_certificate,
         content_credentials_key=content_credentials_key,

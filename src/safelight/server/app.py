@@ -21,6 +21,7 @@ from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey
 from safelight.server.cleaning import kept_clean
+from safelight.server.cors import add_cors
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
@@ -88,6 +89,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         app.add_middleware(NoJobs, errors=errors)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
+    add_cors(app, settings.cors_origins)
     return app
 
 
