@@ -200,6 +200,7 @@ class FakeDeployment:
     """How many fake replicas, and the limits of the dispatcher before them."""
 
     options: FakeEngineOptions = field(default_factory=FakeEngineOptions)
+    spec: ModelSpec = FAKE_SPEC
     num_replicas: int = 1
     max_batch_size: int = 8
     max_concurrent_requests: int = 8
@@ -217,7 +218,7 @@ def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
 def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
     """A dispatcher whose child processes run FakeEngine; not started yet."""
     deployment = deployment or FakeDeployment()
-    load = Load(folder="/nowhere", spec=FAKE_SPEC, max_batch_size=deployment.max_batch_size)
+    load = Load(folder="/nowhere", spec=deployment.spec, max_batch_size=deployment.max_batch_size)
     replicas = [
         LocalReplica(
             f"replica {index}",
@@ -230,7 +231,7 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
         for index in range(deployment.num_replicas)
     ]
     return Dispatcher(
-        FAKE_SPEC,
+        deployment.spec,
         replicas,
         max_concurrent_requests_per_instance=deployment.max_concurrent_requests,
         max_queued_requests=deployment.max_queued_requests,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 FETCHED = Path(__file__).parents[1] / ".fetched"
@@ -11,20 +13,47 @@ WHY_NOT = FETCHED / "why-not.txt"
 """What the registry's client said when it could not be reached."""
 
 
+def openai_sdist() -> Path:
+    """Where the source of the installed `openai` client is, with the tests that its package leaves out."""
+    return FETCHED / f"openai-{version('openai')}.tar.gz"
+
+
 def fetch() -> None:
-    """The artwork of sprite's recipe, by npm. Raises SystemExit with npm's words."""
+    """The tests of the `openai` client, by pip, and the artwork of sprite's recipe, by npm.
+
+    Raises SystemExit with their words.
+    """
     FETCHED.mkdir(exist_ok=True)
     WHY_NOT.unlink(missing_ok=True)
+    if not openai_sdist().exists():
+        _fetch_openai_sdist()
+    _fetch_artwork()
+
+
+def _fetch_openai_sdist() -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    wanted = ["--no-binary", ":all:", "--dest", str(FETCHED), f"openai=={version('openai')}"]
+    outcome = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+    if outcome.returncode:
+        _give_up(f"pip could not fetch {wanted[-1]}: {outcome.stderr.strip()[-2000:]}")
+
+
+def _fetch_artwork() -> None:
     os.environ["SPRITE_WORK"] = str(FETCHED)
     from training.sprite.data.artwork import fetch_artwork  # noqa: PLC0415  it reads where to
 
     try:
         fetch_artwork()
     except SystemExit as failure:
-        WHY_NOT.write_text(str(failure), encoding="utf-8")
-        raise
+        _give_up(str(failure))
+
+
+def _give_up(why: str) -> None:
+    WHY_NOT.write_text(why, encoding="utf-8")
+    raise SystemExit(why)
 
 
 if __name__ == "__main__":
     fetch()
-    sys.stdout.write(f"fetched: {', '.join(sorted(path.name for path in (FETCHED / 'art').iterdir()))}\n")
+    art = sorted(path.name for path in (FETCHED / "art").iterdir())
+    sys.stdout.write(f"fetched: {', '.join([openai_sdist().name, *art])}\n")

@@ -119,6 +119,7 @@ class ImageEditBody(ImageVariationBody):
     prompt: str = Field(description="What the picture should show")
     mask: ImageReference | None = Field(default=None, description="Transparent where the picture is painted anew")
     input_fidelity: Literal["high", "low"] | None = Field(default=None, description="No effect; strength has one")
+    complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="No effect")
 
 
 class GeneratedImageObject(BaseModel):
