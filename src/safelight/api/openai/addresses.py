@@ -41,7 +41,7 @@ def _address_here(path: str) -> str | None:
         return _address_in_deployment(parts[parts.index("deployments") + 1 :])
     route = "/".join(_without_roots(parts))
     if _ROUTE.fullmatch(route) and (parts[0] in _ROOTS or not route.startswith("models/")):  # /models/ID: Hugging Face
-        return f"/v1/{route}"
+        return f"/openai/v1/{route}" if "openai" in parts[: -len(route.split("/"))] else f"/v1/{route}"
     return None
 
 
