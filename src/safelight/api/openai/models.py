@@ -81,8 +81,8 @@ class ServedModel:
         """All that may be named: deployments first, then models, then aliases."""
         neighbours = _neighbours_of(request)
         deployments = {} if neighbours is None else neighbours.models
-        models = [each for each in deployments.values() if each is not None] or [self.id]
-        names = dict.fromkeys([*deployments, *models, *sorted(self.aliases - {ANY})])
+        models = sorted({each for each in deployments.values() if each is not None}) or [self.id]
+        names = dict.fromkeys([*sorted(deployments), *models, *sorted(self.aliases - {ANY})])
         return [ModelObject(id=name, created=self.created, owned_by=_owner(name)) for name in names]
 
     def object(self, request: Request, wanted: str) -> ModelObject:
