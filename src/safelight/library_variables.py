@@ -19,7 +19,7 @@ LIBRARY_VARIABLES = frozenset(
 could run another program as the server's user (`LD_PRELOAD`, `OMP_TOOL_LIBRARIES`, `PYTHONPATH`, ...), or is read by
 nothing: a replica runs no code of the user's.
 """
-SETTING_VARIABLES: Mapping[str, str] = {"SAFELIGHT_LORAS": "loras"}
+SETTING_VARIABLES: Mapping[str, str] = {"SAFELIGHT_LORAS": "loras", "SAFELIGHT_MODEL_ALIASES": "model_aliases"}
 """Variable -> the field of `DeploymentSettings` that it sets."""
 
 

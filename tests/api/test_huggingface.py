@@ -279,3 +279,31 @@ def test_two_requests_of_one_id_are_two_generations(
 
     assert [response.headers["x-request-id"] for response in responses] == ["same", "same"]
     assert len({request.id for request in dispatcher.requests}) == 2
+
+
+@pytest.mark.parametrize("path", ["/", "/predict", "/score"])
+@pytest.mark.parametrize("space", [b"", b" \r\n\t"])
+def test_octets_that_begin_as_json_does_are_json(
+    client: TestClient, dispatcher: FakeDispatcher, path: str, space: bytes
+) -> None:
+    content = space + b'{"inputs": "a fox"}'
+
+    response = client.post(path, content=content, headers={"content-type": "Application/Octet-Stream; x=y"})
+
+    assert response.status_code == 200
+    assert dispatcher.requests[0].prompt == "a fox"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "status"),
+    [
+        ("application/octet-stream", b'["inputs"]', 415),
+        ("application/octet-stream", b"a fox", 415),
+        ("application/octet-stream", b'{"inputs": ', 400),
+        ("text/plain", b'{"inputs": "a fox"}', 415),
+    ],
+)
+def test_other_octets_and_other_types_are_not_taken_for_json(
+    client: TestClient, media_type: str, content: bytes, status: int
+) -> None:
+    assert client.post("/", content=content, headers={"content-type": media_type}).status_code == status

@@ -57,12 +57,19 @@ async def _parse(request: Request, content: bytes) -> tuple[Body, bytes | None]:
     """The fields, and the image that the body holds or is; then `inputs` is empty."""
     if name_format(content) is not None:
         return _with_query({"inputs": ""}, request), content
-    check_content_type(request.headers.get("content-type"))
+    if not _is_json_in_octets(request, content):
+        check_content_type(request.headers.get("content-type"))
     body = _with_prompt_as_inputs(_with_inputs_unpacked(await parse_json_object(content)))
     body = _with_prompt_as_inputs(_with_query(body, request))
     refuse_mask(body)
     image = await in_thread_if_long(len(content), image_in, body)
     return body if image is None else {**body, "inputs": ""}, image
+
+
+def _is_json_in_octets(request: Request, content: bytes) -> bool:
+    """What a client sends that was given the body as bytes and has no type for it."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    return media_type == "application/octet-stream" and content.lstrip()[:1] == b"{"
 
 
 async def _fit(
@@ -75,6 +82,7 @@ async def _fit(
         spec,
         width=width,
         height=height,
+        fits_size=settings.fit_sizes,
         strength=parameters.strength,
         max_pixels=settings.max_upload_pixels,
     )

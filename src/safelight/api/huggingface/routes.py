@@ -12,15 +12,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.generate import generate, refuse_if_full, refuse_stream_in_job
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, address_behind_endpoint, segments_of
+from safelight.api.generate import generate, held_while_loading, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.huggingface.answers import JSON, event_renderer, render
 from safelight.api.huggingface.bodies import read_body
 from safelight.api.huggingface.readers import is_hugging_face_js, offers_to
-from safelight.api.huggingface.wire import JSON, TextToImageBody, event_renderer, render, to_generation_request
+from safelight.api.huggingface.wire import TextToImageBody, to_generation_request
 from safelight.picture.files import MEDIA_TYPES
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
@@ -65,9 +66,12 @@ def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, 
             id=request.state.generation_id,
             media_type=media_type,
             timeout_s=timeout_s,
+            fits_size=settings.fit_sizes,
         )
         if media_type == EVENT_STREAM:
             refuse_stream_in_job(request, "Accept")
+        generation_request = await held_while_loading(request, dispatcher, generation_request)
+        if media_type == EVENT_STREAM:
             return EventStream(request, dispatcher.stream(generation_request), event_renderer(generation_request))
         result = await generate(request, dispatcher, generation_request)
         return render(generation_request, result, media_type)
@@ -83,12 +87,26 @@ def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, 
 
 
 def _error_body(path: str, report: ErrorReport) -> JsonObject:
-    if path == "/score" and not is_hugging_face_js(report.user_agent):
+    if (_address_of(path) or "").endswith("/score") and not is_hugging_face_js(report.user_agent):
         return {"error": {"code": report.code, "message": report.message}}
     return {"error": report.message}
 
 
-DIALECT = Dialect(name="huggingface", owns_path=lambda path: path in OFFERS, error_body=_error_body)
+def _address_of(path: str) -> str | None:
+    return address_behind_endpoint(path, _address_here) or _address_here(path)
+
+
+def _address_here(path: str) -> str | None:
+    address = "/" + "/".join(segments_of(path))
+    return address if address in OFFERS else None
+
+
+DIALECT = Dialect(
+    name="huggingface",
+    owns_path=lambda path: _address_of(path) is not None,
+    error_body=_error_body,
+    address_of=_address_of,
+)
 
 
 EXAMPLES: Mapping[str, Mapping[str, object]] = {

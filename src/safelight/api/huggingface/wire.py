@@ -1,28 +1,22 @@
-"""What Hugging Face's clients send and read: the schemas, and the way to a request and from a result."""
+"""What Hugging Face's clients send: the schemas, and the way to a request."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastapi import Response
 from pydantic import Field
 
-from safelight.api.http.event_stream import EVENT_STREAM, RenderEvent, frame
-from safelight.api.http.headers import parameters_in_force, picture_headers
+from safelight.api.http.event_stream import EVENT_STREAM
 from safelight.api.http.validation import Integer, Number, WireModel
 from safelight.api.loras import named_loras
 from safelight.api.parameters import PictureParameters
 from safelight.errors import InvalidRequest
 from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES
-from safelight.picture.generation import Completed, Event, GenerationRequest, GenerationResult, Preview, Step
+from safelight.picture.generation import GenerationRequest
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.uploads import FittedImage
 
-JSON = "application/json"
 DEFAULT_PREVIEWS = 3
 
 
@@ -98,7 +92,7 @@ class TextToImage:
 
 
 def to_generation_request(
-    asked: TextToImage, spec: ModelSpec, *, id: str, media_type: str, timeout_s: float
+    asked: TextToImage, spec: ModelSpec, *, id: str, media_type: str, timeout_s: float, fits_size: bool = False
 ) -> GenerationRequest:
     """What was asked for. Raises InvalidRequest."""
     parameters, image = asked.parameters, asked.image
@@ -111,6 +105,7 @@ def to_generation_request(
             negative_prompt=parameters.negative_prompt,
             width=width,
             height=height,
+            fits_size=fits_size,
             num_inference_steps=parameters.num_inference_steps,
             scheduler=parameters.scheduler,
             guidance_scale=parameters.guidance_scale,
@@ -133,39 +128,6 @@ def to_generation_request(
         raise
 
 
-def render(request: GenerationRequest, result: GenerationResult, media_type: str) -> Response:
-    """The first picture, as bytes or as a JSON string of base64."""
-    content = result.images[0].content
-    if media_type == JSON:
-        content = json.dumps(_base64(content)).encode("ascii")
-    response = Response(content, media_type=media_type)
-    for name, value in picture_headers(request, result):
-        response.headers.append(name, value)
-    return response
-
-
-def event_renderer(request: GenerationRequest) -> RenderEvent:
-    """Progress, previews, and in the end what `render` answers with, in one object."""
-
-    def render_event(event: Event) -> Iterator[bytes]:
-        match event:
-            case Step():
-                yield frame({"index": event.index, "of": event.of}, event="step")
-            case Preview():
-                yield frame({"index": event.index, "image": _base64(event.content)}, event="preview")
-            case Completed(result=result):
-                data = {
-                    "image": _base64(result.images[0].content),
-                    "content_type": MEDIA_TYPES[request.image_format],
-                    "seed": result.images[0].seed,
-                    "parameters": parameters_in_force(request),
-                    "warnings": list(result.warnings),
-                }
-                yield frame(data, event="completed")
-
-    return render_event
-
-
 def _num_previews(parameters: Parameters) -> int:
     return DEFAULT_PREVIEWS if parameters.num_previews is None else parameters.num_previews
 
@@ -174,10 +136,6 @@ def _without_stream(parameters: Parameters, media_type: str) -> tuple[str, ...]:
     if not parameters.num_previews or media_type == EVENT_STREAM:
         return ()
     return (f"num_previews has no effect without Accept: {EVENT_STREAM}",)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
 
 
 def size_of(parameters: Parameters) -> tuple[int | None, int | None]:

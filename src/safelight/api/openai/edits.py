@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.http.body import Form, declared_bytes, read_form, read_json_object
+from safelight.api.http.body import FORM, Form, declared_bytes, is_form, read_form, read_json_object
 from safelight.api.http.data_urls import from_data_url
 from safelight.api.http.openapi import json_schema
 from safelight.api.http.upload_budget import UploadBudget
@@ -20,7 +20,6 @@ from safelight.model.spec import ModelSpec
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 
-FORM = "multipart/form-data"
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -57,7 +56,7 @@ async def _read(
 ) -> _EditContent:
     """The body in either form."""
     max_bytes = settings.max_upload_bytes
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+    if is_form(request):
         form = await read_form(
             request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
         )
@@ -77,6 +76,7 @@ async def _fit_image(
             spec,
             width=width,
             height=height,
+            fits_size=settings.fit_sizes,
             strength=body.strength,
             max_pixels=settings.max_upload_pixels,
         )

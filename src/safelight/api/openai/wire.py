@@ -109,6 +109,7 @@ class ImageEditBody(ImageVariationBody):
     prompt: str = Field(description="What the picture should show")
     mask: ImageReference | None = Field(default=None, description="Transparent where the picture is painted anew")
     input_fidelity: Literal["high", "low"] | None = Field(default=None, description="No effect; strength has one")
+    complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="No effect")
 
 
 class GeneratedImageObject(BaseModel):
@@ -165,9 +166,10 @@ def to_generation_request(
     timeout_s: float,
     is_stream: bool = False,
     image: FittedImage | None = None,
+    fits_size: bool = False,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest with the field's name on the wire."""
-    _check_what_is_served(body, is_stream=is_stream)
+    _check_what_is_served(body)
     width, height = size_of(body, spec) if image is None else (image.width, image.height)
     image_format = body.output_format or "png"
     try:
@@ -178,6 +180,7 @@ def to_generation_request(
             negative_prompt=body.negative_prompt,
             width=width,
             height=height,
+            fits_size=fits_size,
             num_inference_steps=_steps(body, spec),
             scheduler=body.scheduler,
             guidance_scale=body.guidance_scale,
@@ -286,15 +289,11 @@ def _typed_frame(kind: str, **data: object) -> bytes:
     return frame({"type": kind, **data}, event=kind)
 
 
-def _check_what_is_served(body: ImageBody, *, is_stream: bool) -> None:
+def _check_what_is_served(body: ImageBody) -> None:
     if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PARTIAL_IMAGES:
         raise InvalidRequest(
             f"partial_images must be between 0 and {MAX_PARTIAL_IMAGES}, not {body.partial_images}",
             field="partial_images",
-        )
-    if is_stream and body.response_format == "url":
-        raise InvalidRequest(
-            "a stream has its pictures as b64_json; leave response_format out", field="response_format"
         )
     if body.background == "transparent":
         raise InvalidRequest(
@@ -343,6 +342,8 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
         warnings.append("quality has no effect next to num_inference_steps")
     if body.user is not None or body.safety_identifier is not None:
         warnings.append("user and safety_identifier have no effect: nothing is recorded about end users")
+    if is_stream and body.response_format == "url":
+        warnings.append("response_format url has no effect: a stream has its pictures as b64_json")
     if body.partial_images and not is_stream:
         warnings.append("partial_images have no effect without stream: true")
     if image_format == "png" and body.output_compression not in (None, 100):
