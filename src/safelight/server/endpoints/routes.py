@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.endpoints.tokens import OidcVerifier, check_token, subject_of
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
 from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused

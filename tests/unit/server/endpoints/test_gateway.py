@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai
-from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
