@@ -19,7 +19,7 @@ install: $(VENV)/.installed ## create .venv and install Safelight into it
 serve: $(VENV)/.installed ## serve sprite on 127.0.0.1:8000 (MODEL=, HOST= and PORT= change it)
 	@$(BIN)/safelight serve $(MODEL) --host $(HOST) --port $(PORT)
 
-fetch: $(VENV)/.installed-dev ## fetch what the tests need from registries, once (the recipe's artwork, JavaScript clients, by npm)
+fetch: $(VENV)/.installed-dev ## fetch what the tests need from registries, once (artwork, JavaScript clients by npm; openai's tests by pip)
 	@$(BIN)/python -m tests.fetch
 
 test: lint ## everything CI runs: lint, types, architecture, and the whole suite

@@ -201,10 +201,12 @@ class FakeDeployment:
     """How many fake replicas, and the limits of the dispatcher before them."""
 
     options: FakeEngineOptions = field(default_factory=FakeEngineOptions)
+    spec: ModelSpec = FAKE_SPEC
     num_replicas: int = 1
     max_batch_size: int = 8
     max_concurrent_requests: int = 8
     max_queued_requests: int = 64
+    hold_while_loading_s: float = 0.0
     first_backoff_s: float = 0.01
     min_patience_s: float = 300.0
 
@@ -217,7 +219,8 @@ def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
 def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
     """A dispatcher whose child processes run FakeEngine; not started yet."""
     deployment = deployment or FakeDeployment()
-    load = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions(max_batch_size=deployment.max_batch_size))
+    options = EngineOptions(max_batch_size=deployment.max_batch_size)
+    load = Load(folder="/nowhere", spec=deployment.spec, options=options)
     replicas = [
         LocalReplica(
             f"replica {index}",
@@ -230,10 +233,11 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
         for index in range(deployment.num_replicas)
     ]
     return Dispatcher(
-        FAKE_SPEC,
+        deployment.spec,
         replicas,
         max_concurrent_requests_per_instance=deployment.max_concurrent_requests,
         max_queued_requests=deployment.max_queued_requests,
+        hold_while_loading_s=deployment.hold_while_loading_s,
     )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 FETCHED = Path(__file__).parents[1] / ".fetched"
@@ -15,10 +16,32 @@ PACKAGE_JSON = Path(__file__).parent / "compat" / "javascript" / "package.json"
 NODE_MODULES = FETCHED / "javascript" / "node_modules"
 
 
+def openai_sdist() -> Path:
+    """Where the source of the installed `openai` client is, with the tests that its package leaves out."""
+    return FETCHED / f"openai-{version('openai')}.tar.gz"
+
+
 def fetch() -> None:
-    """The artwork of sprite's recipe and clients in JavaScript, by npm. Raises SystemExit with npm's words."""
+    """The openai client's tests, by pip; the artwork of sprite's recipe and clients in JavaScript, by npm.
+
+    Raises SystemExit with their words.
+    """
     FETCHED.mkdir(exist_ok=True)
     WHY_NOT.unlink(missing_ok=True)
+    if not openai_sdist().exists():
+        _fetch_openai_sdist()
+    _fetch_by_npm()
+
+
+def _fetch_openai_sdist() -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    wanted = ["--no-binary", ":all:", "--dest", str(FETCHED), f"openai=={version('openai')}"]
+    outcome = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+    if outcome.returncode:
+        _give_up(f"pip could not fetch {wanted[-1]}: {outcome.stderr.strip()[-2000:]}")
+
+
+def _fetch_by_npm() -> None:
     os.environ["SPRITE_WORK"] = str(FETCHED)
     from training.sprite.data.artwork import fetch_artwork  # noqa: PLC0415  it reads where to
 
@@ -26,8 +49,12 @@ def fetch() -> None:
         fetch_artwork()
         fetch_clients()
     except SystemExit as failure:
-        WHY_NOT.write_text(str(failure), encoding="utf-8")
-        raise
+        _give_up(str(failure))
+
+
+def _give_up(why: str) -> None:
+    WHY_NOT.write_text(why, encoding="utf-8")
+    raise SystemExit(why)
 
 
 def fetch_clients() -> None:
@@ -53,5 +80,5 @@ def fetch_clients() -> None:
 
 if __name__ == "__main__":
     fetch()
-    art = ", ".join(sorted(path.name for path in (FETCHED / "art").iterdir()))
-    sys.stdout.write(f"fetched: {art}; JavaScript clients\n")
+    art = sorted(path.name for path in (FETCHED / "art").iterdir())
+    sys.stdout.write(f"fetched: {', '.join([openai_sdist().name, *art])}; JavaScript clients\n")

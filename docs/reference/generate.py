@@ -140,13 +140,16 @@ def _answers(operation: Json) -> list[tuple[str, str]]:
 
 
 def _fields(schema: Json, document: Json, prefix: str = "") -> Iterator[str]:
+    """A row for each; those of an object that stand beside it too have theirs there."""
     schema = _resolved(schema, document)
-    for name, field in schema.get("properties", {}).items():
+    properties = schema.get("properties", {})
+    for name, field in properties.items():
         (inner, *_) = _alternatives(field, document)
         needed = "required" if name in schema.get("required", ()) else ""
         words = "; ".join(filter(None, (needed, field.get("description", "").replace("|", "\\|"))))
         yield f"| `{prefix}{name}` | {_type(field, document)} | {words} |\n"
-        yield from _fields(inner, document, f"{prefix}{name}.")
+        if any(properties.get(each) != inner_field for each, inner_field in inner.get("properties", {}).items()):
+            yield from _fields(inner, document, f"{prefix}{name}.")
 
 
 def _alternatives(schema: Json, document: Json) -> list[Json]:

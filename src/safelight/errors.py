@@ -8,6 +8,7 @@ SafelightError
 │   ├── NotAcceptable         no image format that the client accepts
 │   ├── IdempotencyKeyReused  another request came under the same Idempotency-Key
 │   ├── BodyTooLarge          more bytes than the server reads
+│   ├── UnknownContentCoding   a body compressed in a way that is not read
 │   └── ModelNotFound         no such model
 ├── AuthenticationFailed      no key, or a wrong one
 ├── Overloaded                the queue is full; come back after `retry_after_s`
@@ -72,6 +73,10 @@ class IdempotencyKeyReused(InvalidRequest):
 
 class BodyTooLarge(InvalidRequest):
     """The request body has more bytes than the server reads."""
+
+
+class UnknownContentCoding(InvalidRequest):
+    """The request body is compressed in a way that is not read."""
 
 
 class ModelNotFound(InvalidRequest):

@@ -8,6 +8,9 @@ import re
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?")
 MAX_PORT = 65_535
 
+_ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:(?P<port>[1-9][0-9]{0,4}))?")
+_OWN_PORTS = {"http": "80", "https": "443"}
+
 
 def name_in_host(field: str) -> str | None:
     """The name or address in a `Host` field (RFC 9110, section 7.2); None if the field is no name with a port or none.
@@ -25,6 +28,12 @@ def is_name(text: str) -> bool:
     """Whether it is a name or an address and nothing else, an IPv6 address in brackets or without."""
     match = _HOST.fullmatch(text) or _HOST.fullmatch(f"[{text}]")
     return match is not None and match["port"] is None
+
+
+def is_origin(text: str) -> bool:
+    """Whether it is an origin as browsers write it (RFC 6454, section 6.2): what differs in a letter never matches."""
+    match = _ORIGIN.fullmatch(text)
+    return match is not None and match["port"] != _OWN_PORTS.get(match["scheme"], "")
 
 
 def canonical_name(name: str) -> str:

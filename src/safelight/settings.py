@@ -15,8 +15,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from safelight.environment import DEFAULT_DATA_DIR, ENV_PREFIX
 from safelight.errors import ConfigurationError
-from safelight.hosts import is_name
+from safelight.hosts import is_name, is_origin
 from safelight.library_variables import SETTING_VARIABLES
+
+ANY_ORIGIN = "*"
+_ALIAS = re.compile(r"(\*|[^\s=,*]{1,128})=.{1,256}")
 
 Part = TypeVar("Part", bound=BaseModel)
 Quantization = Literal["none", "int8", "fp8", "nf4"]
@@ -96,10 +99,21 @@ class DeploymentSettings(BaseModel):
         (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"
     )
 
-    @field_validator("loras", mode="before")
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names of other models that mean this one: ALIAS=MODEL, with commas; *=MODEL for any name"
+    )
+
+    @field_validator("loras", "model_aliases", mode="before")
     @classmethod
-    def _split_loras(cls, loras: object) -> object:
-        return tuple(each for each in loras.split(",") if each.strip()) if isinstance(loras, str) else loras
+    def _split(cls, entries: object) -> object:
+        return tuple(each for each in entries.split(",") if each.strip()) if isinstance(entries, str) else entries
+
+    @field_validator("model_aliases")
+    @classmethod
+    def _check_aliases(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ALIAS.fullmatch(each.strip()) for each in aliases):
+            raise ValueError("a model alias is given as ALIAS=MODEL, or *=MODEL for any name")
+        return tuple(each.strip() for each in aliases)
 
 
 class Settings(BaseSettings, EngineOptions, DeploymentSettings):
@@ -109,6 +123,9 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    hold_while_loading_s: float = Field(
+        30.0, ge=0, description="how long a request waits for a model that loads, before it gets 503"
+    )
     max_connections: int = Field(
         1024,
         ge=2,
@@ -148,6 +165,12 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     vae: Path | None = Field(None, description="file of the autoencoder, in place of the model's own")
     text_encoder: Path | None = Field(None, description="file of the CLIP text encoder, in place of the model's own")
     text_encoder_2: Path | None = Field(None, description="file of the T5 encoder, in place of the model's own")
+    default_response_format: Literal["b64_json", "url"] = Field(
+        "b64_json", description="what OpenAI's routes answer with if response_format is not given"
+    )
+    fit_sizes: bool = Field(
+        False, description="make the nearest possible picture, with a warning, instead of refusing a size"
+    )
     api_key: SecretStr | None = Field(None, description="the Bearer key clients must send")
     api_key_file: Path | None = Field(None, description="file that holds the key, so that it is in no process listing")
     data_dir: Path = Field(DEFAULT_DATA_DIR, description="where state lives")
@@ -166,6 +189,11 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names by which clients reach this server, with commas: a Host among them may be put into links"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins whose pages may call this server from a browser, with commas; * for all, which get no "
+        "cookies",
     )
     base_domain: str = Field("localhost", description="NAME.base_domain reaches endpoint NAME; empty turns it off")
     private_prompts: bool = Field(False, description="leave prompts out of the recipe that a picture carries")
@@ -196,10 +224,10 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     def _expand_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split_hosts(cls, hosts: object) -> object:
-        given = hosts.split(",") if isinstance(hosts, str) else hosts
+    def _split_names(cls, names: object) -> object:
+        given = names.split(",") if isinstance(names, str) else names
         return tuple(each.strip() for each in given if each.strip()) if isinstance(given, list | tuple) else given
 
     @field_validator("allowed_hosts")
@@ -209,6 +237,19 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
             if not is_name(each):
                 raise ValueError(f"{each[:64]!r} is no name or address without scheme, port and path")
         return hosts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if ANY_ORIGIN in origins and len(origins) > 1:
+            raise ValueError("* stands for every origin; give it alone, or name the origins")
+        for each in origins:
+            if each != ANY_ORIGIN and not is_origin(each):
+                raise ValueError(
+                    f"{each[:64]!r} is no origin as browsers send it: scheme and host in lower case, a port unless it "
+                    "is the scheme's own, and no path, such as https://app.example.org"
+                )
+        return origins
 
     @property
     def binds_loopback(self) -> bool:
@@ -231,7 +272,7 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
             raise ConfigurationError(f"api_key_file {self.api_key_file} cannot be read: {error.strerror}") from None
 
 
-def part_of(settings: Settings, part: type[Part], **changes: object) -> Part:
+def part_of(settings: BaseModel, part: type[Part], **changes: object) -> Part:
     """Those of the settings that belong together as `part`, with changes, which are checked as the settings were."""
     return part.model_validate({name: getattr(settings, name) for name in part.model_fields} | changes)
 

@@ -86,6 +86,12 @@ class FakeDispatcher:
         if isinstance(self.error, Overloaded | NotReady):
             raise self.error
 
+    def check_at_door(self) -> None:
+        self.check()
+
+    async def wait_while_loading(self, timeout_s: float) -> None:
+        self.check()
+
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         self.check()
         return self._stream(request)

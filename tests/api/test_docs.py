@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 from starlette.testclient import TestClient
 
-from safelight.api.huggingface.routes import Parameters
+from safelight.api.huggingface.wire import Parameters
 from safelight.api.openai.routes import ImageGenerationBody
 
 GENERATIONS = {

@@ -362,7 +362,7 @@ def test_data_urls_of_edits_are_read_however_they_are_written(
         (" HTTP://example.org/cat.png", "inputs is a URL"),
         ("s3://bucket/cat.png", "inputs is a URL"),
         ("file:///etc/passwd", "inputs is a URL"),
-        ("a red fox in the snow", "inputs is no base64; beside parameters.prompt it is an image"),
+        ("a red fox in the snow", "inputs is no base64; beside a prompt it is an image"),
         ("cat.png", "inputs is no base64"),
         ("fox1", "inputs is no PNG"),
         ("", "inputs is no PNG"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -124,3 +125,93 @@ def test_a_wrong_method_is_told_every_method_that_works_there(client: TestClient
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD, POST"
     assert "use GET, HEAD, POST" in answer.json()["error"]
+
+
+WRONG_ADDRESSES = [
+    ("/images/generations", "/v1/images/generations"),
+    ("/v1/v1/images/generations", "/v1/images/generations"),
+    ("//v1/images/generations", "/v1/images/generations"),
+    ("/v1//images//generations", "/v1/images/generations"),
+    ("/v1/images/generations/", "/v1/images/generations"),
+    ("/images/edits///", "/v1/images/edits"),
+    ("/openai/images/variations", "/openai/v1/images/variations"),
+    ("/v1/openai/v1/images/edits", "/openai/v1/images/edits"),
+    ("/openai/v1//models/tiny/", "/openai/v1/models/tiny"),
+    ("//models/", "/v1/models"),
+    ("/v1/v1/models/tiny", "/v1/models/tiny"),
+    ("/openai/deployments/tiny/v1/images/generations", "/openai/deployments/tiny/images/generations"),
+    ("/v1/openai/deployments/tiny/images/edits/", "/openai/deployments/tiny/images/edits"),
+    ("//endpoints/blue/images/generations", "/endpoints/blue/v1/images/generations"),
+]
+
+
+@pytest.mark.parametrize(("path", "address"), WRONG_ADDRESSES)
+def test_a_forgotten_or_doubled_part_of_openais_paths_gets_the_envelope_with_the_right_address(
+    client: TestClient, path: str, address: str
+) -> None:
+    response = client.send(_raw(client, "POST", path))
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "unknown_url"
+    assert response.json()["error"]["message"] == f"Invalid URL (POST {path}); use {address}"
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("/score/", "/score"),
+        ("//score", "/score"),
+        ("/predict//", "/predict"),
+        ("//endpoints/a//score", "/endpoints/a/score"),
+    ],
+)
+def test_a_slash_too_many_on_the_other_paths_is_told_the_right_address_too(
+    client: TestClient, path: str, address: str
+) -> None:
+    response = client.send(_raw(client, "POST", path))
+
+    assert response.status_code == 404
+    assert f"use {address}" in response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/" + "y" * 5000, "/x" * 200, "/v1/v1/models/" + "z" * 5000])
+def test_a_path_that_is_cut_in_a_message_has_a_mark(client: TestClient, path: str) -> None:
+    not_there = client.post(path)
+    not_so = client.put("/v1/models/" + "z" * 5000)
+
+    assert f"{path[:128]}…" in _message(not_there)
+    assert f"{'/v1/models/' + 'z' * 117}…" in _message(not_so)
+
+
+def test_an_address_behind_ten_thousand_endpoints_is_none(client: TestClient) -> None:
+    response = client.send(_raw(client, "POST", "/" + "/endpoints/a" * 2000 + "/v1/images/edits"))
+
+    assert response.status_code == 404
+    assert "docs lists the routes" in response.text
+
+
+def _raw(client: TestClient, method: str, path: str) -> httpx2.Request:
+    """A request whose path no client tidies up."""
+    return httpx2.Request(method, "http://testserver" + path)
+
+
+def _message(response: httpx2.Response) -> str:
+    error = response.json()["error"]
+    return str(error["message"] if isinstance(error, dict) else error)
+
+
+def test_head_works_wherever_get_does_and_has_no_body(client: TestClient) -> None:
+    routes = [each for each in client.get("/openapi.json").json()["paths"].items() if "get" in each[1]]
+    paths = [path.replace("{id}", "tiny").replace("{name}", "x.png") for path, _ in routes]
+
+    for path in [*paths, "/openapi.json", "/docs", "/v1/models/nope"]:
+        got, asked = client.get(path), client.head(path)
+        assert (path, asked.status_code, asked.content) == (path, got.status_code, b"")
+        assert asked.headers.get("content-type") == got.headers.get("content-type")
+    assert len(paths) > 6
+
+
+def test_head_is_not_possible_where_get_is_not(client: TestClient) -> None:
+    response = client.head("/v1/images/generations")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")

@@ -19,7 +19,7 @@ from starlette.types import Message
 
 from safelight.api.http import event_stream
 from safelight.api.http.event_stream import EventStream
-from safelight.api.huggingface.routes import event_renderer
+from safelight.api.huggingface.answers import event_renderer
 from safelight.errors import EngineFailure, Overloaded
 from safelight.picture.generation import Event, Step
 from tests.api.fake_dispatcher import FakeDispatcher

@@ -160,12 +160,20 @@ def test_a_shorter_max_sequence_length_is_said_to_have_no_effect(client: TestCli
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no inputs": ({}, "inputs is missing"),
-    "another name for inputs": ({"prompt": "a fox"}, "accepted are: inputs, parameters"),
+    "another name for inputs": ({"text": "a fox"}, "unknown parameter 'text' (here it is 'prompt'); accepted are: in"),
+    "two prompts": ({"prompt": "a", "parameters": {"prompt": "b"}}, "'prompt' is given twice, with different values"),
+    "a prompt beside another": ({"inputs": "a fox", "prompt": "a dog"}, "beside a prompt it is an image"),
+    "an object for a prompt": ({"prompt": {"prompt": "a"}}, "prompt must be a string, not an object"),
     "inputs of another type": ({"inputs": 7}, "inputs must be a string, not 7"),
     "an empty prompt": ({"inputs": " "}, "inputs: prompt is empty"),
     "an object without a prompt": ({"inputs": {"text": "a fox"}}, "inputs is an object without a prompt"),
     "a prompt of too many characters": ({"inputs": "a fox " * 5334}, "at most 32000"),
-    "a list of prompts": ({"inputs": ["a", "b"]}, "inputs must be a string, not a list"),
+    "a list of prompts": ({"inputs": ["a", "b"]}, "inputs is a list of 2; a request makes one picture of one prompt"),
+    "a list of no prompt": ({"inputs": []}, "inputs is a list of 0"),
+    "a list of a list": ({"inputs": [["a"]]}, "inputs must be a string, not a list"),
+    "prompts by their own name": ({"prompt": ["a", "b", "c"]}, "prompt is a list of 3"),
+    "prompts in an object": ({"inputs": {"prompt": ["a", "b"]}}, "prompt is a list of 2"),
+    "negative prompts": ({"inputs": "a", "parameters": {"negative_prompt": ["b", "c"]}}, "negative_prompt is a list"),
     "parameters of another type": ({"inputs": "a", "parameters": []}, "parameters must be an object, not a list"),
     "an unknown parameter": ({"inputs": "a", "parameters": {"sede": 1}}, "did you mean 'seed'"),
     "the accepted parameters": ({"inputs": "a", "parameters": {"x": 1}}, "guidance_scale, negative_prompt, num_"),
@@ -173,12 +181,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "true for a number": ({"inputs": "a", "parameters": {"width": True}}, "parameters.width must be an integer"),
     "a fraction of a step": ({"inputs": "a", "parameters": {"num_inference_steps": 1.5}}, "must be an integer"),
     "text for guidance": ({"inputs": "a", "parameters": {"guidance_scale": "high"}}, "must be a number"),
-    "a list for a text": ({"inputs": "a", "parameters": {"negative_prompt": ["fog"]}}, "must be a string"),
+    "a list for a text": ({"inputs": "a", "parameters": {"scheduler": ["heun"]}}, "must be a string"),
+    "a parameter at the top of another type": ({"inputs": "a", "seed": "1"}, "seed must be an integer, not '1'"),
+    "an unknown parameter at the top": ({"inputs": "a", "sede": 1}, "unknown parameter 'sede' (did you mean 'seed'?)"),
+    "an unknown option": ({"inputs": "a", "options": {"cache": True}}, "unknown parameter 'options.cache'"),
+    "an option of another type": ({"inputs": "a", "options": {"use_cache": "no"}}, "must be true or false, not 'no'"),
+    "options of another type": ({"inputs": "a", "options": []}, "options must be an object, not a list"),
     "a negative width": ({"inputs": "a", "parameters": {"width": -64}}, "the nearest is 32"),
     "a width between the steps": ({"inputs": "a", "parameters": {"width": 100}}, "the nearest is 96"),
     "a huge height": ({"inputs": "a", "parameters": {"height": 10**300}}, "the nearest is 256"),
     "no steps": ({"inputs": "a", "parameters": {"num_inference_steps": 0}}, "between 1 and 50"),
-    "a negative seed": ({"inputs": "a", "parameters": {"seed": -1}}, "between 0 and"),
+    "a negative seed": ({"inputs": "a", "parameters": {"seed": -2}}, "not -2; -1, null or no seed draws one"),
     "an unknown scheduler": ({"inputs": "a", "parameters": {"scheduler": "DDIM"}}, "FlowMatchHeunDiscreteScheduler"),
     "a huge scheduler name": ({"inputs": "a", "parameters": {"scheduler": "x" * 9999}}, "(euler)"),
     "several images": ({"inputs": "a", "parameters": {"num_images_per_prompt": 2}}, "/v1/images/generations takes n"),
@@ -188,7 +201,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "target_size contradicts",
     ),
     "half a size": ({"inputs": "a", "parameters": {"target_size": {"width": 96}}}, "target_size.height is missing"),
-    "a parameter twice": ({"inputs": {"prompt": "a", "seed": 1}, "parameters": {"seed": 2}}, "'seed' is given in"),
+    "a parameter twice": ({"inputs": {"prompt": "a", "seed": 1}, "parameters": {"seed": 2}}, "'seed' is given twice"),
+    "at the top and in parameters": ({"inputs": "a", "seed": 1, "parameters": {"seed": 2}}, "'seed' is given twice"),
+    "at the top and in inputs": ({"inputs": {"prompt": "a", "seed": 1}, "seed": 2}, "'seed' is given twice"),
+    "an object twice": (
+        {
+            "inputs": "a",
+            "target_size": {"width": 64, "height": 64},
+            "parameters": {"target_size": {"width": 96, "height": 64}},
+        },
+        "'target_size' is given twice",
+    ),
 }
 
 
@@ -231,7 +254,12 @@ def test_parameters_in_the_url_are_checked_as_those_in_the_body(client: TestClie
 
 
 @pytest.mark.parametrize(
-    "body", [{"inputs": "a fox", "parameters": {"seed": 2}}, {"inputs": {"prompt": "a fox", "seed": 2}}]
+    "body",
+    [
+        {"inputs": "a fox", "parameters": {"seed": 2}},
+        {"inputs": {"prompt": "a fox", "seed": 2}},
+        {"inputs": "a fox", "width": 64},
+    ],
 )
 def test_parameters_in_both_places_are_refused(client: TestClient, body: Any) -> None:
     response = client.post("/?seed=1", json=body)
@@ -251,3 +279,31 @@ def test_two_requests_of_one_id_are_two_generations(
 
     assert [response.headers["x-request-id"] for response in responses] == ["same", "same"]
     assert len({request.id for request in dispatcher.requests}) == 2
+
+
+@pytest.mark.parametrize("path", ["/", "/predict", "/score"])
+@pytest.mark.parametrize("space", [b"", b" \r\n\t"])
+def test_octets_that_begin_as_json_does_are_json(
+    client: TestClient, dispatcher: FakeDispatcher, path: str, space: bytes
+) -> None:
+    content = space + b'{"inputs": "a fox"}'
+
+    response = client.post(path, content=content, headers={"content-type": "Application/Octet-Stream; x=y"})
+
+    assert response.status_code == 200
+    assert dispatcher.requests[0].prompt == "a fox"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "status"),
+    [
+        ("application/octet-stream", b'["inputs"]', 415),
+        ("application/octet-stream", b"a fox", 415),
+        ("application/octet-stream", b'{"inputs": ', 400),
+        ("text/plain", b'{"inputs": "a fox"}', 415),
+    ],
+)
+def test_other_octets_and_other_types_are_not_taken_for_json(
+    client: TestClient, media_type: str, content: bytes, status: int
+) -> None:
+    assert client.post("/", content=content, headers={"content-type": media_type}).status_code == status

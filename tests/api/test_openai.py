@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -160,16 +161,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "an unknown quality": ({"prompt": "a", "quality": "best"}, "invalid_value", "quality", "'hd', 'low'"),
     "gif": ({"prompt": "a", "output_format": "gif"}, "invalid_value", "output_format", "'png', 'jpeg' or 'webp'"),
     "too much quality": ({"prompt": "a", "output_compression": 101}, "invalid_value", "output_compression", "100"),
-    "urls in a stream": (
-        {"prompt": "a", "response_format": "url", "stream": True},
-        "invalid_value",
-        "response_format",
-        "b64_json",
-    ),
     "too many previews": ({"prompt": "a", "partial_images": 4}, "invalid_value", "partial_images", "between 0 and 3"),
     "transparency": ({"prompt": "a", "background": "transparent"}, "invalid_value", "background", "'opaque'"),
     "an unknown scheduler": ({"prompt": "a", "scheduler": "x"}, "invalid_value", "scheduler", "(euler)"),
-    "a negative seed": ({"prompt": "a", "seed": -1}, "invalid_value", "seed", "between 0 and"),
+    "a negative seed": ({"prompt": "a", "seed": -2}, "invalid_value", "seed", "not -2; -1, null or no seed draws one"),
 }
 
 
@@ -270,3 +265,12 @@ def test_quality_next_to_a_number_of_steps_has_no_effect_and_the_answer_says_so(
 
     assert (answer["parameters"]["num_inference_steps"], answer["quality"]) == (1, "low")
     assert answer["warnings"] == ["quality has no effect next to num_inference_steps"]
+
+
+def test_a_stream_that_asks_for_urls_has_b64_json_and_says_so(client: TestClient) -> None:
+    response = client.post(URL, json={"prompt": "a fox", "response_format": "url", "stream": True})
+
+    last = json.loads(response.text.strip().rpartition("data: ")[2])
+    assert response.status_code == 200
+    assert from_base64(last["b64_json"]).size == (64, 64)
+    assert last["warnings"] == ["response_format url has no effect: a stream has its pictures as b64_json"]

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.testclient import TestClient
 
-from safelight.api.huggingface.routes import Parameters
+from safelight.api.huggingface.wire import Parameters
 from safelight.api.openai.routes import ImageGenerationBody
 from safelight.server.app import create_app
 from safelight.settings import Settings

@@ -8,11 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from safelight.settings import Settings
 from tests.compat.conftest import KEY
 from tests.live_server import LiveServer, live_server
-
-pytestmark = pytest.mark.skipif("model_aliases" not in Settings.model_fields, reason="needs --model-alias")
 
 SENT: dict[str, tuple[dict[str, Any], str]] = {
     "LangChain's DallEAPIWrapper": ({"model": "dall-e-2", "size": "1024x1024", "n": 1}, "url"),

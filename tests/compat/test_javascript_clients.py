@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from safelight.settings import Settings
 from tests.compat.conftest import KEY
 from tests.fetch import NODE_MODULES, WHY_NOT
 from tests.live_server import LiveServer
@@ -83,7 +82,6 @@ def test_openais_client_and_the_ai_sdk_draw_edit_and_stream(server: LiveServer, 
     ]
 
 
-@pytest.mark.skipif("model_aliases" not in Settings.model_fields, reason="needs /openai/v1")
 def test_the_ai_sdks_azure_provider_draws_at_both_of_its_paths(server: LiveServer, folder: Path) -> None:
     lines = run(folder, "azure.mjs", URL=server.url, KEY=KEY, MODEL="fake")
 

@@ -89,7 +89,7 @@ class Plain:
         return PromptEmbeds(
             tensors={"words": words.to(self.components.precision.computation)},
             num_tokens=min(num_tokens, length),
-            truncations=(f"is cut at {length} tokens",) if num_tokens > length else (),
+            not_read=(f"is cut at {length} tokens",) if num_tokens > length else (),
         )
 
     def pack(self, latents: Tensor) -> Tensor:

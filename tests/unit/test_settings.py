@@ -53,6 +53,35 @@ def test_an_allowed_host_is_a_name_and_nothing_else(name: str) -> None:
         load_settings(allowed_hosts=f"good.example.org,{name}")
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://app.example.org", "http://localhost:5173", "http://[::1]:8080", "chrome-extension://abcdef"),
+        *("https://app.example.org:8443", "*"),
+    ],
+)
+def test_an_origin_is_given_as_browsers_send_it(origin: str) -> None:
+    assert load_settings(cors_origins=origin).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("app.example.org", "https://app.example.org/", "https://App.example.org", "https://app.example.org:443"),
+        *("http://app.example.org:80", "https://*.example.org", "null", "https://", "https://a b", "https://u@a"),
+        *("https://a:0", "https://ä.example"),
+    ],
+)
+def test_what_no_browser_sends_is_refused_as_an_origin(origin: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"cors_origins: .*is no origin as browsers send it.*CORS_ORIGINS"):
+        load_settings(cors_origins=f"https://good.example.org,{origin}")
+
+
+def test_every_origin_beside_one_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="give it alone"):
+        load_settings(cors_origins="*,https://good.example.org")
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
 def test_any_address_but_loopback_needs_a_key(host: str) -> None:
     with pytest.raises(ConfigurationError, match="without a key"):
@@ -95,6 +124,33 @@ def test_a_deployment_has_its_own_loras_and_not_the_servers(monkeypatch: pytest.
 
     assert deployment_settings({"SAFELIGHT_LORAS": "a=b, c=d:0.5,"}, model="m").loras == ("a=b", " c=d:0.5")
     assert deployment_settings({"OMP_PROC_BIND": "true"}, model="m").loras == ()
+
+
+MALFORMED_ALIASES = [
+    *("dall-e-3", "=tiny", "dall-e-3=", "dall-*=tiny", "a b=tiny", "good=tiny,hf_very-secret", f"{'a' * 129}=tiny"),
+]
+
+
+@pytest.mark.parametrize("aliases", MALFORMED_ALIASES)
+def test_what_is_no_alias_is_refused(aliases: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^model_aliases: .*ALIAS=MODEL.*SAFELIGHT_MODEL_ALIASES"):
+        load_settings(model_aliases=aliases)
+
+
+@pytest.mark.parametrize("aliases", MALFORMED_ALIASES)
+def test_what_is_no_alias_is_refused_of_a_deployment_by_its_variable_and_without_its_value(aliases: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        deployment_settings({"SAFELIGHT_MODEL_ALIASES": aliases}, model="m")
+
+    assert caught.value.message.startswith("environment variable SAFELIGHT_MODEL_ALIASES of the deployment: ")
+    assert aliases.rpartition(",")[2] not in caught.value.message
+
+
+def test_a_deployment_has_its_own_aliases_and_not_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_MODEL_ALIASES", "server=m")
+
+    assert deployment_settings({"SAFELIGHT_MODEL_ALIASES": "a=m, *=m,"}, model="m").model_aliases == ("a=m", "*=m")
+    assert deployment_settings({}, model="m").model_aliases == ()
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,24 @@ class Dialect:
     owns_path: Callable[[str], bool]
     error_body: Callable[[str, ErrorReport], JsonObject]
     """(path, report) -> the JSON that this dialect's clients read an error from."""
+    address_of: Callable[[str], str | None] | None = None
+    """The path of the route that a path was meant to be, with one slash too many or a part too few."""
 
 
 def owner_of(path: str, dialects: Sequence[Dialect]) -> Dialect | None:
     """The dialect that a path belongs to, whether there is a route or not."""
     return next((each for each in dialects if each.owns_path(path)), None)
+
+
+def segments_of(path: str) -> list[str]:
+    """What is between the slashes of a path, however many there are."""
+    return [each for each in path.split("/") if each]
+
+
+def address_behind_endpoint(path: str, address_of: Callable[[str], str | None]) -> str | None:
+    """`address_of` what stands behind `/endpoints/NAME`; None if the path does not begin like this."""
+    parts = segments_of(path)
+    if parts[:1] != ["endpoints"] or len(parts) < 3:
+        return None
+    inner = address_of("/" + "/".join(parts[2:]))
+    return None if inner is None else f"/endpoints/{parts[1]}{inner}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ JOB_PREVIEWS = 3
 JOB_TIMEOUT_S = 24 * 60 * 60.0
 """No client waits on the line, so that the timeout of requests is none of a job's."""
 
+MIN_TIMEOUT_S = 0.001
+
 
 async def generate(request: Request, dispatcher: Dispatcher, generation_request: GenerationRequest) -> GenerationResult:
     """The result, for as long as someone waits for it. Raises ClientDisconnect, or what ended the work."""
@@ -33,7 +36,21 @@ def refuse_if_full(request: Request, dispatcher: Dispatcher) -> None:
     Raises Overloaded or NotReady.
     """
     if run_of(request) is None:
-        dispatcher.check()
+        dispatcher.check_at_door()
+
+
+async def held_while_loading(
+    request: Request, dispatcher: Dispatcher, generation_request: GenerationRequest
+) -> GenerationRequest:
+    """The request as soon as a replica is ready, with what is left of its timeout. A job is sent again instead.
+
+    Raises ClientDisconnect, NotReady or Overloaded.
+    """
+    if run_of(request) is not None or dispatcher.is_ready:
+        return generation_request
+    timeout_s, started_at = generation_request.timeout_s, time.monotonic()
+    await while_connected(request, dispatcher.wait_while_loading(timeout_s))
+    return replace(generation_request, timeout_s=max(timeout_s - (time.monotonic() - started_at), MIN_TIMEOUT_S))
 
 
 def refuse_stream_in_job(request: Request, field: str) -> None:

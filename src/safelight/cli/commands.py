@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,6 +13,8 @@ from safelight import __version__
 
 _TYPERS_FLAGS = {"default_map": {"help": False, "install_completion": False, "show_completion": False}}
 """Typer's own are None where they are not given, and to make False of that it imports pydantic."""
+_USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[1])
+"""What typer raises for a line that makes no sense; it has no name of it that is not private."""
 
 
 class LazyCommand(TyperCommand):
@@ -31,7 +33,11 @@ class LazyCommand(TyperCommand):
         command = self.load()
         if extra.get("resilient_parsing"):
             _take_unchecked(command)
-        return command.make_context(*args, **extra)
+        try:
+            return command.make_context(*args, **extra)
+        except _USAGE_ERROR as error:
+            _add_hint(error, command)
+            raise
 
     def load(self) -> TyperCommand | TyperGroup:
         """Import the command itself."""
@@ -58,6 +64,22 @@ def _take_unchecked(command: Any) -> None:
         parameter.process_value = lambda _, value: value
     for each in getattr(command, "commands", {}).values():
         _take_unchecked(each)
+
+
+def _add_hint(error: Any, command: TyperCommand | TyperGroup) -> None:
+    """Where an option has the name that another program gives it: what it is called here."""
+    from safelight.picture.other_names import hint
+
+    if not hasattr(error, "possibilities"):  # something else than an unknown option
+        return
+    names = {
+        option.strip("-").replace("-", "_"): option
+        for each in command.params
+        for option in each.opts
+        if option[0] == "-"
+    }
+    if known := hint(error.option_name.strip("-"), names, show=lambda name: names[name]):
+        error.message, error.possibilities = error.message + known, None
 
 
 COMMANDS = (

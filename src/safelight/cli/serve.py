@@ -44,6 +44,9 @@ def serve(
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")
     ] = None,
+    hold_while_loading: Annotated[
+        float | None, typer.Option(help="Seconds that a request waits for a model that loads, before it gets 503 [30].")
+    ] = None,
     max_connections: Annotated[
         int | None, typer.Option(help="Connections open at once, as far as descriptors allow [1024].")
     ] = None,
@@ -59,6 +62,22 @@ def serve(
     lora: Annotated[
         list[str] | None,
         typer.Option(help="LoRA that requests may name, as NAME=PATH_OR_HUB_ID[:SCALE]; may be given several times."),
+    ] = None,
+    model_alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of another model that means this one, as ALIAS=MODEL (* for any name); may be given several "
+            "times."
+        ),
+    ] = None,
+    default_response_format: Annotated[
+        str | None, typer.Option(help="b64_json or url: OpenAI's routes, if the request does not say [b64_json].")
+    ] = None,
+    fit_sizes: Annotated[
+        bool | None,
+        typer.Option(
+            "--fit-sizes/--refuse-sizes", help="Make the nearest possible picture where a size is not, with a warning."
+        ),
     ] = None,
     api_key: Annotated[
         str | None,
@@ -78,6 +97,13 @@ def serve(
         typer.Option(
             help="Name by which clients reach this server, beside its address: a Host that links may be made of; may "
             "be given several times."
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Origin whose pages may call this server from a browser, such as https://app.example.org (* for all, "
+            "without cookies); may be given several times."
         ),
     ] = None,
     private_prompts: Annotated[
@@ -127,11 +153,15 @@ def serve(
         max_concurrent_requests_per_instance=max_concurrent_requests,
         max_queued_requests=max_queued_requests,
         request_timeout_s=request_timeout,
+        hold_while_loading_s=hold_while_loading,
         max_connections=max_connections,
         header_timeout_s=header_timeout,
         keep_alive_timeout_s=keep_alive_timeout,
         stall_timeout_s=stall_timeout,
         loras=tuple(lora) if lora else None,
+        model_aliases=tuple(model_alias) if model_alias else None,
+        default_response_format=default_response_format,
+        fit_sizes=fit_sizes,
         api_key=api_key,
         api_key_file=api_key_file,
         data_dir=data_dir,
@@ -140,6 +170,7 @@ def serve(
         tls_private_key=tls_private_key,
         public_url=public_url,
         allowed_hosts=",".join(allowed_hosts) if allowed_hosts else None,
+        cors_origins=",".join(cors_origin) if cors_origin else None,
         private_prompts=private_prompts,
         content_credentials_certificate=content_credentials_certificate,
         content_credentials_key=content_credentials_key,

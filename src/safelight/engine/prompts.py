@@ -20,8 +20,8 @@ class PromptEmbeds:
     """By the family's own names; (1, ...) each, and of equal shape for every prompt."""
     num_tokens: int
     """Read, padding not counted."""
-    truncations: tuple[str, ...] = ()
-    """One sentence for each encoder that did not read all of it, without its subject: `is too long: ...`."""
+    not_read: tuple[str, ...] = ()
+    """A sentence for each thing that an encoder did not read, without its subject: `is too long: ...`."""
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +56,7 @@ class PromptEncoder:
         )
         with adapted(self._text_encoder, [additions]):
             prompts = {field: self._encode_once(text, adapters) for field, text in texts.items()}
-        warnings = [f"{field} {said}" for field, embeds in prompts.items() for said in embeds.truncations]
+        warnings = [f"{field} {said}" for field, embeds in prompts.items() for said in embeds.not_read]
         return tuple(prompts.values()), warnings
 
     def _encode_once(self, prompt: str, adapters: tuple[tuple[str, float], ...]) -> PromptEmbeds:

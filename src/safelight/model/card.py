@@ -119,7 +119,7 @@ def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
             type="integer",
             minimum=0,
             maximum=MAX_SEED,
-            effect="same seed, same picture; drawn if not given",
+            effect="same seed, same picture; drawn if not given, or -1",
         ),
     )
 

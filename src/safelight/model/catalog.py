@@ -174,6 +174,13 @@ def versions_of(name: str, models: Sequence[Model]) -> list[Model]:
     return exact or [model for model in models if model.name == registry_name(name)]
 
 
+def name_in(reference: str) -> str | None:
+    """The name of a registered model that a reference has; None for folders and hub ids."""
+    match = next((found for each in _REFERENCES if (found := each.fullmatch(reference))), None)
+    name = reference if match is None else match["name"]
+    return name if re.fullmatch(r"[\w.-]{1,128}", name) else None
+
+
 def _named(name: str, registered: Sequence[Model]) -> Model:
     named = [model for model in registered if model.name == name]
     if named:

@@ -80,7 +80,9 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
-            raise InvalidRequest(f"seed must be between 0 and {MAX_SEED}, not {self.seed}", field="seed")
+            raise InvalidRequest(
+                f"seed must be between 0 and {MAX_SEED}, not {self.seed}; -1, null or no seed draws one", field="seed"
+            )
         if not 1 <= self.num_images_per_prompt <= MAX_IMAGES_PER_PROMPT:
             raise InvalidRequest(
                 f"the number of images must be between 1 and {MAX_IMAGES_PER_PROMPT}, not {self.num_images_per_prompt}",

@@ -21,6 +21,13 @@ from safelight.picture.generation import (
     PreviewDecoder,
     SourceImage,
 )
+from safelight.picture.prompt_syntax import warn_of_syntax
+
+DRAWN = -1
+"""As a seed the same as none: what other programs mean by it."""
+
+MAX_FITTED_SIDE = 100_000
+"""Pixels; whoever writes more does not mean a picture."""
 
 
 def build_generation_request(
@@ -31,6 +38,7 @@ def build_generation_request(
     negative_prompt: str | None = None,
     width: int | None = None,
     height: int | None = None,
+    fits_size: bool = False,
     num_inference_steps: int | None = None,
     scheduler: str | None = None,
     guidance_scale: float | None = None,
@@ -55,20 +63,23 @@ def build_generation_request(
             f"negative_prompt has more than {MAX_PROMPT_CHARACTERS} characters", field="negative_prompt"
         )
     guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
-    checked_width, checked_height = check_size(
-        spec, spec.default_width if width is None else width, spec.default_height if height is None else height
+    size, size_warnings = size_in_force(
+        spec,
+        spec.default_width if width is None else width,
+        spec.default_height if height is None else height,
+        fits=fits_size,
     )
     return GenerationRequest(
         id=id,
         prompt=prompt,
         negative_prompt=guidance.negative_prompt,
-        width=checked_width,
-        height=checked_height,
+        width=size[0],
+        height=size[1],
         num_inference_steps=_check_steps(spec, num_inference_steps),
         scheduler=resolve_scheduler(spec, scheduler),
         guidance_scale=guidance.guidance_scale,
         true_cfg_scale=guidance.true_cfg_scale,
-        seed=secrets.randbits(32) if seed is None else seed,
+        seed=secrets.randbits(32) if seed is None or seed == DRAWN else seed,
         num_images_per_prompt=num_images_per_prompt,
         image_format=image_format,
         image_quality=image_quality,
@@ -78,7 +89,7 @@ def build_generation_request(
         preview_decoder=preview_decoder,
         is_streamed=is_streamed,
         timeout_s=timeout_s,
-        warnings=warnings + guidance.warnings,
+        warnings=warnings + size_warnings + guidance.warnings + warn_of_syntax(prompt, negative_prompt),
     )
 
 
@@ -97,6 +108,20 @@ def resolve_scheduler(spec: ModelSpec, name: str | None) -> str:
             f"scheduler {name[:64]!r} is not compatible with {spec.name}; use one of: {accepted}", field="scheduler"
         )
     return resolved
+
+
+def size_in_force(spec: ModelSpec, width: int, height: int, *, fits: bool) -> tuple[tuple[int, int], tuple[str, ...]]:
+    """The size, if the model makes such pictures; with `fits` else the nearest one of the same shape, and a warning.
+
+    Raises InvalidRequest.
+    """
+    try:
+        return check_size(spec, width, height), ()
+    except InvalidRequest:
+        if not fits or min(width, height) < 1 or max(width, height) > MAX_FITTED_SIDE:
+            raise
+    size = size_for_image(spec, width, height)
+    return size, (f"size {width}x{height} is not possible on {spec.name}; the nearest is made: {size[0]}x{size[1]}",)
 
 
 def check_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:

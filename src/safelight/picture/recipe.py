@@ -63,7 +63,7 @@ class Recipe:
     scheduler: str
     guidance_scale: float
     true_cfg_scale: float
-    seed: int
+    seed: Annotated[int, msgspec.Meta(ge=0)]
     """This picture's own."""
     loras: tuple[LoraWeight, ...] = ()
     strength: float | None = None

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from safelight.errors import InvalidRequest
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import SourceImage
-from safelight.picture.parameters import check_size, size_for_image
+from safelight.picture.parameters import size_for_image, size_in_force
 from safelight.picture.still_pictures import read_still_picture
 
 DEFAULT_STRENGTH = 0.6
@@ -46,6 +46,7 @@ def fit_upload(
     *,
     width: int | None,
     height: int | None,
+    fits_size: bool = False,
     strength: float | None,
     max_pixels: int,
 ) -> FittedImage:
@@ -57,7 +58,8 @@ def fit_upload(
     image = still.image
     alpha, warnings = _alpha_of_mask(upload, image, max_pixels)
     own_width, own_height = size_for_image(spec, image.width, image.height)
-    size = check_size(spec, width or own_width, height or own_height)
+    size, size_warnings = size_in_force(spec, width or own_width, height or own_height, fits=fits_size)
+    warnings += size_warnings
     if size != image.size:
         warnings += (f"{upload.image_field} was scaled from {image.width}x{image.height} to {size[0]}x{size[1]}",)
     source = SourceImage(

@@ -23,10 +23,12 @@ from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey, is_open
 from safelight.server.cleaning import kept_clean
+from safelight.server.cors import add_cors
 from safelight.server.docs_files import HeldFiles
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
 from safelight.server.jobs.wiring import Jobs
 from safelight.serving.dispatcher import Dispatcher
@@ -91,7 +93,9 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         app.add_middleware(jobs.door)
     else:
         app.add_middleware(NoJobs, errors=errors)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
+    add_cors(app, settings.cors_origins)
     return app
 
 

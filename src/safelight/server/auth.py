@@ -76,8 +76,8 @@ class KeyMiddleware:
             return
         request = Request(scope)
         try:
-            is_reading = request.method in ("GET", "HEAD")
-            if caller_of(scope) is None and not (is_reading and self._is_open(scope["path"])):
+            may_read = request.method == "GET" and self._is_open(scope["path"])
+            if caller_of(scope) is None and not may_read:
                 self._check(request)
                 vouch_for(request)
         except AuthenticationFailed as error:

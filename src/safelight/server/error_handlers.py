@@ -19,6 +19,7 @@ from safelight.api.dialect import Dialect, ErrorReport, owner_of
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARACTERS = 2000
+MAX_PATH_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ TABLE: dict[type[Exception], _Kind] = {
     errors.DeadlineExceeded: _Kind(408, _SERVER, "timeout"),
     errors.Conflict: _Kind(409, _INVALID, "conflict"),
     errors.BodyTooLarge: _Kind(413, _INVALID, "request_too_large"),
+    errors.UnknownContentCoding: _Kind(415, _INVALID, "unsupported_media_type"),
     errors.IdempotencyKeyReused: _Kind(422, _INVALID, "idempotency_key_reused"),
     errors.Overloaded: _Kind(429, _RATE, "rate_limit_exceeded"),
     ClientDisconnect: _Kind(CLIENT_LEFT, _INVALID, "client_left"),
@@ -75,8 +77,8 @@ class ErrorRenderer:
 
     def render(self, request: Request, error: Exception) -> Response:
         path = request.scope["path"]
-        report = replace(_report(request, error), user_agent=request.headers.get("user-agent", ""))
         dialect = owner_of(path, self._dialects) or self._dialects[-1]
+        report = replace(_report(request, error, dialect), user_agent=request.headers.get("user-agent", ""))
         if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
             logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)
         return Response(
@@ -87,9 +89,9 @@ class ErrorRenderer:
         )
 
 
-def _report(request: Request, error: Exception) -> ErrorReport:
+def _report(request: Request, error: Exception, dialect: Dialect) -> ErrorReport:
     if isinstance(error, HTTPException):
-        return _http_report(request, error)
+        return _http_report(request, error, dialect)
     kind = next((TABLE[each] for each in type(error).__mro__ if each in TABLE), _UNFORESEEN)
     message = error.message if isinstance(error, errors.SafelightError) else "an internal error; the log has it"
     return ErrorReport(
@@ -101,15 +103,17 @@ def _report(request: Request, error: Exception) -> ErrorReport:
     )
 
 
-def _http_report(request: Request, error: HTTPException) -> ErrorReport:
+def _http_report(request: Request, error: HTTPException, dialect: Dialect) -> ErrorReport:
     """The framework's own errors: no such route, wrong method."""
-    message = str(error.detail)
+    message, path = str(error.detail), request.scope["path"]
+    method, shown = _shortened(request.method, 16), _shortened(path, MAX_PATH_CHARACTERS)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"Invalid URL ({request.method} {request.scope['path'][:128]}); /docs lists the routes"
+        meant = None if dialect.address_of is None else dialect.address_of(path)
+        address = None if meant in (None, path) else _shortened(f"{_prefix(request)}{meant}", MAX_PATH_CHARACTERS)
+        remedy = f"use {address}" if address else "/docs lists the routes"
+        message = f"Invalid URL ({method} {shown}); {remedy}"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = (
-            f"{request.method[:16]} is not possible on {request.scope['path'][:128]}; use {_allowed_methods(request)}"
-        )
+        message = f"{method} is not possible on {shown}; use {_allowed_methods(request)}"
     return ErrorReport(
         status=error.status_code,
         message=_presentable(message),
@@ -118,13 +122,24 @@ def _http_report(request: Request, error: HTTPException) -> ErrorReport:
     )
 
 
+def _prefix(request: Request) -> str:
+    """What the gateway has taken off the path."""
+    prefix: str = getattr(request.state, "path_prefix", "")
+    return prefix
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def _allowed_methods(request: Request) -> str:
     """Of all routes with this path: the framework tells those of the first one only."""
-    return ", ".join(
+    methods = [
         method
-        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
-    )
+    ]
+    return ", ".join(["GET", "HEAD", *methods[1:]] if "GET" in methods else methods)
 
 
 def _headers(request: Request, error: Exception) -> dict[str, str]:
@@ -132,18 +147,21 @@ def _headers(request: Request, error: Exception) -> dict[str, str]:
     if isinstance(error, HTTPException):
         is_wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
         return {**(error.headers or {}), **({"Allow": _allowed_methods(request)} if is_wrong_method else {})}
-    if isinstance(error, errors.AuthenticationFailed):
-        return {"WWW-Authenticate": 'Bearer realm="safelight"'}
     if isinstance(error, errors.Overloaded | errors.NotReady | errors.StorageUnavailable):
         return {"Retry-After": str(error.retry_after_s)}
-    if isinstance(error, errors.DeadlineExceeded):
-        return {"x-should-retry": "false"}  # the openai client repeats a 408 otherwise, and takes as long again
-    if isinstance(error, errors.ReplicaLost | errors.GenerationCancelled):
-        return {"Retry-After": "1"}
-    return {}
+    return next((dict(fields) for kind, fields in _FIELDS.items() if isinstance(error, kind)), {})
+
+
+_FIELDS: dict[type[Exception], dict[str, str]] = {
+    errors.AuthenticationFailed: {"WWW-Authenticate": 'Bearer realm="safelight"'},
+    errors.UnknownContentCoding: {"Accept-Encoding": "gzip, deflate"},  # RFC 9110, section 15.5.16
+    # The openai client repeats a 408 otherwise, and takes as long again.
+    errors.DeadlineExceeded: {"x-should-retry": "false"},
+    errors.ReplicaLost: {"Retry-After": "1"},
+    errors.GenerationCancelled: {"Retry-After": "1"},
+}
 
 
 def _presentable(text: str) -> str:
     """Bounded, and without what no UTF-8 JSON can carry: a message may quote what the client sent."""
-    shown = text if len(text) <= MAX_MESSAGE_CHARACTERS else text[:MAX_MESSAGE_CHARACTERS] + "…"
-    return shown.encode("utf-8", "replace").decode("utf-8")
+    return _shortened(text, MAX_MESSAGE_CHARACTERS).encode("utf-8", "replace").decode("utf-8")

@@ -21,8 +21,6 @@ def create_router(
     """
     router = APIRouter(tags=["Health"])
 
-    @router.head("/", include_in_schema=False)
-    @router.head("/health", include_in_schema=False)
     @router.get("/", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="root")
     @router.get(
         "/health", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="health"
@@ -30,12 +28,10 @@ def create_router(
     async def health() -> PlainTextResponse:
         return PlainTextResponse("Ok")  # word for word the container behind the Hugging Face API
 
-    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live", summary="200 while the server runs", response_class=PlainTextResponse)
     async def live() -> PlainTextResponse:
         return PlainTextResponse("Ok")
 
-    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready", summary="200 when a picture can be made", responses={503: {"description": "Not yet"}})
     async def ready(request: Request) -> JSONResponse:
         replicas, trouble = dispatcher.snapshot().replicas, disk.trouble

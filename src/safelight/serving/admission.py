@@ -1,7 +1,8 @@
 """Who may run now, who waits, and who is told to come back: the door of the dispatcher.
 
 A replica runs a bounded number of requests; a bounded number waits, first come, first served; one more is refused at
-once. A place in a replica is given to the least loaded one that is ready.
+once. A place in a replica is given to the least loaded one that is ready. While replicas load, requests are held for
+a while, as many as may wait.
 """
 
 from __future__ import annotations
@@ -31,18 +32,21 @@ class Admission:
         max_concurrent_requests: int,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
+        hold_while_loading_s: float = 0.0,
     ) -> None:
         self._max_concurrent_requests = max_concurrent_requests
         self._max_queued_requests = max_queued_requests
         self._max_queue_wait_s = max_queue_wait_s
         self._running: dict[Replica, int] = dict.fromkeys(replicas, 0)
+        self._hold_while_loading_s = hold_while_loading_s
         self._waiting: deque[asyncio.Future[Replica]] = deque()
+        self._held: set[asyncio.Future[None]] = set()
         self._service_s: float | None = None
         self._closed_by: SafelightError | None = None
 
     @property
     def num_queued(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._held)
 
     @property
     def num_running(self) -> int:
@@ -52,14 +56,34 @@ class Admission:
         """Raises NotReady or Overloaded if a request that comes now is refused."""
         if self._closed_by is not None:
             raise self._closed_by
-        if not any(replica.state is ReplicaState.READY for replica in self._running):
+        if not self._has(ReplicaState.READY):
             raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S)
-        if self._must_queue() and self.num_queued >= self._max_queued_requests:
-            raise Overloaded(
-                f"{self.num_running} requests are running and {self.num_queued} are waiting, which is all that is "
-                "admitted; send the request again later",
-                retry_after_s=self._retry_after_s(),
-            )
+        if self._must_queue():
+            self._check_queue()
+
+    def check_at_door(self) -> None:
+        """As `check`, before the body of a request is read: one that would be held is let in."""
+        if self._is_holding():
+            self._check_queue()
+        else:
+            self.check()
+
+    async def wait_while_loading(self, timeout_s: float) -> None:
+        """Hold a request until a replica is ready. Raises NotReady if none is in time, Overloaded if too many wait."""
+        if not self._is_holding():
+            self.check()
+            return
+        self._check_queue()
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._held.add(held)
+        try:
+            async with asyncio.timeout(min(self._hold_while_loading_s, timeout_s)):
+                await held
+        except TimeoutError:
+            raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S) from None
+        finally:
+            self._held.discard(held)
+        self.check()
 
     async def acquire(self, *, is_rerun: bool = False) -> Replica:
         """A place in a replica, waiting in line if there is none; `release` gives it back.
@@ -100,7 +124,9 @@ class Admission:
         self._service_s += _SMOOTHING * (service_s - self._service_s)
 
     def wake(self) -> None:
-        """Give free places to those who wait; called whenever one may have become free."""
+        """Give free places to those who wait; called whenever one may have become free, or a replica has changed."""
+        if self._held and not self._is_holding():
+            self._let_go()
         while self._waiting and (replica := self._least_loaded()):
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -119,6 +145,32 @@ class Admission:
             if not waiter.done():
                 waiter.set_exception(error)
         self._waiting.clear()
+
+    def _let_go(self) -> None:
+        for held in self._held:
+            if not held.done():
+                held.set_result(None)
+        self._held.clear()
+
+    def _is_holding(self) -> bool:
+        """Whether there is something to wait for."""
+        is_held_here = self._hold_while_loading_s > 0 and self._max_queued_requests > 0 and self._closed_by is None
+        return (
+            is_held_here
+            and not self._has(ReplicaState.READY)
+            and self._has(ReplicaState.STARTING, ReplicaState.LOADING)
+        )
+
+    def _has(self, *states: ReplicaState) -> bool:
+        return any(replica.state in states for replica in self._running)
+
+    def _check_queue(self) -> None:
+        if self.num_queued >= self._max_queued_requests:
+            raise Overloaded(
+                f"{self.num_running} requests are running and {self.num_queued} are waiting, which is all that is "
+                "admitted; send the request again later",
+                retry_after_s=self._retry_after_s(),
+            )
 
     def _give_up(self, waiter: asyncio.Future[Replica]) -> None:
         """The request was cancelled; its place may have been given in the same turn of the event loop."""

@@ -54,6 +54,7 @@ class Dispatcher:
         max_concurrent_requests_per_instance: int,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
+        hold_while_loading_s: float = 0.0,
     ) -> None:
         self.spec = spec
         self._replicas = tuple(replicas)
@@ -62,6 +63,7 @@ class Dispatcher:
             max_concurrent_requests=max_concurrent_requests_per_instance,
             max_queued_requests=max_queued_requests,
             max_queue_wait_s=max_queue_wait_s,
+            hold_while_loading_s=hold_while_loading_s,
         )
         self._changed = asyncio.Event()
         self._num_in_flight = 0
@@ -109,6 +111,14 @@ class Dispatcher:
     def check(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
         self._admission.check()
+
+    def check_at_door(self) -> None:
+        """As `check`, but one that `wait_while_loading` would hold is let in."""
+        self._admission.check_at_door()
+
+    async def wait_while_loading(self, timeout_s: float) -> None:
+        """Hold a request while replicas load, for so long at most. Raises Overloaded or NotReady."""
+        await self._admission.wait_while_loading(timeout_s)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""

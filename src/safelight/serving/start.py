@@ -61,4 +61,5 @@ def create_dispatcher(
         max_concurrent_requests_per_instance=deployment.max_concurrent_requests_per_instance,
         max_queued_requests=deployment.max_queued_requests,
         max_queue_wait_s=deployment.max_queue_wait_s,
+        hold_while_loading_s=settings.hold_while_loading_s,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safelight.control.endpoints.deployments import AppliedDeployment
 from safelight.control.endpoints.logs import DeploymentLog
-from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.errors import SafelightError
 from safelight.model.catalog import Model
 

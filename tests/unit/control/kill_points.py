@@ -25,7 +25,8 @@ from safelight.control.endpoints.deployments import (
 from safelight.control.endpoints.endpoints import EndpointSpec, delete_endpoint, put_endpoint
 from safelight.control.endpoints.logs import DeploymentLog, DeploymentLogs
 from safelight.control.endpoints.operations import get_operation
-from safelight.control.endpoints.reconciler import EndpointState, Reconciler
+from safelight.control.endpoints.reconciler import Reconciler
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.store.database import Database
 from safelight.control.store.tables import Operation, OperationStatus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from safelight.limits import MAX_PROMPT_CHARACTERS, MAX_SEED
 from safelight.model.spec import SCHEDULER_ALIASES, Guidance, ModelSpec
 from safelight.picture.generation import GenerationRequest
 from safelight.picture.parameters import build_generation_request
+from safelight.picture.recipe import parse_recipe
+from tests.recipes import RECIPE
 
 SCHNELL = ModelSpec(
     name="schnell",
@@ -60,7 +63,7 @@ def test_a_seed_that_is_given_is_kept(seed: int) -> None:
     assert build(seed=seed).seed == seed
 
 
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 10**100])
+@pytest.mark.parametrize("seed", [-2, -(2**63), MAX_SEED + 1, 10**100])
 def test_a_seed_out_of_range_is_refused_with_the_range(seed: int) -> None:
     error = refusal(seed=seed)
 
@@ -222,3 +225,24 @@ def test_embedded_guidance_takes_the_scale_that_was_given() -> None:
 def test_what_is_no_text_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{name} is no text"):
         build_generation_request(DEV, id="1", **{"prompt": "a fox", "true_cfg_scale": 3.0, name: "a \udcff fox"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [None, -1])
+def test_minus_one_draws_a_seed_as_none_does(seed: int | None) -> None:
+    seeds = {build(seed=seed).seed for _ in range(20)}
+
+    assert len(seeds) == 20
+    assert min(seeds) >= 0
+
+
+def test_a_request_says_once_that_its_prompts_have_syntax_of_other_programs() -> None:
+    warnings = build(prompt="(red:1.5) fox (big:1.2)", negative_prompt="(dog:1.5)", guidance_scale=3).warnings
+
+    assert len([each for each in warnings if "syntax of other programs" in each]) == 1
+
+
+def test_a_recipe_names_a_seed_and_draws_none() -> None:
+    text = json.dumps({**RECIPE.as_dict(), "seed": -1})
+
+    with pytest.raises(InvalidRequest, match="seed"):
+        parse_recipe(text)

@@ -22,12 +22,15 @@ class StillReplica:
     error: SafelightError | None = None
 
 
-def admission(*replicas: StillReplica, places: int = 1, queue: int = 10, wait_s: float | None = None) -> Admission:
+def admission(
+    *replicas: StillReplica, places: int = 1, queue: int = 10, wait_s: float | None = None, hold_s: float = 0.0
+) -> Admission:
     return Admission(
         cast("list[Replica]", list(replicas)),
         max_concurrent_requests=places,
         max_queued_requests=queue,
         max_queue_wait_s=wait_s,
+        hold_while_loading_s=hold_s,
     )
 
 
@@ -163,3 +166,87 @@ async def test_ending_the_line_ends_all_that_wait() -> None:
 
     with pytest.raises(GenerationCancelled):
         await waiting
+
+
+@pytest.mark.parametrize("state", [ReplicaState.STARTING, ReplicaState.LOADING])
+async def test_while_a_replica_loads_requests_are_held_until_it_is_ready(state: ReplicaState) -> None:
+    loading, failed = StillReplica("a", state), StillReplica("b", ReplicaState.FAILED)
+    door = admission(loading, failed, hold_s=60)
+    door.check_at_door()
+    held = [asyncio.create_task(door.wait_while_loading(60)) for _ in range(3)]
+    await settle(door, queued=3)
+
+    loading.state = ReplicaState.READY
+    door.wake()
+
+    await asyncio.gather(*held)
+    assert door.num_queued == 0
+    assert await door.acquire() is loading
+
+
+@pytest.mark.parametrize(("hold_s", "timeout_s"), [(0.01, 60), (60, 0.01)])
+async def test_a_request_is_held_no_longer_than_it_may_be_nor_beyond_its_timeout(
+    hold_s: float, timeout_s: float
+) -> None:
+    door = admission(StillReplica("a", ReplicaState.LOADING), hold_s=hold_s)
+
+    with pytest.raises(NotReady, match="a is loading") as refusal:
+        await door.wait_while_loading(timeout_s)
+
+    assert refusal.value.retry_after_s == 5
+    assert door.num_queued == 0
+
+
+async def test_no_more_are_held_than_may_wait() -> None:
+    door = admission(StillReplica("a", ReplicaState.LOADING), queue=2, hold_s=60)
+    held = [asyncio.create_task(door.wait_while_loading(60)) for _ in range(2)]
+    await settle(door, queued=2)
+
+    with pytest.raises(Overloaded):
+        door.check_at_door()
+    with pytest.raises(Overloaded):
+        await door.wait_while_loading(60)
+
+    for each in held:
+        each.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert door.num_queued == 0
+    door.check_at_door()
+
+
+async def test_what_is_held_for_a_model_that_fails_to_load_is_refused_at_once() -> None:
+    replica = StillReplica("a", ReplicaState.LOADING)
+    door = admission(replica, hold_s=60)
+    held = asyncio.create_task(door.wait_while_loading(60))
+    await settle(door, queued=1)
+
+    replica.state, replica.error = ReplicaState.FAILED, ModelLoadError("no weights")
+    door.wake()
+
+    with pytest.raises(NotReady, match="no weights"):
+        await held
+
+
+async def test_what_is_held_is_refused_when_the_server_stops() -> None:
+    door = admission(StillReplica("a", ReplicaState.LOADING), hold_s=60)
+    held = asyncio.create_task(door.wait_while_loading(60))
+    await settle(door, queued=1)
+
+    door.close(NotReady("the server is shutting down"))
+    door.wake()
+
+    with pytest.raises(NotReady, match="shutting down"):
+        await held
+
+
+@pytest.mark.parametrize(
+    ("state", "hold_s", "queue"),
+    [(ReplicaState.LOADING, 0, 10), (ReplicaState.LOADING, 60, 0), (ReplicaState.FAILED, 60, 10)],
+)
+async def test_where_nothing_can_be_waited_for_nothing_is_held(state: ReplicaState, hold_s: float, queue: int) -> None:
+    door = admission(StillReplica("a", state), hold_s=hold_s, queue=queue)
+
+    with pytest.raises(NotReady):
+        door.check_at_door()
+    with pytest.raises(NotReady):
+        await door.wait_while_loading(60)

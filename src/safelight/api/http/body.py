@@ -12,9 +12,11 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from safelight.api.http.content_coding import coding_of, decoded
 from safelight.api.http.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
+FORM = "multipart/form-data"
 MAX_FILES = 17
 """Sixteen images and a mask, as OpenAI's clients may send."""
 MAX_FIELDS = 64
@@ -56,7 +58,8 @@ async def read_bytes(
 def declared_bytes(request: Request, *, max_bytes: int) -> int:
     """How long the body is, as far as its sender tells; `max_bytes` if it does not, or is not read that far."""
     declared = request.headers.get("content-length", "")
-    return min(int(declared[:20]), max_bytes) if declared.isdecimal() else max_bytes
+    is_told = declared.isdecimal() and coding_of(request) is None
+    return min(int(declared[:20]), max_bytes) if is_told else max_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,10 @@ async def _sort(form: FormData, max_field_bytes: int) -> Form:
     return Form(fields, files)
 
 
+def is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM
+
+
 def check_content_type(header: str | None) -> None:
     media_type = (header or "application/json").split(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
@@ -149,12 +156,12 @@ async def _deadline(timeout_s: float) -> AsyncIterator[None]:
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of the body. Raises BodyTooLarge before more than `max_bytes` are read."""
-    declared = request.headers.get("content-length", "")
+    """The chunks of the body, decompressed. Raises BodyTooLarge before more than `max_bytes` are read."""
+    declared, coding = request.headers.get("content-length", ""), coding_of(request)
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     num_bytes = 0
-    async for chunk in request.stream():
+    async for chunk in request.stream() if coding is None else decoded(request.stream(), coding):
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise _too_large(max_bytes)

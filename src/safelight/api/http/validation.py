@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -11,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from safelight.api.http.strict_json import parse_json
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
+from safelight.picture import other_names
 
 Model = TypeVar("Model", bound=BaseModel)
 _SECRETS = frozenset({"credentials", "keys", "keyValue"})
@@ -80,7 +80,7 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
         case kind if kind in _PLAIN:
             return f"{path} {_PLAIN[kind]}"
         case "extra_forbidden":
-            return _unknown(path, str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1]))
+            return unknown(path, str(problem["loc"][-1]), _fields_at(model, problem["loc"][:-1]))
         case "too_long":
             return f"{path} has {context['actual_length']} items; at most {context['max_length']} are read"
         case "literal_error":
@@ -103,11 +103,9 @@ _JSON_TYPES = {
 }
 
 
-def _unknown(path: str, name: str, accepted: Iterable[str]) -> str:
-    names = list(accepted)
-    close = difflib.get_close_matches(name[:64], names, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"unknown parameter {path!r}{hint}; accepted are: {', '.join(names)}"
+def unknown(path: str, name: str, accepted: Collection[str]) -> str:
+    """What is said of a parameter that a dialect does not have."""
+    return f"unknown parameter {path!r}{other_names.hint(name, accepted)}; accepted are: {', '.join(accepted)}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

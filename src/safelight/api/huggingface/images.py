@@ -17,7 +17,7 @@ _LETTER = "[A-Za-z0-9+/_-]"
 _BASE64 = re.compile(rf"(?:{_LETTER}{{256,}}+|(?:{_LETTER}{{48,}}+[ \t\r]*\n[ \t]*+){{4,}}+{_LETTER}*+)={{0,2}}")
 """Without a break, or in long lines: no prompt is written so."""
 _UPLOAD = re.compile(
-    rb'"inputs"\s*:\s*"(?:\s|\\[nrt])*(?:(?i:data:image)|%s|[A-Za-z0-9+/_\\-]{256})' % _BASE64_IMAGE.encode()
+    rb'"inputs"\s*:\s*(?:\[\s*)?"(?:\s|\\[nrt])*(?:(?i:data:image)|%s|[A-Za-z0-9+/_\\-]{256})' % _BASE64_IMAGE.encode()
 )
 """In JSON, where / may be written \\/ and a line break is \\n."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -29,17 +29,19 @@ def is_upload(start: bytes) -> bool:
 
 
 def image_in(body: Mapping[str, object]) -> bytes | None:
-    """The image that `inputs` is: beside `parameters.prompt` always, else if it cannot be a prompt. None if it is one.
+    """The image that `inputs` is: beside a prompt always, else if it cannot be a prompt. None if it is one.
 
     Raises InvalidRequest.
     """
-    inputs, parameters = body.get("inputs"), body.get("parameters")
+    inputs, prompts = body.get("inputs"), [body.get("prompt")]
+    if isinstance(parameters := body.get("parameters"), dict):
+        prompts.append(parameters.get("prompt"))
     if not isinstance(inputs, str):
         return None
     text = inputs.strip()
     if text[:11].lower() == "data:image/" and len(text) >= MIN_BASE64_CHARACTERS:
         return from_data_url(text, field="inputs")
-    if isinstance(parameters, dict) and parameters.get("prompt") is not None:
+    if any(prompt is not None for prompt in prompts):
         return _image_beside_prompt(text)
     is_signed = len(text) >= MIN_BASE64_CHARACTERS and re.match(_BASE64_IMAGE, text)
     return from_base64(text, field="inputs") if is_signed or _BASE64.fullmatch(text) else None
@@ -56,7 +58,7 @@ def _image_beside_prompt(text: str) -> bytes:
         return from_base64(text, field="inputs")
     except InvalidRequest:
         raise InvalidRequest(
-            "inputs is no base64; beside parameters.prompt it is an image, and without an image it is the prompt",
+            "inputs is no base64; beside a prompt it is an image, and without an image it is the prompt itself",
             field="inputs",
         ) from None
 

@@ -9,18 +9,17 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.http.body import Form, declared_bytes, read_form, read_json_object
+from safelight.api.http.body import FORM, Form, declared_bytes, is_form, read_form, read_json_object
 from safelight.api.http.data_urls import from_data_url
 from safelight.api.http.openapi import json_schema
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.http.validation import from_text, validate
+from safelight.api.http.validation import MAX_FIELD_CHARACTERS, from_text, unknown, validate
 from safelight.api.openai.wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
-from safelight.errors import InvalidRequest, MissingParameter, WrongType
+from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 from safelight.model.spec import ModelSpec
 from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 
-FORM = "multipart/form-data"
 _FILE = {"type": "string", "format": "binary"}
 
 
@@ -57,7 +56,7 @@ async def _read(
 ) -> _EditContent:
     """The body in either form."""
     max_bytes = settings.max_upload_bytes
-    if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+    if is_form(request):
         form = await read_form(
             request, max_bytes=max_bytes, max_field_bytes=settings.max_body_bytes, timeout_s=timeout_s
         )
@@ -77,6 +76,7 @@ async def _fit_image(
             spec,
             width=width,
             height=height,
+            fits_size=settings.fit_sizes,
             strength=body.strength,
             max_pixels=settings.max_upload_pixels,
         )
@@ -108,6 +108,10 @@ def _from_form(form: Form, body_class: type[ImageVariationBody]) -> _EditContent
     if len(masks) > 1:
         raise InvalidRequest("mask is given more than once", field="mask")
     fields = {name: from_text(body_class, name, text) for name, text in form.fields.items()}
+    accepted = ["image" if name == "images" else name for name in body_class.model_fields]
+    for name in fields:
+        if name not in accepted:
+            raise UnknownParameter(unknown(name[:64], name, accepted), field=name[:MAX_FIELD_CHARACTERS])
     return _EditContent(fields, Upload(image=_only(images), mask=masks[0] if masks else None))
 
 

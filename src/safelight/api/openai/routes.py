@@ -1,22 +1,20 @@
 """The OpenAI dialect: `/v1/images/*` and `/v1/models`, as the official clients speak them (bodies: `openai_wire`).
 
-Also the paths of the AzureOpenAI client, `/openai/deployments/{model}/images/*`.
+Also the paths of Azure's clients, `/openai/v1/*` and `/openai/deployments/{deployment}/images/*`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject
-from safelight.api.generate import generate, put_off, refuse_if_full, refuse_stream_in_job
+from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import read_json_object
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.links import server_url
@@ -24,9 +22,12 @@ from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import validate
+from safelight.api.openai.addresses import address_of, owns_path
 from safelight.api.openai.edits import read_edit, upload_body
+from safelight.api.openai.models import ModelList, ModelObject, ServedModel, served_model
 from safelight.api.openai.wire import (
     EventKind,
+    ImageBody,
     ImageEditBody,
     ImageGenerationBody,
     ImagesResponse,
@@ -36,29 +37,13 @@ from safelight.api.openai.wire import (
     to_generation_request,
 )
 from safelight.disk import Disk
-from safelight.errors import ModelNotFound, StorageUnavailable
+from safelight.errors import StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import GenerationResult, ImageFormat
 from safelight.picture.links import ImageStore, open_image_store
 from safelight.picture.uploads import FittedImage
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
-
-
-class ModelObject(BaseModel):
-    """A model that is served."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-
-
-class ModelList(BaseModel):
-    """The models that are served."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelObject]
 
 
 class ErrorObject(BaseModel):
@@ -76,36 +61,14 @@ class ErrorEnvelope(BaseModel):
     error: ErrorObject
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """The names that the served model answers to."""
-
-    name: str
-    hub_id: str | None
-    created: int
-
-    @property
-    def id(self) -> str:
-        return self.hub_id or self.name
-
-    def check(self, wanted: str | None) -> None:
-        """Raises ModelNotFound unless `wanted` is one of the names, or none is wanted."""
-        names = [self.name, *([self.hub_id] if self.hub_id else [])]
-        if wanted and _catalogue_name(wanted) not in map(_catalogue_name, names):
-            raise ModelNotFound(
-                f"The model `{wanted[:128]}` does not exist here; this server has: {', '.join(names)}", field="model"
-            )
-
-    def as_object(self) -> ModelObject:
-        return ModelObject(
-            id=self.id, created=self.created, owned_by=self.hub_id.split("/")[0] if self.hub_id else "safelight"
-        )
-
-
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return error_responses(ErrorEnvelope, {status: _DESCRIPTIONS[status] for status in statuses})
 
 
+ROOTS = ("/v1", "/openai/v1")
+"""OpenAI's, and Azure's since its API needs no versions."""
+LINKED_BY_DEFAULT = frozenset({"dall-e-2", "dall-e-3"})
+"""Names whose `response_format` is `url` if none is given, as OpenAI's is for these models."""
 IMAGE_LINKS = "/v1/images/files/"
 """Open to whoever has a link: the link is the key."""
 
@@ -153,49 +116,59 @@ def create_router(
 ) -> APIRouter:
     """The routes of this dialect."""
     router = APIRouter(tags=["OpenAI"])
-    model = ServedModel(dispatcher.spec.name, _hub_id(deployment.model), int(time.time()))
+    model = served_model(deployment, dispatcher.spec)
     store = open_image_store(settings, disk)
-    _add_image_routes(router, _ImageRoutes(dispatcher, settings, deployment.request_timeout_s, model, store, uploads))
+    routes = _ImageRoutes(dispatcher, settings, deployment.request_timeout_s, model, store, uploads)
+    for root in ROOTS:
+        _add_image_routes(router, routes, root)
+        _add_model_routes(router, model, root)
+    _add_deployment_routes(router, routes)
+    _add_model_routes(router, model, "/openai")
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
     async def read_kept_image(name: str, signature: str = "") -> Response:
         content, image_format = await asyncio.to_thread(store.read, name, signature)
         return Response(content, media_type=MEDIA_TYPES[image_format], headers={"cache-control": "private"})
 
-    @router.get("/v1/models", summary="List the models", responses=_errors(401))
-    async def list_models() -> ModelList:
-        return ModelList(data=[model.as_object()])
-
-    @router.get("/v1/models/{id:path}", summary="One model", responses=_errors(401, 404))
-    async def retrieve_model(id: str) -> ModelObject:
-        model.check(id or "(empty)")
-        return model.as_object()
-
     return router
 
 
-def _add_image_routes(router: APIRouter, routes: _ImageRoutes) -> None:
-    @router.post("/v1/images/generations", **_GENERATIONS, operation_id="create_image")
+def _add_image_routes(router: APIRouter, routes: _ImageRoutes, root: str) -> None:
+    suffix = "" if root == ROOTS[0] else "_azure_v1"
+
+    @router.post(f"{root}/images/generations", **_GENERATIONS, operation_id=f"create_image{suffix}")
     async def create_image(request: Request) -> Response:
         return await routes.create(request)
 
+    @router.post(f"{root}/images/edits", **_EDITS, operation_id=f"edit_image{suffix}")
+    async def edit_image(request: Request) -> Response:
+        return await routes.edit(request, ImageEditBody)
+
+    @router.post(f"{root}/images/variations", **_VARIATIONS, operation_id=f"vary_image{suffix}")
+    async def vary_image(request: Request) -> Response:
+        return await routes.edit(request, ImageVariationBody)
+
+
+def _add_deployment_routes(router: APIRouter, routes: _ImageRoutes) -> None:
     @router.post(
         "/openai/deployments/{deployment}/images/generations", **_GENERATIONS, operation_id="create_image_azure"
     )
     async def create_image_of_deployment(request: Request, deployment: str) -> Response:
         return await routes.create(request, deployment)
 
-    @router.post("/v1/images/edits", **_EDITS, operation_id="edit_image")
-    async def edit_image(request: Request) -> Response:
-        return await routes.edit(request, ImageEditBody)
-
     @router.post("/openai/deployments/{deployment}/images/edits", **_EDITS, operation_id="edit_image_azure")
     async def edit_image_of_deployment(request: Request, deployment: str) -> Response:
         return await routes.edit(request, ImageEditBody, deployment)
 
-    @router.post("/v1/images/variations", **_VARIATIONS, operation_id="vary_image")
-    async def vary_image(request: Request) -> Response:
-        return await routes.edit(request, ImageVariationBody)
+
+def _add_model_routes(router: APIRouter, model: ServedModel, root: str) -> None:
+    @router.get(f"{root}/models", summary="List the models", responses=_errors(401))
+    async def list_models(request: Request) -> ModelList:
+        return ModelList(data=model.objects(request))
+
+    @router.get(f"{root}/models/{{id:path}}", summary="One model", responses=_errors(401, 404))
+    async def retrieve_model(request: Request, id: str) -> ModelObject:
+        return model.object(request, id or "(empty)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +188,9 @@ class _ImageRoutes:
         max_bytes, timeout_s = self.settings.max_body_bytes, self.request_timeout_s
         content = await read_json_object(request, max_bytes=max_bytes, timeout_s=timeout_s)
         body = validate(ImageGenerationBody, content)
-        self.model.check(deployment or body.model)
-        return await self._answer(request, body, "image_generation", media_type)
+        wanted = deployment or body.model
+        self.model.check(request, wanted)
+        return await self._answer(request, body, "image_generation", media_type, wanted=wanted)
 
     async def edit(
         self, request: Request, body_class: type[ImageVariationBody], deployment: str | None = None
@@ -226,8 +200,9 @@ class _ImageRoutes:
         body, image = await read_edit(
             request, body_class, self.dispatcher.spec, self.settings, self.uploads, timeout_s=self.request_timeout_s
         )
-        self.model.check(deployment or body.model)
-        return await self._answer(request, body, "image_edit", media_type, image)
+        wanted = deployment or body.model
+        self.model.check(request, wanted)
+        return await self._answer(request, body, "image_edit", media_type, wanted=wanted, image=image)
 
     async def _answer(
         self,
@@ -235,6 +210,8 @@ class _ImageRoutes:
         body: ImageGenerationBody | ImageVariationBody,
         kind: EventKind,
         media_type: str,
+        *,
+        wanted: str | None,
         image: FittedImage | None = None,
     ) -> Response:
         spec, is_stream = self.dispatcher.spec, bool(body.stream) or media_type == EVENT_STREAM
@@ -245,14 +222,17 @@ class _ImageRoutes:
             timeout_s=self.request_timeout_s,
             is_stream=is_stream,
             image=image,
+            fits_size=self.settings.fit_sizes,
         )
         if is_stream:
             refuse_stream_in_job(request, "stream")
+        server = None if is_stream else self._server_of_links(request, body, wanted)
+        generation_request = await held_while_loading(request, self.dispatcher, generation_request)
+        if is_stream:
             events = self.dispatcher.stream(generation_request)
             return EventStream(request, events, event_renderer(generation_request, spec, kind))
-        if body.response_format != "url":
+        if server is None:
             return render(generation_request, await generate(request, self.dispatcher, generation_request), spec)
-        server = server_url(request, self.settings)  # before the work, which would be for nothing
         result = await generate(request, self.dispatcher, generation_request)
         try:
             urls = await asyncio.to_thread(self._keep, server, result, generation_request.image_format)
@@ -260,6 +240,12 @@ class _ImageRoutes:
         except StorageUnavailable as error:
             put_off(request, error)
             raise
+
+    def _server_of_links(self, request: Request, body: ImageBody, wanted: str | None) -> str | None:
+        """What the answer's links begin with; None if it has none. Raises InvalidRequest, before any work is done."""
+        is_linked = wanted is not None and wanted.lower() in LINKED_BY_DEFAULT
+        by_default = "url" if is_linked else self.settings.default_response_format
+        return server_url(request, self.settings) if (body.response_format or by_default) == "url" else None
 
     def _keep(self, server: str, result: GenerationResult, image_format: ImageFormat) -> list[str]:
         """The links of the pictures. Raises StorageUnavailable or ImageNotKept."""
@@ -278,15 +264,7 @@ def _error_body(_path: str, report: ErrorReport) -> JsonObject:
 
 DIALECT = Dialect(
     name="openai",
-    owns_path=lambda path: path == "/v1" or path.startswith(("/v1/", "/openai/")),
+    owns_path=owns_path,
     error_body=_error_body,
+    address_of=address_of,
 )
-
-
-def _hub_id(model: str) -> str | None:
-    return model if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", model) else None
-
-
-def _catalogue_name(model: str) -> str:
-    """Azure's registry name of a hub id: `black-forest-labs/FLUX.1-schnell` is `black-forest-labs-flux.1-schnell`."""
-    return model.replace("/", "-").replace("_", "-").lower()

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from safelight.api.http.event_stream import RenderEvent, frame
 from safelight.api.http.headers import parameters_in_force, picture_headers
 from safelight.api.http.validation import Integer, Number, WireModel
-from safelight.api.loras import LoraReference, LoraReferences, named_loras
+from safelight.api.loras import named_loras
+from safelight.api.parameters import PictureParameters
 from safelight.errors import InvalidRequest
 from safelight.model.spec import QUALITY_STEPS, ModelSpec, Quality
 from safelight.picture.generation import (
@@ -26,7 +27,6 @@ from safelight.picture.generation import (
     ImageCompleted,
     ImageFormat,
     Preview,
-    PreviewDecoder,
 )
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.uploads import FittedImage
@@ -45,9 +45,7 @@ _REASONS = {
 }
 
 
-class ImageBody(WireModel):
-    """What every image route takes: OpenAI's fields, then Safelight's (`extra_body` puts them at the top level)."""
-
+class _OpenAIFields(WireModel):
     model: str | None = Field(default=None, description="The served model's name or hub id; may be left out")
     n: Integer | None = Field(default=None, description="Pictures, 1 to 10; picture i has seed + i")
     size: str | None = Field(default=None, description="`auto`, or WIDTHxHEIGHT such as `256x256`")
@@ -68,19 +66,11 @@ class ImageBody(WireModel):
     safety_identifier: str | None = Field(default=None, description="No effect")
     stream: bool | None = Field(default=None, description="Answer with server-sent events")
     partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
-    preview_decoder: PreviewDecoder | None = Field(
-        default=None, description="`projection` (small and nearly free), or `autoencoder` (full size, the real decoder)"
-    )
-    seed: Integer | None = Field(default=None, description="The same seed gives the same picture; drawn if not given")
-    num_inference_steps: Integer | None = Field(default=None, description="Denoising steps")
-    guidance_scale: Number | None = Field(default=None, description="How closely the picture follows the prompt")
-    true_cfg_scale: Number | None = Field(default=None, description="Strength of classifier-free guidance; 1 is off")
-    negative_prompt: str | None = Field(
-        default=None, description="What not to show; every step then costs twice as much"
-    )
-    scheduler: str | None = Field(default=None, description="A diffusers class name, or an alias such as `euler`")
-    loras: LoraReferences | None = Field(default=None, description="Adapters of this server, and their scales")
-    lora: LoraReference | None = Field(default=None, description="One adapter; the same as loras with one")
+
+
+class ImageBody(PictureParameters, _OpenAIFields):
+    """What every image route takes: OpenAI's fields, then Safelight's (`extra_body` puts them at the top level)."""
+
     width: Integer | None = Field(default=None, description="Pixels; in place of size")
     height: Integer | None = Field(default=None, description="Pixels; in place of size")
 
@@ -119,6 +109,7 @@ class ImageEditBody(ImageVariationBody):
     prompt: str = Field(description="What the picture should show")
     mask: ImageReference | None = Field(default=None, description="Transparent where the picture is painted anew")
     input_fidelity: Literal["high", "low"] | None = Field(default=None, description="No effect; strength has one")
+    complexity: Literal["low", "medium", "high"] | None = Field(default=None, description="No effect")
 
 
 class GeneratedImageObject(BaseModel):
@@ -175,9 +166,10 @@ def to_generation_request(
     timeout_s: float,
     is_stream: bool = False,
     image: FittedImage | None = None,
+    fits_size: bool = False,
 ) -> GenerationRequest:
     """What the body asks for. Raises InvalidRequest with the field's name on the wire."""
-    _check_what_is_served(body, is_stream=is_stream)
+    _check_what_is_served(body)
     width, height = size_of(body, spec) if image is None else (image.width, image.height)
     image_format = body.output_format or "png"
     try:
@@ -188,6 +180,7 @@ def to_generation_request(
             negative_prompt=body.negative_prompt,
             width=width,
             height=height,
+            fits_size=fits_size,
             num_inference_steps=_steps(body, spec),
             scheduler=body.scheduler,
             guidance_scale=body.guidance_scale,
@@ -296,15 +289,11 @@ def _typed_frame(kind: str, **data: object) -> bytes:
     return frame({"type": kind, **data}, event=kind)
 
 
-def _check_what_is_served(body: ImageBody, *, is_stream: bool) -> None:
+def _check_what_is_served(body: ImageBody) -> None:
     if body.partial_images is not None and not 0 <= body.partial_images <= MAX_PARTIAL_IMAGES:
         raise InvalidRequest(
             f"partial_images must be between 0 and {MAX_PARTIAL_IMAGES}, not {body.partial_images}",
             field="partial_images",
-        )
-    if is_stream and body.response_format == "url":
-        raise InvalidRequest(
-            "a stream has its pictures as b64_json; leave response_format out", field="response_format"
         )
     if body.background == "transparent":
         raise InvalidRequest(
@@ -353,6 +342,8 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
         warnings.append("quality has no effect next to num_inference_steps")
     if body.user is not None or body.safety_identifier is not None:
         warnings.append("user and safety_identifier have no effect: nothing is recorded about end users")
+    if is_stream and body.response_format == "url":
+        warnings.append("response_format url has no effect: a stream has its pictures as b64_json")
     if body.partial_images and not is_stream:
         warnings.append("partial_images have no effect without stream: true")
     if image_format == "png" and body.output_compression not in (None, 100):

@@ -67,7 +67,9 @@ def generate(
     width: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; by default the model's own.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; by default the model's own.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same picture. Drawn and shown if not given.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same picture. Drawn and shown if not given, or -1.")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="euler, heun, lcm, unipc, dpmpp, or a diffusers class.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Strength of guidance, where it has an effect.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What the picture should not show.")] = None,

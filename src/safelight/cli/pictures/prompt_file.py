@@ -7,20 +7,31 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.errors import InvalidRequest
+from safelight.picture import other_names
 
 TEXT_SUFFIXES = (".txt", ".text")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 BATCH_URL = "/v1/images/generations"
 _ALIASES = {"steps": "num_inference_steps", "format": "output_format"}
 """What `safelight generate` calls a field, where OpenAI's body has another name."""
+MAX_HEADER_CHARACTERS = 1000
 _UNREADABLE = "the line is JSON that nobody reads: too deep, or with a number out of all bounds"
 _WITHOUT_EFFECT = ("stream", "partial_images", "response_format")
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""What a file in another encoding than UTF-8 begins with, the longer ones first: one begins as another does."""
 _OVERRULED = {"size": ("width", "height"), "lora": ("loras",)}
 """Field of a line -> the defaults that it stands against."""
 
@@ -48,8 +59,9 @@ def read_prompt_file(source: str, defaults: Mapping[str, object]) -> list[Prompt
 
     Raises InvalidRequest if the file cannot be read; a line that makes no sense has its own `error`.
     """
-    lines = _read(source).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    lines = [line.removeprefix(codecs.BOM_UTF8) for line in _in_utf8(source, _read(source)).split(b"\n")]
     is_text = _is_text(source, lines)
+    _refuse_table(source, lines, is_text)
     return [_parse(number, line, defaults, is_text) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -62,12 +74,56 @@ def _read(source: str) -> bytes:
         raise InvalidRequest(f"{source} cannot be read: {error.strerror}", field="from") from None
 
 
+def _in_utf8(source: str, content: bytes) -> bytes:
+    """Decoded by its mark, such as PowerShell puts at the head of what `>` writes. Raises InvalidRequest."""
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
+    if encoding is not None:
+        try:
+            content = content.decode(encoding).encode()
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"{source} begins as {encoding.upper()} and is not (at byte {error.start}); save it as UTF-8",
+                field="from",
+            ) from None
+    if b"\0" in content:
+        line = content[: content.index(b"\0")].count(b"\n") + 1
+        raise InvalidRequest(
+            f"{source} has NUL characters, first in line {line}, as UTF-16 has; save it as UTF-8", field="from"
+        )
+    return content
+
+
 def _is_text(source: str, lines: Sequence[bytes]) -> bool:
     """By the file's ending; where that says nothing, JSON begins with a brace."""
     suffix = Path(source).suffix.lower()
     if suffix in TEXT_SUFFIXES or suffix in JSON_SUFFIXES:
         return suffix in TEXT_SUFFIXES
     return not next((line for line in lines if line.strip()), b"{").lstrip().startswith(b"{")
+
+
+def _refuse_table(source: str, lines: Sequence[bytes], is_text: bool) -> None:
+    """Raises InvalidRequest for CSV or TSV, whose lines would be painted, commas and all."""
+    first = next((line for line in lines if line.strip()), b"").decode("utf-8", "replace").strip()
+    is_table = Path(source).suffix.lower() in TABLE_SUFFIXES
+    if is_table or (is_text and _is_header(first)):
+        sign = "its name" if is_table else f"its first line, {first[:64]!r},"
+        raise InvalidRequest(
+            f"{source} is a table (CSV or TSV), as {sign} says; "
+            'give a file of prompts, one a line, or of JSON objects such as {"prompt": "a red apple", "seed": 7}',
+            field="from",
+        )
+
+
+def _is_header(line: str) -> bool:
+    """Names of columns: single words, one of them `prompt`, or known names all."""
+    cells = [cell.strip().strip("\"'").strip() for cell in re.split(r"[,;\t|]", line[:MAX_HEADER_CHARACTERS])]
+    if not all(re.fullmatch(r"\w[\w -]*", cell) for cell in cells):
+        return False
+    names = {re.sub(r"[ -]", "_", cell.lower()) for cell in cells}
+    are_words = not any(" " in cell for cell in cells)
+    return (are_words and bool(names & {"prompt", "prompts"})) or (
+        len(cells) > 1 and all(map(other_names.is_known, names))
+    )
 
 
 def _parse(number: int, line: bytes, defaults: Mapping[str, object], is_text: bool) -> PromptLine:

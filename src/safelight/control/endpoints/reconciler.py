@@ -11,43 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.orm import Session
 
-from safelight.control.endpoints.deployments import (
-    AppliedDeployment,
-    DeploymentSpec,
-    desired_spec,
-    get_deployment,
-    list_deployments,
-    read_applied,
-    record_applied,
-    record_failure,
-    served_revision,
-)
-from safelight.control.endpoints.endpoints import get_endpoint, list_endpoints
+from safelight.control.endpoints.deployments import AppliedDeployment
 from safelight.control.endpoints.logs import DeploymentLog, DeploymentLogs
-from safelight.control.endpoints.operations import fail, get_operation, list_operations_in_progress, succeed
-from safelight.control.endpoints.registered_models import list_registered_models
+from safelight.control.endpoints.transactions import EndpointState, Transactions
 from safelight.control.secrets.encryption import Cipher
-from safelight.control.secrets.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
 from safelight.control.store.database import Database
-from safelight.control.store.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState
-from safelight.errors import (
-    EngineFailure,
-    SafelightError,
-    SecretsInjectionFailed,
-    StorageUnavailable,
-    UnsupportedModel,
-)
-from safelight.model.catalog import Model, find_model
-from safelight.model.revision import hub_id_of
+from safelight.control.store.tables import Operation, OperationKind
+from safelight.errors import EngineFailure, SafelightError, StorageUnavailable, UnsupportedModel
+from safelight.model.catalog import Model
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +33,6 @@ RETRY_LOST_S = 60.0
 """A machine that has just started may need a while until its devices or its memory are there."""
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 """Of a database that waiting may bring back: the third is PostgreSQL's when it may only be read. Others are bugs."""
-RESTART = "restart of the server"
-"""The reader that the audit log names when what served is brought back."""
 
 
 class Serving(Protocol):
@@ -84,22 +59,6 @@ class ReplicaStarter(Protocol[ServingT_co]):
         """Replicas that are ready to serve."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointState:
-    """What the data plane needs to know of an endpoint."""
-
-    name: str
-    created_at: datetime
-    """Tells it from an earlier one of the name."""
-    auth_mode: str
-    keys: tuple[str, ...] = field(repr=False)
-    token_key: str = field(repr=False)
-    traffic: Mapping[str, int]
-    mirror_traffic: Mapping[str, int]
-    deployment_names: frozenset[str]
-    """Those that have been ready once; while the server starts they may not be so yet."""
-
-
 class Routes(Protocol[ServingT_contra]):
     """Where requests find endpoints."""
 
@@ -107,15 +66,6 @@ class Routes(Protocol[ServingT_contra]):
         """From now on requests for the endpoint go to these deployments."""
 
     def remove(self, endpoint_name: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """A deployment whose model and secrets are known."""
-
-    model: Model
-    spec: DeploymentSpec
-    environment: Mapping[str, str] = field(repr=False)
 
 
 class Reconciler(Generic[ServingT]):
@@ -131,7 +81,7 @@ class Reconciler(Generic[ServingT]):
         logs: DeploymentLogs,
     ) -> None:
         self._database = database
-        self._cipher = cipher
+        self._transactions = Transactions(database, cipher, logs)
         self._starter = starter
         self._routes = routes
         self._logs = logs
@@ -149,10 +99,10 @@ class Reconciler(Generic[ServingT]):
 
     async def start(self) -> None:
         """Publish every endpoint, begin to bring back what served, and take up what was in progress."""
-        for state in await self._database.run(self._read_endpoints):
+        for state in await self._database.run(self._transactions.read_endpoints):
             self._routes.publish(state, {})
         try:
-            self._begin(await self._database.run(self._read_what_served))
+            self._begin(await self._database.run(self._transactions.read_what_served))
         except StorageUnavailable:  # who read which secret cannot be written down, so none is read
             self._spawn(self._begin_later())
 
@@ -175,7 +125,7 @@ class Reconciler(Generic[ServingT]):
     async def publish(self, endpoint_name: str) -> None:
         """Tell the data plane what the database says about an endpoint: its traffic and its keys."""
         async with self._publishing:
-            state = await self._transact(self._read_endpoint, endpoint_name)
+            state = await self._transact(self._transactions.read_endpoint, endpoint_name)
             serving = {name: each for (endpoint, name), each in self._serving.items() if endpoint == state.name}
             self._routes.publish(state, serving)
 
@@ -187,7 +137,7 @@ class Reconciler(Generic[ServingT]):
         self._spawn(self._take_up_operations())
 
     async def _begin_later(self) -> None:
-        self._begin(await self._transact(self._read_what_served))
+        self._begin(await self._transact(self._transactions.read_what_served))
 
     async def _transact(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """One transaction in a thread, begun again until the database takes it: what replicas did cannot be undone."""
@@ -203,7 +153,7 @@ class Reconciler(Generic[ServingT]):
     async def _take_up_operations(self) -> None:
         while True:
             self._changed.clear()
-            for operation in await self._transact(self._read_operations):
+            for operation in await self._transact(self._transactions.read_operations):
                 if operation.id not in self._taken_up:
                     self._taken_up.add(operation.id)
                     self._spawn(self._carry_out(operation))
@@ -229,7 +179,7 @@ class Reconciler(Generic[ServingT]):
             log.write(f"{operation.kind} failed: {error.message}")
             if (endpoint_name, name) in self._serving:
                 log.write("what was deployed before keeps serving")
-        await self._transact(self._record_failure, operation, error)
+        await self._transact(self._transactions.record_failure, operation, error)
 
     async def _apply(self, operation: Operation) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
@@ -238,7 +188,7 @@ class Reconciler(Generic[ServingT]):
                 await self._delete_endpoint(operation)
             else:
                 await self.publish(endpoint_name)
-                await self._transact(self._record_endpoint, operation)
+                await self._transact(self._transactions.record_endpoint, operation)
             return
         key = (endpoint_name, name)
         while (restoring := self._restoring.pop(key, None)) is not None:
@@ -258,7 +208,7 @@ class Reconciler(Generic[ServingT]):
         """Start new replicas, switch to them, then end the old ones: no request fails in between."""
         endpoint_name = operation.endpoint_name
         log = self._logs.of(endpoint_name, name)
-        plan = await self._transact(self._plan, endpoint_name, name)
+        plan = await self._transact(self._transactions.plan, endpoint_name, name)
         log.write(f"{operation.kind} of deployment '{name}' with {plan.model.uri}", "StorageInitializer")
         folder = plan.model.folder or await self._starter.fetch(plan.model, plan.environment, log)
         applied = AppliedDeployment(
@@ -279,7 +229,7 @@ class Reconciler(Generic[ServingT]):
         if before is not None:
             self._leaving.add(before)
         await self.publish(applied.endpoint_name)
-        await self._transact(self._record_deployment, operation, applied)
+        await self._transact(self._transactions.record_deployment, operation, applied)
         return before
 
     async def _restore(self, applied: AppliedDeployment, why: str) -> None:
@@ -291,13 +241,13 @@ class Reconciler(Generic[ServingT]):
         except SafelightError as error:
             logger.error("deployment %s/%s: %s", applied.endpoint_name, applied.name, error.message)
             log.write(f"failed: {error.message}")
-            await self._transact(self._record_lost, applied, error)
+            await self._transact(self._transactions.record_lost, applied, error)
             if not isinstance(error, UnsupportedModel):
                 self._lost[applied.endpoint_name, applied.name] = applied
             return
         self._serving[applied.endpoint_name, applied.name] = serving
         await self.publish(applied.endpoint_name)
-        await self._transact(self._record_found, applied)
+        await self._transact(self._transactions.record_found, applied)
         log.write("ready")
 
     async def _retry_lost(self) -> None:
@@ -313,7 +263,7 @@ class Reconciler(Generic[ServingT]):
         await self.publish(operation.endpoint_name)
         if serving is not None:
             await serving.stop()
-        await self._transact(self._forget_deployment, operation, name)
+        await self._transact(self._transactions.forget_deployment, operation, name)
         self._logs.of(operation.endpoint_name, name).delete()
 
     async def _delete_endpoint(self, operation: Operation) -> None:
@@ -326,7 +276,7 @@ class Reconciler(Generic[ServingT]):
         keys = [key for key in self._serving if key[0] == name]
         await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
         async with self._publishing:
-            await self._transact(self._forget_endpoint, operation)
+            await self._transact(self._transactions.forget_endpoint, operation)
             self._routes.remove(name)  # new keys may have published it meanwhile
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -334,126 +284,3 @@ class Reconciler(Generic[ServingT]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    # What follows blocks, and runs in a thread: each is one transaction.
-
-    def _read_operations(self) -> Sequence[Operation]:
-        with self._database.transaction() as session:
-            return list_operations_in_progress(session)
-
-    def _read_endpoints(self) -> list[EndpointState]:
-        with self._database.transaction() as session:
-            return [self._state(session, endpoint) for endpoint in list_endpoints(session)]
-
-    def _read_endpoint(self, name: str) -> EndpointState:
-        with self._database.transaction() as session:
-            return self._state(session, get_endpoint(session, name))
-
-    def _read_what_served(self) -> list[AppliedDeployment]:
-        """But not what is being deleted."""
-        with self._database.transaction() as session:
-            doomed = {
-                (operation.endpoint_name, operation.deployment_name)
-                for operation in list_operations_in_progress(session)
-                if operation.kind is OperationKind.DELETE
-            }
-            return [
-                each
-                for each in read_applied(session, self._cipher, reader=RESTART)
-                if not doomed & {(each.endpoint_name, each.name), (each.endpoint_name, None)}
-            ]
-
-    def _state(self, session: Session, endpoint: Endpoint) -> EndpointState:
-        decrypt = self._cipher.decrypt
-        applied = (each.name for each in list_deployments(session, endpoint.name) if each.applied_folder is not None)
-        return EndpointState(
-            name=endpoint.name,
-            created_at=endpoint.created_at,
-            auth_mode=endpoint.auth_mode,
-            keys=(decrypt(endpoint.encrypted_primary_key), decrypt(endpoint.encrypted_secondary_key)),
-            token_key=decrypt(endpoint.encrypted_token_key),
-            traffic=endpoint.traffic,
-            mirror_traffic=endpoint.mirror_traffic,
-            deployment_names=frozenset(applied),
-        )
-
-    def _plan(self, endpoint_name: str, name: str) -> _Plan:
-        with self._database.transaction() as session:
-            endpoint = get_endpoint(session, endpoint_name)
-            deployment = get_deployment(session, endpoint_name, name)
-            spec = desired_spec(deployment)
-            model = _keep_revision(find_model(spec.model, list_registered_models(session)), spec, deployment)
-            environment = dict(spec.environment_variables)
-            if model.is_gated:
-                environment.setdefault(HUB_TOKEN, GATED_MODEL_REFERENCE)
-            reader = f"endpoint {endpoint.name}, deployment {name}"
-            try:
-                resolved = resolve_references(session, self._cipher, endpoint, environment, reader=reader)
-                return _Plan(model=model, spec=spec, environment=resolved)
-            except SecretsInjectionFailed as error:
-                failure = error  # raised below: what was read until then stays in the audit log
-        raise failure
-
-    def _record_endpoint(self, operation: Operation) -> None:
-        with self._database.transaction() as session:
-            get_endpoint(session, operation.endpoint_name).provisioning_state = ProvisioningState.SUCCEEDED
-            succeed(get_operation(session, operation.id))
-
-    def _record_deployment(self, operation: Operation, applied: AppliedDeployment) -> None:
-        with self._database.transaction() as session:
-            record_applied(get_deployment(session, applied.endpoint_name, applied.name), self._cipher, applied)
-            succeed(get_operation(session, operation.id))
-
-    def _record_lost(self, applied: AppliedDeployment, error: SafelightError) -> None:
-        with self._database.transaction() as session:
-            deployment = get_deployment(session, applied.endpoint_name, applied.name)
-            if _is_at_rest(deployment):
-                record_failure(deployment, error)
-
-    def _record_found(self, applied: AppliedDeployment) -> None:
-        """It serves, after a restart that had failed to bring it back."""
-        with self._database.transaction() as session:
-            deployment = get_deployment(session, applied.endpoint_name, applied.name)
-            if _is_at_rest(deployment) and deployment.provisioning_state is ProvisioningState.FAILED:
-                record_applied(deployment, self._cipher, applied)
-
-    def _record_failure(self, operation: Operation, error: SafelightError) -> None:
-        endpoint_name, name = operation.endpoint_name, operation.deployment_name
-        with self._database.transaction() as session:
-            fail(get_operation(session, operation.id), error)
-            if name is not None:
-                record_failure(get_deployment(session, endpoint_name, name), error)
-            else:
-                get_endpoint(session, endpoint_name).provisioning_state = ProvisioningState.FAILED
-
-    def _forget_deployment(self, operation: Operation, name: str) -> None:
-        with self._database.transaction() as session:
-            session.delete(get_deployment(session, operation.endpoint_name, name))
-            succeed(get_operation(session, operation.id))
-
-    def _forget_endpoint(self, operation: Operation) -> None:
-        with self._database.transaction() as session:
-            self._delete_rows(session, operation.endpoint_name)
-            succeed(get_operation(session, operation.id))
-
-    def _delete_rows(self, session: Session, endpoint_name: str) -> None:
-        for deployment in list_deployments(session, endpoint_name):
-            self._logs.of(endpoint_name, deployment.name).delete()
-            session.delete(deployment)
-        session.flush()
-        session.delete(get_endpoint(session, endpoint_name))
-
-
-def _is_at_rest(deployment: Deployment) -> bool:
-    """Whether nothing else was asked for than what serves; if it was, how that stands is what is shown."""
-    is_being_changed = deployment.provisioning_state in (ProvisioningState.UPDATING, ProvisioningState.DELETING)
-    return deployment.desired == deployment.applied and not is_being_changed
-
-
-def _keep_revision(model: Model, spec: DeploymentSpec, deployment: Deployment) -> Model:
-    """An update that names the same model stays with the commit that serves, wherever the hub's branch is by now."""
-    if deployment.applied is None or deployment.applied["model"] != spec.model:
-        return model
-    if model.hub_id is None or model.hub_id != hub_id_of(Path(str(deployment.applied_folder))):
-        return model
-    return replace(model, revision=served_revision(deployment))

@@ -10,19 +10,23 @@ import logging
 import uuid
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.api.azure import routes as azure
 from safelight.api.azure.wire import canonical_path
 from safelight.api.generate import run_of
+from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.openai import routes as openai
+from safelight.api.openai.models import Neighbours
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of, vouch_for
-from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location, choose
+from safelight.server.endpoints.chooser import Chooser
+from safelight.server.endpoints.router import DEPLOYMENT_HEADER, PATH_PREFIX, Choice, Location
 from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +44,16 @@ class EndpointGateway:
         routes: EndpointRoutes,
         arm: ASGIApp,
         errors: ErrorRenderer,
-        has_azure_status_codes: bool,
-        max_mirrored_bytes: int,
+        settings: Settings,
+        uploads: UploadBudget,
     ) -> None:
         self._app = app
         self._routes = routes
         self._arm = arm
         self._errors = errors
-        self._has_azure_status_codes = has_azure_status_codes
-        self._max_mirrored_bytes = max_mirrored_bytes
+        self._chooser = Chooser(routes, settings, uploads)
+        self._has_azure_status_codes = settings.azure_status_codes
+        self._max_mirrored_bytes = settings.max_body_bytes
         self._mirrored: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,13 +71,12 @@ class EndpointGateway:
             if location is None:
                 await self._app(scope, receive, send)
                 return
-            choice = choose(location.endpoint, request.headers.get(DEPLOYMENT_HEADER))
-        except SafelightError as error:
+            choice, receive = await self._chooser.choose(request, location, receive)
+        except (SafelightError, ClientDisconnect) as error:
             inner = Request({**scope, "path": inner_path(scope["path"])})
             await self._errors.render(inner, error)(scope, receive, send)
             return
-        path = location.path
-        await self._forward(choice, {**scope, "path": path, "raw_path": path.encode()}, receive, send)
+        await self._forward(choice, _inside(scope, location, choice), receive, send)
 
     async def _admit(self, request: Request) -> Location[ServedDeployment] | None:
         """Where a request goes that may; None: to the server's own model, which checks its own key."""
@@ -114,6 +118,18 @@ class EndpointGateway:
             return message
 
         return receive_and_copy
+
+
+def _inside(scope: Scope, location: Location[ServedDeployment], choice: Choice[ServedDeployment]) -> Scope:
+    """The request as the deployment's application sees it."""
+    path, deployments = location.path, location.endpoint.deployments
+    models = {name: None if each is None else each.model_id for name, each in deployments.items()}
+    state = {
+        **scope.get("state", {}),
+        "neighbours": Neighbours(choice.name, models),
+        "path_prefix": scope["path"].removesuffix(path) if scope["path"].startswith(PATH_PREFIX) else "",
+    }
+    return {**scope, "path": path, "raw_path": path.encode(), "state": state}
 
 
 async def _send_copy(mirror: ServedDeployment, scope: Scope, body: bytes) -> None:

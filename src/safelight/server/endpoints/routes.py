@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from safelight.control.endpoints.reconciler import EndpointState
 from safelight.control.endpoints.tokens import OidcVerifier, check_token, subject_of
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
 from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused
@@ -25,10 +25,12 @@ class EndpointRoutes:
         self._states: dict[str, EndpointState] = {}
         self._verifier = verifier
         self._is_closing = False
+        self._changed = asyncio.Event()
 
     def refuse_new(self) -> None:
         """The server is about to end."""
         self._is_closing = True
+        self._changed.set()
 
     def publish(self, endpoint: EndpointState, serving: Mapping[str, ServedDeployment]) -> None:
         """From now on requests for the endpoint go to these deployments."""
@@ -43,10 +45,17 @@ class EndpointRoutes:
                 key_digests=frozenset(map(digest, keys)),
             )
         )
+        self._changed.set()
+
+    async def wait_for_change(self) -> None:
+        """Until something is published or removed."""
+        self._changed.clear()
+        await self._changed.wait()
 
     def remove(self, endpoint_name: str) -> None:
         self._states.pop(endpoint_name, None)
         self._router.remove(endpoint_name)
+        self._changed.set()
 
     def locate(self, request: Request) -> Location[ServedDeployment] | None:
         """The endpoint that a request names by path, host, key or token.
@@ -86,10 +95,14 @@ class EndpointRoutes:
             )
         return names[0] if names else None
 
-    async def check(self, endpoint_name: str, key: str | None) -> None:
-        """Raises AuthenticationFailed, or NotReady when the server is about to end."""
+    def check_open(self) -> None:
+        """Raises NotReady when the server is about to end."""
         if self._is_closing:
             raise NotReady("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_AFTER_S)
+
+    async def check(self, endpoint_name: str, key: str | None) -> None:
+        """Raises AuthenticationFailed, or NotReady when the server is about to end."""
+        self.check_open()
         state = self._states[endpoint_name]
         if key is None:
             raise refused(endpoint_name, key, credentials=_CREDENTIALS[state.auth_mode])

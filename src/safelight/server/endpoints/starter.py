@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from safelight.api.openai.models import read_aliases, served_model
 from safelight.control.endpoints.deployments import AppliedDeployment
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
@@ -19,7 +20,7 @@ from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
 from safelight.errors import ConfigurationError, ModelLoadError, ModelNotFound, SafelightError
 from safelight.model import hub
-from safelight.model.catalog import Model, find_model
+from safelight.model.catalog import Model, find_model, name_in
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
@@ -29,7 +30,7 @@ from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
-from safelight.settings import DeploymentSettings, Settings, deployment_settings
+from safelight.settings import DeploymentSettings, Settings, deployment_settings, part_of
 
 T = TypeVar("T")
 
@@ -37,7 +38,10 @@ T = TypeVar("T")
 class ServedDeployment:
     """The replicas of one deployment, and the application in front of them."""
 
-    def __init__(self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
+    ) -> None:
+        self.model_id = model_id
         self._dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
@@ -51,6 +55,10 @@ class ServedDeployment:
         finally:
             self._num_inside -= 1
             self._left.set()
+
+    def check_at_door(self) -> None:
+        """Raises Overloaded or NotReady if a request that comes now is refused."""
+        self._dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -93,6 +101,8 @@ class DeploymentStarter:
         spec = deployment.spec
         settings = _settings_of(deployment)
         model_spec = await asyncio.to_thread(_read_spec, deployment)
+        settings = _with_names(settings, deployment, model_spec)
+        model_id = name_in(spec.model) or served_model(settings, model_spec).id
         if settings.loras:
             located = await _in_daemon_thread(lambda: _locate_loras(settings.loras, deployment))
             model_spec = replace(model_spec, loras=located)
@@ -119,7 +129,8 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
-        return ServedDeployment(dispatcher, self._create_app(settings, dispatcher), self._settings.drain_timeout_s)
+        app = self._create_app(settings, dispatcher)
+        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
 def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
@@ -135,11 +146,27 @@ def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
     )
 
 
+def _with_names(settings: DeploymentSettings, deployment: AppliedDeployment, spec: ModelSpec) -> DeploymentSettings:
+    """With the aliases that mean this model, and the name that it is registered by. Raises ConfigurationError."""
+    registered = name_in(deployment.spec.model)
+    names = [deployment.name, *([registered] if registered else []), spec.name]
+    try:
+        aliases = read_aliases(settings.model_aliases, list(dict.fromkeys(names)))
+    except ConfigurationError as error:
+        raise _in_variable("SAFELIGHT_MODEL_ALIASES", error) from None
+    aliases |= {registered.lower()} if registered else frozenset()
+    return part_of(settings, DeploymentSettings, model_aliases=tuple(f"{each}={spec.name}" for each in sorted(aliases)))
+
+
 def _locate_loras(entries: Sequence[str], deployment: AppliedDeployment) -> tuple[LoraFile, ...]:
     try:
         return locate_loras(entries, token=deployment.environment.get(HUB_TOKEN))
     except ConfigurationError as error:
-        raise ConfigurationError(f"environment variable SAFELIGHT_LORAS of the deployment: {error.message}") from None
+        raise _in_variable("SAFELIGHT_LORAS", error) from None
+
+
+def _in_variable(name: str, error: ConfigurationError) -> ConfigurationError:
+    return ConfigurationError(f"environment variable {name} of the deployment: {error.message}")
 
 
 def _read_spec(deployment: AppliedDeployment) -> ModelSpec:

@@ -111,8 +111,8 @@ class OnlineEndpoints:
             routes=self.routes,
             arm=create_arm_app(self.plane, self._settings),
             errors=ErrorRenderer(DATA_PLANE_DIALECTS),
-            has_azure_status_codes=self._settings.azure_status_codes,
-            max_mirrored_bytes=self._settings.max_body_bytes,
+            settings=self._settings,
+            uploads=self.uploads,
         )
 
     def _create_deployment_app(self, deployment: DeploymentSettings, dispatcher: Dispatcher) -> FastAPI:

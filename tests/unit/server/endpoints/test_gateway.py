@@ -12,18 +12,25 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai
-from safelight.control.endpoints.reconciler import EndpointState
+from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.serving.dispatcher import Dispatcher
+from safelight.settings import Settings
 from tests.fakes import until
 
-NO_DISPATCHER = cast(Dispatcher, None)
+
+class OpenDoor:
+    """All that the gateway asks of a dispatcher."""
+
+    def check_at_door(self) -> None:
+        pass
 
 
 class Deployment:
@@ -38,7 +45,8 @@ class Deployment:
             self.bodies.append(await request.body())
             return PlainTextResponse(f"{self.name} at {request.url.path}")
 
-        return ServedDeployment(NO_DISPATCHER, Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])]), 0)
+        app = Starlette(routes=[Route("/{path:path}", answer, methods=["POST"])])
+        return ServedDeployment(cast(Dispatcher, OpenDoor()), app, 0)
 
 
 @pytest.fixture
@@ -68,8 +76,8 @@ def client(deployments: dict[str, Deployment]) -> Iterator[TestClient]:
         routes=routes,
         arm=PlainTextResponse("arm"),
         errors=ErrorRenderer((openai.DIALECT, huggingface.DIALECT)),
-        has_azure_status_codes=False,
-        max_mirrored_bytes=100,
+        settings=Settings(),
+        uploads=UploadBudget(1000),
     )
     with TestClient(gateway) as client:
         client.headers["Authorization"] = "Bearer primary"

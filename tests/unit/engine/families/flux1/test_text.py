@@ -14,6 +14,7 @@ from safelight.engine.engine import Engine, load_engine
 from safelight.engine.families.flux1.components import Components
 from safelight.engine.families.flux1.text import encode_prompt
 from safelight.engine.prompts import PromptCache, PromptEmbeds
+from safelight.model.catalog import sprite_folder
 from safelight.settings import EngineOptions
 from tests.unit.engine.drive import paint, start
 
@@ -154,3 +155,67 @@ def test_what_lies_beyond_the_text_length_does_not_change_the_picture(engine: En
 @pytest.mark.parametrize("prompt", ["猫 🐈 кот", "\x00", "a" * 5000, "<pad></s>"])
 def test_strange_prompts_are_painted(engine: Engine, prompt: str) -> None:
     assert paint(engine, prompt=prompt, num_inference_steps=1).shape == (64, 64, 3)
+
+
+def test_what_t5_cannot_read_is_named_once_as_a_reader_counts_it(fresh_engine: Engine) -> None:
+    generation = start(fresh_engine, prompt="a 狐狸 and 狐 by 👩\u200d🚀\ufe0f")
+
+    assert "prompt has characters that the T5 encoder cannot read: '狐', '狸', '👩\\u200d🚀️'" in generation.warnings
+
+
+@pytest.mark.parametrize("prompt", ["狐" * 5000, "a\u0301" + "\u0301" * 5000, "".join(map(chr, range(0x4E00, 0x6E00)))])
+def test_however_much_cannot_be_read_the_warning_is_short(fresh_engine: Engine, prompt: str) -> None:
+    warnings = start(fresh_engine, prompt=prompt).warnings
+
+    assert any("T5 encoder cannot read" in warning for warning in warnings)
+    assert max(len(warning) for warning in warnings) < 200
+
+
+def test_of_many_characters_the_first_are_named_and_the_others_counted(fresh_engine: Engine) -> None:
+    generation = start(fresh_engine, prompt="".join(map(chr, range(0x4E00, 0x4E00 + 15))))
+
+    assert "'一', '丁', '丂', '七', '丄', '丅', '丆', '万', '丈', '三' and 5 more" in generation.warnings[0]
+
+
+def test_a_prompt_from_the_cache_and_a_negative_prompt_say_what_was_not_read_too(fresh_engine: Engine) -> None:
+    start(fresh_engine, prompt="狐")
+    first = start(fresh_engine, prompt="狐", seed=9).warnings
+    negative = start(fresh_engine, prompt="cat", negative_prompt="狐", **GUIDED).warnings
+
+    assert fresh_engine.counters().prompt_cache_hits == 2
+    assert [warning.partition(" ")[0] for warning in first + negative] == ["prompt"] * 2 + ["negative_prompt"] * 2
+    assert all("'狐'" in warning for warning in first + negative)
+
+
+def test_a_negative_prompt_that_does_not_run_says_nothing(fresh_engine: Engine) -> None:
+    assert start(fresh_engine, prompt="cat", negative_prompt="狐", true_cfg_scale=1.0).warnings == []
+
+
+def test_what_was_dropped_is_not_said_to_be_unread_as_well(fresh_engine: Engine) -> None:
+    (warning, *_) = start(fresh_engine, prompt="a" * 70 + "狐", num_inference_steps=1).warnings
+
+    assert warning.startswith("prompt is too long")
+    assert not any("T5 encoder cannot read" in each for each in start(fresh_engine, prompt="a" * 70 + "狐").warnings)
+
+
+def test_the_names_of_special_tokens_are_no_text(fresh_engine: Engine) -> None:
+    warnings = start(fresh_engine, prompt="a cat <unk></s>").warnings
+
+    assert "prompt has characters that the T5 encoder cannot read: '<unk>', '</s>'" in warnings
+
+
+def test_spaces_line_breaks_and_the_ends_that_tokenizers_add_are_read(fresh_engine: Engine) -> None:
+    assert start(fresh_engine, prompt=" a cat\n\ton a\r\nmat  ").warnings == []
+
+
+def test_sprite_reads_its_own_alphabet_and_names_what_is_not_in_it() -> None:
+    engine = load_engine(sprite_folder(), EngineOptions(device="cpu", dtype="float32"))
+    wide_letters = "\uff46\uff4f\uff58"  # are letters to T5, and to CLIP any bytes are
+
+    assert start(engine, prompt="A red fox, next to a café (in the snow): 2 owls!").warnings == []
+    warnings = start(engine, prompt=f"a {wide_letters} of 狐").warnings
+    assert warnings == ["prompt has characters that the T5 encoder cannot read: '狐'"]
+
+
+def test_a_mark_that_cannot_be_seen_alone_is_shown_by_its_number(fresh_engine: Engine) -> None:
+    assert "T5 encoder cannot read: '\\ufe0f'" in start(fresh_engine, prompt="a cat\ufe0f").warnings[0]
