@@ -26,6 +26,7 @@ from safelight.serving.messages import (
     Hello,
     Load,
     LoadFailed,
+    Planned,
     Ready,
     ReplicaMessage,
     Stats,
@@ -79,6 +80,7 @@ def test_a_child_says_hello_then_loads_then_is_ready() -> None:
 
         child.say(LOAD)
 
+        assert child.hear() == Planned("", "")
         assert child.hear() == Ready()
 
 
