@@ -39,6 +39,10 @@ class FakeHub:
     endpoint: str = ""
     repo_id: str = REPO_ID
     downloads: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    """The path of every one, of whatever repository."""
+    public: dict[str, Path] = field(default_factory=dict)
+    """Repositories beside the gated one: id -> folder."""
     breaks_off: bool = False
     """Whether the connection ends in the middle of every file."""
     claimed_sizes: dict[str, int] = field(default_factory=dict)
@@ -112,9 +116,18 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    hub: FakeHub
+    """Of the repository that was asked for."""
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
+
+    def beside(self, path: str) -> FakeHub | None:
+        """The public repository that a path belongs to, as a hub of its own."""
+        for repo_id, folder in self.server.hub.public.items():
+            if path.startswith((f"/api/models/{repo_id}/", f"/{repo_id}/resolve/")):
+                return FakeHub(folder, "open", repo_id=repo_id, downloads=self.server.hub.downloads)
+        return None
 
     def do_HEAD(self) -> None:
         self.answer(unquote(urlsplit(self.path).path))
@@ -123,12 +136,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(unquote(urlsplit(self.path).path))
 
     def answer(self, path: str) -> None:
-        repo_id = self.server.hub.repo_id
+        self.server.hub.requests.append(path)
+        self.hub = self.beside(path) or self.server.hub
+        repo_id = self.hub.repo_id
         api, files = f"/api/models/{repo_id}/", f"/{repo_id}/resolve/{SHA}/"
         if path in (f"{api}revision/main", f"{api}revision/{SHA}"):
-            self.send_json(self.server.hub.info())
+            self.send_json(self.hub.info())
         elif path == f"{api}tree/{SHA}":
-            self.send_json(self.server.hub.tree())
+            self.send_json(self.hub.tree())
         elif path.startswith(files):
             self.send_file_behind_gate(path.removeprefix(files))
         elif path.startswith(f"{api}revision/"):
@@ -137,19 +152,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
 
     def send_file_behind_gate(self, name: str) -> None:
-        path = self.server.hub.folder / name
-        refusal = self.server.hub.refusal(self.headers.get("authorization"))
+        path = self.hub.folder / name
+        refusal = self.hub.refusal(self.headers.get("authorization"))
         if refusal is not None:
             self.send(refusal[0], b"", refusal[1])
         elif not path.is_file():
             self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         else:
             if self.command == "GET":
-                self.server.hub.downloads.append(name)
+                self.hub.downloads.append(name)
             headers = {
                 "ETag": f'"{etag(path)}"',
                 "X-Repo-Commit": SHA,
-                "X-Linked-Size": str(self.server.hub.size(path)),
+                "X-Linked-Size": str(self.hub.size(path)),
             }
             self.send(200, path.read_bytes(), headers)
 
@@ -163,6 +178,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(
-                body[: len(body) // 2] if self.server.hub.breaks_off and "/resolve/" in self.path else body
-            )
+            self.wfile.write(body[: len(body) // 2] if self.hub.breaks_off and "/resolve/" in self.path else body)

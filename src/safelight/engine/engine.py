@@ -32,7 +32,7 @@ from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
 from safelight.model.families.layout import Layout
 from safelight.model.memory.exhausted import OLD_AND_NEW, is_out_of_memory, what_needs_less
-from safelight.model.memory.plan import as_options, choose_plan, describe_plan, next_smaller
+from safelight.model.memory.plan import as_options, choose_plan, describe_plan, name_quantization, next_smaller
 from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
@@ -96,6 +96,8 @@ class PreparedEngine:
     options: EngineOptions
     device: torch.device
     precision: Precision
+    quantization: str | None
+    """Which components are quantized, and how."""
     plan: str
     """In one line."""
     smaller: str
@@ -105,7 +107,7 @@ class PreparedEngine:
         """Raises ModelLoadError; where there is no memory, it says what needs less."""
         try:
             family = load_family(self.layout, self.folder, self.spec, device=self.device, precision=self.precision)
-            return Engine(self.spec, family, self.options)
+            return Engine(self.spec, family, self.options, quantization=self.quantization)
         except (OutOfMemory, MemoryError, RuntimeError, OSError) as error:
             if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
                 raise
@@ -137,6 +139,7 @@ def prepare_engine(folder: Path, options: EngineOptions, *, spec: ModelSpec | No
         options=options,
         device=device,
         precision=Precision(computation=dtype, choice=plan.choice),
+        quantization=name_quantization(parts, plan.choice),
         plan=describe_plan(plan),
         smaller=as_options(smaller.choice) if smaller else "",
     )
@@ -145,10 +148,13 @@ def prepare_engine(folder: Path, options: EngineOptions, *, spec: ModelSpec | No
 class Engine:
     """Runs one loaded checkpoint."""
 
-    def __init__(self, spec: ModelSpec, family: Family, options: EngineOptions) -> None:
+    def __init__(
+        self, spec: ModelSpec, family: Family, options: EngineOptions, *, quantization: str | None = None
+    ) -> None:
         """Raises ModelLoadError for a LoRA of the spec that does not fit."""
         self.spec = spec
         self._family = family
+        self._quantization = quantization
         self._components = components = family.components
         self._prompt_encoder = PromptEncoder(
             family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
@@ -170,6 +176,7 @@ class Engine:
             dtype=str(self._components.precision.computation).removeprefix("torch."),
             num_threads=torch.get_num_threads(),
             torch=str(torch.__version__),
+            quantization=self._quantization,
         )
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from safelight.limits import MAX_GUIDANCE_SCALE, MAX_SEED
 from safelight.model.catalog import Model, spec_of
-from safelight.model.checkpoint import count_parameters
+from safelight.model.memory.stored_parts import StoredPart, describe_parts
 from safelight.model.spec import QUALITY_STEPS, SCHEDULER_ALIASES, Guidance, ModelSpec
 
 BYTES_PER_WEIGHT = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -51,6 +51,8 @@ class ModelCard:
     path: str | None
     num_parameters: Mapping[str, int]
     """Component -> weights."""
+    parts: Mapping[str, StoredPart]
+    """Component -> how its files hold it, where they are here."""
     weights_bytes: Mapping[str, int]
     """dtype -> memory for the weights alone."""
     parameters: tuple[ParameterCard, ...]
@@ -60,7 +62,8 @@ class ModelCard:
 def model_card(model: Model) -> ModelCard:
     """Raises ModelLoadError if the model's folder is broken or gone."""
     spec = spec_of(model)
-    num_parameters = model.num_parameters or (count_parameters(model.folder) if model.folder else {})
+    parts = describe_parts(model.folder) if model.folder else {}
+    num_parameters = model.num_parameters or {name: part.num_parameters for name, part in parts.items()}
     total = sum(num_parameters.values())
     is_known = bool(model.folder or model.registry or model.is_gated)
     return ModelCard(
@@ -77,6 +80,7 @@ def model_card(model: Model) -> ModelCard:
         hub_id=model.hub_id,
         path=str(model.folder) if model.folder else None,
         num_parameters=num_parameters,
+        parts=parts,
         weights_bytes={dtype: total * size for dtype, size in BYTES_PER_WEIGHT.items()} if total else {},
         parameters=_parameters(spec) if spec else (),
         examples=spec.examples if spec else (),

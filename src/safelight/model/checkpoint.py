@@ -6,7 +6,6 @@ Needs neither weights nor torch: the gateway refuses before a replica starts, an
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,11 +17,10 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
-from safelight.model.heads.safetensors_head import read_shapes
 from safelight.model.other_formats import explain_folder
 from safelight.model.revision import hub_id_of
 from safelight.model.spec import Guidance, ModelSpec
-from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
+from safelight.model.weight_files import PLAIN_WEIGHTS, Network
 
 SIDECAR = "safelight.json"
 QUANTIZER_FILES = {
@@ -78,14 +76,6 @@ def config_files() -> Iterator[str]:
     yield from (f"{network.name}/{file}" for network in all_networks() for file in ("config.json", *QUANTIZER_FILES))
 
 
-def count_parameters(folder: Path) -> dict[str, int]:
-    """Component -> how many weights it has, from the heads of its safetensors files. Raises ModelLoadError."""
-    return {
-        network.name: sum(_count_weights(path) for path in find_weights(folder, network)[1])
-        for network in check_checkpoint(folder).networks
-    }
-
-
 def revision_of(folder: Path) -> str:
     """Which files a folder holds, in one line of text: two folders with equal revisions make the same pictures.
 
@@ -103,13 +93,6 @@ def _digest(folder: Path) -> str:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _count_weights(path: Path) -> int:
-    try:
-        return sum(math.prod(shape) for shape in read_shapes(path).values())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}; download the checkpoint again") from None
 
 
 def _values_from_sidecar(folder: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Backend:
     num_threads: int
     torch: str
     """Its version."""
+    quantization: str | None = None
+    """`COMPONENT KIND` of each component that is quantized, with commas; None if none is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class Recipe:
     dtype: str
     num_threads: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     torch: str
+    quantization: str | None = None
 
     @property
     def digital_source_type(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +21,27 @@ def create(
     *,
     name: OptionalName = None,
     version: Annotated[str | None, Option("--version", "-v", help="By default the next one.")] = None,
-    path: Annotated[str | None, Option(help="A folder in the diffusers layout, or a hub id.")] = None,
+    path: Annotated[
+        str | None, Option(help="A folder in the diffusers layout, a hub id, or a file (.safetensors, .gguf).")
+    ] = None,
+    components: Annotated[
+        str | None, Option(help="For a path to a file: folder or hub id that has what the file lacks.")
+    ] = None,
+    vae: Annotated[Path | None, Option(help="File of the autoencoder, in place of the model's own.")] = None,
+    text_encoder: Annotated[
+        Path | None, Option(help="File of the CLIP text encoder, in place of the model's own.")
+    ] = None,
+    text_encoder_2: Annotated[Path | None, Option(help="File of the T5 encoder, in place of the model's own.")] = None,
     description: Annotated[str | None, Option(help="What it is.")] = None,
     file: OptionalFile = None,
     _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Register a model with the running server; a version never changes."""
+    """Register a model with the running server; a version never changes.
+
+    Files are registered as a folder of links to them, which is made in the data directory: they stay where they are.
+    """
     resource = read_resource(file, MODEL_FIELDS)
     given = {"name": name, "version": version, "path": path, "description": description}
     resource |= {field: value for field, value in given.items() if value is not None}
@@ -35,8 +49,8 @@ def create(
         raise InvalidRequest("give --name and --path, or both in the file", field="name")
     checked_name(str(resource["name"]))
     checked_name(str(resource.get("version") or "next"))
-    folder = Path(str(resource["path"])).expanduser()
-    uri = str(folder.resolve()) if folder.is_dir() else str(resource["path"])
+    parts = {"vae": vae, "text_encoder": text_encoder, "text_encoder_2": text_encoder_2}
+    uri = _folder_or_hub_id(str(resource["path"]), components, parts, data_dir)
     body = {"properties": {"modelUri": uri, "description": resource.get("description")}}
     model = Arm(data_dir).put(f"/models/{resource['name']}/versions/{resource.get('version', 'next')}", body).resource
     version = model["name"]
@@ -44,3 +58,18 @@ def create(
         {"name": resource["name"], "version": version, "path": uri, "uri": f"azureml:{resource['name']}:{version}"},
         output,
     )
+
+
+def _folder_or_hub_id(
+    path: str, components: str | None, parts: Mapping[str, Path | None], data_dir: Path | None
+) -> str:
+    """What the server registers."""
+    from safelight.cli.given_files import FOLDER, HubSources, given_files
+    from safelight.model.file_sets import assemble
+    from safelight.settings import load_settings
+
+    given = given_files(path, components, {name: file.expanduser() for name, file in parts.items() if file is not None})
+    if given is not None:
+        return str(assemble(given, load_settings(data_dir=data_dir).data_dir / FOLDER, HubSources()))
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else path

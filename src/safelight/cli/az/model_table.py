@@ -36,7 +36,7 @@ def _facts(card: JsonObject) -> list[tuple[str, str | None]]:
         ("gated", _gate(card)),
         ("folder", card["path"]),
         ("weights", _weights(card["weights_bytes"])),
-        ("components", ", ".join(f"{name} {_count(count)}" for name, count in card["num_parameters"].items())),
+        ("components", _components(card)),
         ("examples", "\n".join(card["examples"])),
     ]
 
@@ -45,6 +45,16 @@ def _gate(card: JsonObject) -> str:
     if card["is_gated"] is None:
         return "not known before a download"
     return f"yes; request access at {card['access_page']}" if card["is_gated"] else "no"
+
+
+def _components(card: JsonObject) -> str:
+    """Each in a line of its own where its files are here: of what format and dtype, and how large."""
+    if not card["parts"]:
+        return ", ".join(f"{name} {_count(count)}" for name, count in card["num_parameters"].items())
+    return "\n".join(
+        f"{name} {_count(part['num_parameters'])}: {part['format']}, {part['dtype']}, {decimal(part['num_bytes'])}"
+        for name, part in card["parts"].items()
+    )
 
 
 def _weights(sizes: dict[str, int]) -> str:

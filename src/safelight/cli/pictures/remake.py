@@ -32,7 +32,7 @@ from safelight.settings import Settings, load_settings
 
 DIFFERENT = 3
 """Exit status when the picture was made again and is another one."""
-_CIRCUMSTANCES = ("safelight", "torch", "device", "dtype", "num_threads")
+_CIRCUMSTANCES = ("safelight", "torch", "device", "dtype", "quantization", "num_threads")
 """Of a recipe: what may change the last bit of a pixel."""
 
 

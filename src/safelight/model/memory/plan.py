@@ -222,6 +222,12 @@ def _why_none(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFa
     )
 
 
+def name_quantization(parts: Mapping[str, StoredPart], choice: Choice) -> str | None:
+    """Which components are quantized, in a file or by the plan, and how; None if none is."""
+    kinds = {name: part.quantization or choice.quantization_of(name) for name, part in parts.items()}
+    return ", ".join(f"{name} {kind}" for name, kind in kinds.items() if kind != "none") or None
+
+
 def describe_plan(plan: Plan) -> str:
     """In one line."""
     placed = ", ".join(
