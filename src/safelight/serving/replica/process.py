@@ -89,6 +89,7 @@ def run_replica(sock: socket.socket, prepare: Prepare) -> None:
     try:
         prepared = prepare(load)
         outbox.send(Planned(prepared.plan, prepared.smaller))
+        outbox.flush()  # the system may end us without another word while we load
         engine, origin = _load(Path(load.folder), prepared)
     except SafelightError as error:
         outbox.send(LoadFailed(error))
@@ -131,6 +132,10 @@ class _Outbox:
     def send(self, message: ReplicaMessage) -> None:
         self._frames.put(encode_frame(message))
 
+    def flush(self) -> None:
+        """Wait until all that was sent is written."""
+        self._frames.join()
+
     def close(self) -> None:
         """Wait until everything is written."""
         self._frames.put(None)
@@ -140,6 +145,7 @@ class _Outbox:
         while (frame := self._frames.get()) is not None:
             try:
                 self._socket.sendall(frame)
+                self._frames.task_done()
             except ConnectionError:
                 os._exit(0)  # as in _read
 
