@@ -15,7 +15,7 @@ from torch import nn
 from safelight.model.memory.plan import LARGE_BYTES
 from safelight.model.spec import ModelSpec
 
-_FEW, _MORE = 16, 64
+_FEW, _MORE = 8, 32
 """Tokens. What a block costs is a part for its weights, which may be stored in another form, and one for each token."""
 
 

@@ -50,7 +50,7 @@ def test_a_large_model_is_timed_by_one_block_of_it_with_few_tokens(monkeypatch: 
 
     assert seconds is not None
     assert seconds > 0
-    assert CountedLinear.tokens == 1 + 16 + 64
+    assert CountedLinear.tokens == 1 + 8 + 32
 
 
 def test_the_estimate_grows_with_blocks_steps_and_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
