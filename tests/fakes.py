@@ -1,9 +1,9 @@
 """An engine without a model, and dispatchers whose replicas are real child processes that run it.
 
 `python tests/fakes.py OPTIONS --fd N` is the child. What a test wants of it is in `FakeEngineOptions`, and in the
-prompt: `FAIL_START` in it makes `start` raise, `FAIL_STEP` makes `step` raise (for the whole batch), `FAIL_ROW` gives
-that generation alone an error, `FAIL_PREVIEW` and `FAIL_DECODE` make `preview` and `decode` raise, `EXIT` ends the
-process.
+prompt: `FAIL_START` in it makes `start` raise, `FAIL_STEP` makes `step` raise (for the whole batch), `NO_MEMORY` makes
+`step` find no memory, `FAIL_ROW` gives that generation alone an error, `FAIL_PREVIEW` and `FAIL_DECODE` make `preview`
+and `decode` raise, `EXIT` ends the process.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     crash_on_load: bool = False
     kill_on_load: str | None = None
     """Loading ends as the kernel ends what needs too much memory, while this file exists."""
+    plan: str = ""
+    """How the model lies in memory; it is told before the model is loaded."""
+    smaller: str = ""
+    """The options of the next smaller plan."""
+    picture_s: float | None = None
+    """What the steps of the default picture take, by its own estimate."""
     raise_on_load: str | None = None
     """Loading raises what nobody foresaw, with the text of this file, while it exists."""
 
@@ -101,6 +107,10 @@ class FakeEngine:
         return Backend(device="cpu", dtype="float32", num_threads=1, torch="none")
 
     @property
+    def picture_s(self) -> float | None:
+        return self._options.picture_s
+
+    @property
     def num_held(self) -> int:
         """Generations that were started and not released."""
         return len(self._held)
@@ -130,6 +140,8 @@ class FakeEngine:
         prompts = [generation.request.prompt for generation in batch]
         if any("EXIT" in prompt for prompt in prompts):
             os._exit(9)
+        if any("NO_MEMORY" in prompt for prompt in prompts):
+            raise MemoryError
         if any("FAIL_STEP" in prompt for prompt in prompts):
             raise RuntimeError("step failed, as asked")
         for generation in batch:
@@ -277,6 +289,25 @@ def fake_request(prompt: str = "a red square", **values: object) -> GenerationRe
     return GenerationRequest(prompt=prompt, **(defaults | values))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class FakePrepared:
+    """A fake engine before it is loaded."""
+
+    message: Load
+    options: FakeEngineOptions
+
+    @property
+    def plan(self) -> str:
+        return self.options.plan
+
+    @property
+    def smaller(self) -> str:
+        return self.options.smaller
+
+    def load(self) -> Engine:
+        return _load_fake_engine(self.message, self.options)
+
+
 def _load_fake_engine(load: Load, options: FakeEngineOptions) -> Engine:
     while options.load_gate is not None and not Path(options.load_gate).exists():
         time.sleep(0.005)
@@ -297,7 +328,7 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.options, type=FakeEngineOptions)
-    run_replica(socket.socket(fileno=arguments.fd), lambda load: _load_fake_engine(load, options))
+    run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
 
 
 if __name__ == "__main__":

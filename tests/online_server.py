@@ -105,6 +105,8 @@ def main() -> None:
         gate=os.environ.get("FAKE_ENGINE_GATE"),
         load_gate=os.environ.get("FAKE_ENGINE_LOAD_GATE"),
         kill_on_load=os.environ.get("FAKE_ENGINE_KILL_ON_LOAD"),
+        plan=os.environ.get("FAKE_ENGINE_PLAN", ""),
+        picture_s=float(os.environ["FAKE_ENGINE_PICTURE_S"]) if "FAKE_ENGINE_PICTURE_S" in os.environ else None,
         raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
     online = OnlineEndpoints(settings, command=fake_command(gates))

@@ -104,3 +104,15 @@ def part_shapes(component: str) -> dict[str, tuple[int, ...]]:
 
 def llama_t5_shapes() -> dict[str, tuple[int, ...]]:
     return renamed_shapes(true_shapes("text_encoder_2"), names.llama_t5(configs.COMPONENTS["text_encoder_2"]))
+
+
+def save_true_flux(folder: Path) -> Path:
+    """FLUX.1-schnell in the diffusers layout, in bf16: 34 GB by its heads, and nothing behind them on the disk."""
+    (folder / "model_index.json").parent.mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").write_text(json.dumps(configs.INDEX))
+    for component, config in configs.COMPONENTS.items():
+        (folder / component).mkdir()
+        (folder / component / "config.json").write_text(json.dumps(config))
+        stem = "model" if component.startswith("text") else "diffusion_pytorch_model"
+        save_shapes(folder / component / f"{stem}.safetensors", true_shapes(component))
+    return folder

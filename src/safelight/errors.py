@@ -22,6 +22,7 @@ SafelightError
 ├── ImageNotKept              an image was made, but the store behind its link did not take it
 ├── StorageUnavailable        what is to be kept cannot be: a disk is full, or takes no writes for another reason
 ├── ModelLoadError            a model folder that cannot be loaded now; names the file and the remedy
+│   ├── OutOfMemory           there is not enough memory for it; names what needs less
 │   └── UnsupportedModel      one that cannot be loaded as it is, however often it is tried
 ├── DownloadError             the hub refused or could not be reached; names the remedy
 ├── ResourceNotFound          no connection, endpoint, deployment, operation or job of that name
@@ -141,6 +142,10 @@ class StorageUnavailable(SafelightError):
 
 class ModelLoadError(SafelightError):
     """A model folder that cannot be loaded now: a file is missing or broken, or there is no memory for it."""
+
+
+class OutOfMemory(ModelLoadError):
+    """A model, or a part of it, that found no memory while it was loaded."""
 
 
 class UnsupportedModel(ModelLoadError):

@@ -24,7 +24,7 @@ _ALIAS = re.compile(r"(\*|[^\s=,*]{1,128})=.{1,256}")
 Part = TypeVar("Part", bound=BaseModel)
 Quantization = Literal["none", "int8", "fp8", "nf4"]
 Offload = Literal["none", "encoders", "model", "layers"]
-_BYTES_IN = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
+_BYTES_IN = {"TB": 10**12, "TIB": 2**40, "GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
 
 
 class EngineOptions(BaseModel):
@@ -54,6 +54,7 @@ class EngineOptions(BaseModel):
     )
     memory: Annotated[int | None, NoDecode] = Field(
         default=None,
+        gt=0,
         description="how much of the device a replica may take, such as 12GB or 11GiB; by default what is free",
     )
     num_threads: int | None = Field(
@@ -74,7 +75,7 @@ class EngineOptions(BaseModel):
     def _read_memory(cls, memory: object) -> object:
         if not isinstance(memory, str):
             return memory
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]+)", memory.strip(), re.IGNORECASE)
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.ASCII | re.IGNORECASE)
         if found is None or found[2].upper() not in _BYTES_IN:
             raise ValueError(f"{memory[:32]!r} is no amount of memory; write it as 12GB or 11GiB")
         return int(float(found[1]) * _BYTES_IN[found[2].upper()])

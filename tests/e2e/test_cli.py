@@ -35,6 +35,25 @@ def test_image_i_of_n_is_the_picture_of_seed_plus_i(tmp_path: Path) -> None:
     assert open_picture(tmp_path / "dog-1.png").tobytes() == open_picture(tmp_path / "alone.png").tobytes()
 
 
+def test_the_transformer_is_kept_as_asked_and_its_picture_says_so(tmp_path: Path) -> None:
+    for precision in ("none", "nf4"):
+        options = ("--quantization", precision, "--memory", "8GB", "--vae-tiling", "off", "--seed", "5")
+        done = run_safelight("generate", "a dog", "-o", f"{precision}.png", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    plain, small = open_picture(tmp_path / "none.png"), open_picture(tmp_path / "nf4.png")
+    assert plain.tobytes() != small.tobytes()
+    assert "transformer nf4" in json.loads(small.info["safelight"])["quantization"]
+
+
+def test_whoever_sets_a_timeout_waits_no_longer(tmp_path: Path) -> None:
+    done = run_safelight("generate", "a dog", "-o", "dog.png", "--timeout", "0.001", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "timeout of 0.001 s" in done.stderr
+    assert not (tmp_path / "dog.png").exists()
+
+
 def test_the_ending_of_the_output_names_the_format(tmp_path: Path) -> None:
     run_safelight("generate", "a dog", "-o", "dog.webp", "--width", "128", "--height", "192", cwd=tmp_path)
 
@@ -61,6 +80,13 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path) -> None:
         (["generate", "a dog", "--steps", "0"], "between 1 and"),
         (["generate", "a dog", "--model", "no such model"], "a folder in the diffusers layout"),
         (["generate", "a dog", "--device", "tpu"], "device"),
+        (["generate", "a dog", "--quantization", "int2"], "quantization"),
+        (["generate", "a dog", "--memory", "lots"], "write it as 12GB or 11GiB"),
+        (["generate", "a dog", "--memory", "1MB"], "the smallest plan is --quantization"),
+        (["generate", "a dog", "--offload", "layers", "--device", "cpu"], "needs a GPU"),
+        (["generate", "a dog", "--timeout", "0"], "--timeout 0 gives no time"),
+        (["generate", "a dog", "--timeout", "nan"], "--timeout nan gives no time"),
+        (["serve", "--memory", "1MB"], "the smallest plan is --quantization"),
         (["serve", "--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without a key"),
         (["serve", "--api-key-file", "missing.txt"], "missing.txt cannot be read"),
         (["model", "show", "."], "model_index.json is missing"),

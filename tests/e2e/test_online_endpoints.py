@@ -250,8 +250,25 @@ def test_an_update_without_memory_for_both_keeps_the_old_one_serving_and_says_so
         logs = client.arm("POST", "/onlineEndpoints/flux/deployments/blue/getLogs", {}).json()["content"]
     assert (outcome["status"], answer.status_code) == ("Failed", 200)
     assert "by SIGKILL while loading the model" in shown["provisioningError"]["message"]
-    assert "memory enough" in shown["provisioningError"]["message"]
+    assert "needs less" in shown["provisioningError"]["message"]
+    assert "for the old and the new replicas at once" in shown["provisioningError"]["message"]
     assert logs.endswith("what was deployed before keeps serving\n")
+
+
+def test_the_logs_of_a_deployment_tell_its_plan_and_that_pictures_take_longer_than_requests_may(tmp_path: Path) -> None:
+    plan = "plan: transformer int8 in memory 12.0 GB; at most 22.2 GB of 25.8 GB"
+    with (
+        online_server(tmp_path / "data", {"FAKE_ENGINE_PLAN": plan, "FAKE_ENGINE_PICTURE_S": "500"}) as server,
+        OnlineClient(server) as client,
+    ):
+        register_tiny_model(client, tmp_path / "model")
+        client.create_endpoint()
+        client.deploy()
+
+        logs = client.arm("POST", "/onlineEndpoints/flux/deployments/blue/getLogs", {}).json()["content"]
+    assert f"{plan}\n" in logs
+    assert "takes about 500 s here, and requests end after 180 s" in logs
+    assert "as jobs (Prefer: respond-async), which have a day" in logs
 
 
 def test_what_a_replica_said_before_it_ended_is_in_the_logs_without_secrets(tmp_path: Path) -> None:

@@ -311,3 +311,13 @@ def _names(folder: Path) -> list[str]:
 
 def _pixels(path: Path) -> bytes:
     return open_picture(path).tobytes()
+
+
+def test_a_line_that_takes_longer_than_it_may_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a dog\n")
+
+    done = run_safelight("generate", "--from", "prompts.txt", "--out", "out", "--timeout", "0.001", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "timeout of 0.001 s" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -43,6 +44,7 @@ def test_the_banner_says_what_is_served_where_and_a_curl_line_that_works(server:
 
     assert "sprite" in server.text
     assert "no key" in server.text
+    assert re.search(r"plan: transformer \w+ in memory 0\.1 GB|plan: transformer \w+ in memory \d+ MB", server.text)
     assert open_picture(tmp_path / "astronaut.png").size == (256, 256)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from safelight.cli import engine_flags
 from safelight.cli.completion import complete_models
 
 
@@ -35,8 +36,13 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8000]. 0 takes a free one.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Processes that each load the model [1].")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu [auto].")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32 [auto].")] = None,
+    device: engine_flags.Device = None,
+    dtype: engine_flags.Dtype = None,
+    quantization: engine_flags.Quantization = None,
+    text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
+    offload: engine_flags.Offload = None,
+    vae_tiling: engine_flags.VaeTiling = None,
+    memory: engine_flags.Memory = None,
     num_threads: Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")] = None,
     max_concurrent_requests: Annotated[int | None, typer.Option(help="Requests a replica runs at once [8].")] = None,
@@ -148,6 +154,11 @@ def serve(
         replicas=replicas,
         device=device,
         dtype=dtype,
+        quantization=quantization,
+        text_encoder_2_quantization=text_encoder_2_quantization,
+        offload=offload,
+        vae_tiling=vae_tiling,
+        memory=memory,
         num_threads=num_threads,
         max_batch_size=max_batch_size,
         max_concurrent_requests_per_instance=max_concurrent_requests,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,9 @@ def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:
     """Unpacked latents (1, channels, height, width) to an image (3, height, width) in fp32, nominally -1 to 1.
 
     AutoencoderKL and AutoencoderTiny both decode to -1 to 1. If the decoder's dtype overflows (a known fault of large
-    autoencoders in 16 bits), it goes to fp32, and stays there.
+    autoencoders in 16 bits), this image is decoded again in fp32, and no other: each is what it would be alone.
     """
-    image = _decode(autoencoder, latents)
-    if autoencoder.dtype is torch.float32 or bool(torch.isfinite(image).all()):
-        return image
-    autoencoder.to(torch.float32)
-    return _decode(autoencoder, latents)
+    return _again_in_fp32(autoencoder, lambda: _decode(autoencoder, latents))
 
 
 def encode_image(autoencoder: Any, image: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -37,11 +34,7 @@ def encode_moments(autoencoder: Any, image: Tensor) -> Tensor:
 
     An overflow is treated as in `decode_latents`.
     """
-    moments = _encode(autoencoder, image)
-    if autoencoder.dtype is not torch.float32 and not bool(torch.isfinite(moments).all()):
-        autoencoder.to(torch.float32)
-        moments = _encode(autoencoder, image)
-    return moments
+    return _again_in_fp32(autoencoder, lambda: _encode(autoencoder, image))
 
 
 def draw_latents(autoencoder: Any, moments: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -62,6 +55,18 @@ def to_pixels(image: Tensor) -> Pixels:
     """A finite image (3, height, width), -1 to 1, to uint8 (height, width, 3); what lies beyond is clipped."""
     unit = (image * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
     return (unit * 255).round().astype(np.uint8)
+
+
+def _again_in_fp32(autoencoder: Any, run: Callable[[], Tensor]) -> Tensor:
+    """What `run` makes; again in fp32 if it overflows. 16 bits come back from fp32 as they were."""
+    made, dtype = run(), autoencoder.dtype
+    if dtype is torch.float32 or bool(torch.isfinite(made).all()):
+        return made
+    autoencoder.to(torch.float32)
+    try:
+        return run()
+    finally:
+        autoencoder.to(dtype)
 
 
 def _encode(autoencoder: Any, image: Tensor) -> Tensor:

@@ -7,12 +7,10 @@ of them), `decode`, `release`. One thread calls it. Tensors stay here, keyed by 
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -22,22 +20,24 @@ from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, e
 from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
 from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
+from safelight.engine.kept_loras import KeptLoras
 from safelight.engine.kept_pixels import put_back
 from safelight.engine.low_rank import Addition, Lora, adapted
 from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
-from safelight.engine.previews import fit_projection
+from safelight.engine.pace import estimate_picture_s
+from safelight.engine.previews import Projection, fit_projection, is_fitted_at_once
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
-from safelight.errors import ModelLoadError, NonFiniteValues
+from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
-from safelight.model.memory.plan import choose_plan, describe_plan, name_quantization
+from safelight.model.families.layout import Layout
+from safelight.model.memory.exhausted import OLD_AND_NEW, is_out_of_memory, what_needs_less
+from safelight.model.memory.plan import as_options, choose_plan, describe_plan, name_quantization, next_smaller
 from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Generation, SourceImage
 from safelight.picture.recipe import Backend
 from safelight.settings import EngineOptions
-
-logger = logging.getLogger(__name__)
 
 SOURCE_CACHE_BYTES = 64 * 1024 * 1024
 """Of encoded images: about thirty of 1024x1024."""
@@ -86,9 +86,42 @@ class _Denoising:
     """As the last step expects them to become; None unless there are previews to make."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedEngine:
+    """A checkpoint that fits the device, and how; nothing large of it is read yet."""
+
+    folder: Path
+    layout: Layout
+    spec: ModelSpec
+    options: EngineOptions
+    device: torch.device
+    precision: Precision
+    quantization: str | None
+    """Which components are quantized, and how."""
+    plan: str
+    """In one line."""
+    smaller: str
+    """The options of the next smaller plan, for when this one was too much after all; empty if there is none."""
+
+    def load(self) -> Engine:
+        """Raises ModelLoadError; where there is no memory, it says what needs less."""
+        try:
+            family = load_family(self.layout, self.folder, self.spec, device=self.device, precision=self.precision)
+            return Engine(self.spec, family, self.options, quantization=self.quantization)
+        except (OutOfMemory, MemoryError, RuntimeError, OSError) as error:
+            if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
+                raise
+            what = error.message if isinstance(error, OutOfMemory) else f"there was no memory for {self.folder}"
+            raise OutOfMemory(f"{what}; {what_needs_less(self.smaller)}. {OLD_AND_NEW}") from error
+
+
 def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: ModelSpec | None = None) -> Engine:
     """The engine for a checkpoint in the diffusers layout. Raises ModelLoadError or ConfigurationError."""
-    options = options or EngineOptions()
+    return prepare_engine(folder, options or EngineOptions(), spec=spec).load()
+
+
+def prepare_engine(folder: Path, options: EngineOptions, *, spec: ModelSpec | None = None) -> PreparedEngine:
+    """How a checkpoint would be loaded. Raises ModelLoadError, or ConfigurationError for what cannot fit."""
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     device = choose_device(options.device)
@@ -96,12 +129,20 @@ def load_engine(folder: Path, options: EngineOptions | None = None, *, spec: Mod
     spec = spec or read_model_spec(folder)
     dtype = choose_dtype(options.dtype, device)
     facts = read_device_facts(device, dtype, options.memory)
-    parts = describe_parts(folder)
-    plan = choose_plan(parts, layout.work(folder, spec), facts, options)
-    logger.info("%s", describe_plan(plan))
-    precision = Precision(computation=dtype, choice=plan.choice)
-    family = load_family(layout, folder, spec, device=device, precision=precision)
-    return Engine(spec, family, options, quantization=name_quantization(parts, plan.choice))
+    parts, work = describe_parts(folder), layout.work(folder, spec)
+    plan = choose_plan(parts, work, facts, options)
+    smaller = next_smaller(plan, parts, work, facts)
+    return PreparedEngine(
+        folder=folder,
+        layout=layout,
+        spec=spec,
+        options=options,
+        device=device,
+        precision=Precision(computation=dtype, choice=plan.choice),
+        quantization=name_quantization(parts, plan.choice),
+        plan=describe_plan(plan),
+        smaller=as_options(smaller.choice) if smaller else "",
+    )
 
 
 class Engine:
@@ -110,7 +151,7 @@ class Engine:
     def __init__(
         self, spec: ModelSpec, family: Family, options: EngineOptions, *, quantization: str | None = None
     ) -> None:
-        """Reads every LoRA of the spec once, so that one that does not fit is found out now. Raises ModelLoadError."""
+        """Raises ModelLoadError for a LoRA of the spec that does not fit."""
         self.spec = spec
         self._family = family
         self._quantization = quantization
@@ -118,19 +159,15 @@ class Engine:
         self._prompt_encoder = PromptEncoder(
             family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
         )
-        self._project = fit_projection(
-            components.autoencoder,
-            scale_factor=family.scale_factor,
-            device=components.device,
-            dtype=components.precision.computation,
-        )
+        self._projection = self._fit_projection() if is_fitted_at_once(components.autoencoder) else None
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
-        self._loras: LruCache[str, Lora] = LruCache(options.lora_cache_bytes)
-        self._loras_in_use: WeakValueDictionary[str, Lora] = WeakValueDictionary()
-        for lora in spec.loras:
-            self._keep_lora(lora.name, family.read_lora(lora))
+        self._loras = KeptLoras(spec.loras, family.read_lora, max_bytes=options.lora_cache_bytes)
         self._denoising: dict[Generation, _Denoising] = {}
         self._transformer_calls = 0
+        self.picture_s = estimate_picture_s(
+            components.transformer, spec, device=components.device, dtype=components.precision.computation
+        )
+        """Seconds of the default picture's steps, where they may be many; else None."""
 
     @property
     def backend(self) -> Backend:
@@ -147,7 +184,7 @@ class Engine:
         """Encode its prompts and image, and draw its noise: afterwards it can join any batch of its `batch_key`."""
         started_at = time.perf_counter()
         request = generation.request
-        loras = [(self._find_lora(weight.name), weight.scale) for weight in request.loras]
+        loras = [(self._loras.find(weight.name), weight.scale) for weight in request.loras]
         prompts, warnings = self._prompt_encoder.encode_request(
             request, [(lora.text_encoder, scale) for lora, scale in loras]
         )
@@ -183,7 +220,8 @@ class Engine:
         if generation.request.preview_decoder == "autoencoder":
             image = decode_latents(self._components.autoencoder, latents)
         else:
-            image = self._project(latents)
+            self._projection = self._projection or self._fit_projection()
+            image = self._projection(latents)
         return self._with_what_is_kept(generation, to_pixels(image.nan_to_num()))
 
     @torch.inference_mode()
@@ -210,28 +248,13 @@ class Engine:
             prompt_cache_misses=self._prompt_encoder.cache.misses,
         )
 
-    def _find_lora(self, name: str) -> Lora:
-        """From the cache or a picture in progress if it is there, else from its file.
-
-        Raises ModelLoadError, which a client reads: where the file lies is in the log only.
-        """
-        lora = self._loras.get(name)
-        if lora is None:
-            source = next(each for each in self.spec.loras if each.name == name)
-            try:
-                lora = self._loras_in_use.get(name) or self._family.read_lora(source)
-            except ModelLoadError as error:
-                logger.error("LoRA '%s' cannot be read again: %s", name, error.message)
-                raise ModelLoadError(
-                    f"LoRA '{name}' cannot be used: its file was changed or removed after the server had started; the "
-                    "server's log says more"
-                ) from None
-            self._keep_lora(name, lora)
-        return lora
-
-    def _keep_lora(self, name: str, lora: Lora) -> None:
-        self._loras_in_use[name] = lora
-        self._loras.put(name, lora)
+    def _fit_projection(self) -> Projection:
+        return fit_projection(
+            self._components.autoencoder,
+            scale_factor=self._family.scale_factor,
+            device=self._components.device,
+            dtype=self._components.precision.computation,
+        )
 
     def _additions(self, generation: Generation) -> list[Addition]:
         """What its LoRAs add to the transformer."""

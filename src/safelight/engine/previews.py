@@ -1,7 +1,7 @@
 """Previews that cost next to nothing: one matrix from a pixel of the latents to a small patch of the picture.
 
-It is fitted when a model is loaded, by least squares between what the model's own encoder makes of a few drawn pictures
-and what its decoder makes of that, so that it needs no file of its own and fits any autoencoder.
+It is fitted by least squares between what the model's own encoder makes of a few drawn pictures and what its decoder
+makes of that, so that it needs no file of its own and fits any autoencoder.
 """
 
 from __future__ import annotations
@@ -23,6 +23,14 @@ _MIN_PIXELS = 512
 """Of the latents, in all pictures together: a dozen for each channel."""
 _PICTURE_SIZE = 128
 _NUM_BLOCKS = 8
+SMALL_AUTOENCODER = 10_000_000
+"""Weights of one whose projection is fitted in a moment."""
+
+
+def is_fitted_at_once(autoencoder: Any) -> bool:
+    """Whether the fit costs a start next to nothing: of the full-size autoencoder it takes half a minute of a CPU."""
+    num_weights: int = sum(parameter.numel() for parameter in autoencoder.parameters())
+    return num_weights < SMALL_AUTOENCODER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.http.listener import Server, raise_descriptor_limit
+from safelight.server.pace import OF_SERVE, pace_warning
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
@@ -122,6 +123,9 @@ async def _announce(
     except SafelightError:
         server.should_exit = True
         raise
+    slow = pace_warning(dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_SERVE)
+    if slow is not None:
+        logger.warning("%s", slow)
     console.print(_banner(settings, dispatcher.spec, _url(settings, listener)), markup=False)
 
 

@@ -81,10 +81,24 @@ class Dispatcher:
         """What the replica whose error `wait_until_ready` raises wrote last to standard error; may hold secrets."""
         return self._replicas[0].last_words
 
+    @property
+    def picture_s(self) -> float | None:
+        """Seconds that the steps of the default picture may take; None: next to nothing, or not known yet."""
+        return next((replica.picture_s for replica in self._replicas if replica.picture_s is not None), None)
+
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         for replica in self._replicas:
             await replica.start()
+
+    async def wait_for_plan(self) -> str:
+        """How the model is about to lie in memory, in one line; empty if it is ready, or was given up, without one."""
+        over = (ReplicaState.READY, ReplicaState.FAILED, ReplicaState.STOPPED)
+        while not (plan := next((each.plan for each in self._replicas if each.plan), "")):
+            if any(replica.state in over for replica in self._replicas):
+                break
+            await self._wait_for_change()
+        return plan
 
     async def wait_until_ready(self) -> None:
         """Raises what keeps the model from loading once no replica can become ready any more."""

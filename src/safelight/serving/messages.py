@@ -21,7 +21,7 @@ from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
 from safelight.settings import EngineOptions
 
-PROTOCOL_VERSION = 7
+PROTOCOL_VERSION = 8
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 
@@ -67,8 +67,18 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     version: int
 
 
+class Planned(msgspec.Struct, frozen=True, tag=True):
+    """How the model is about to be loaded, in one line; the options of the next smaller plan, or an empty text."""
+
+    plan: str
+    smaller: str
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded."""
+
+    picture_s: float | None = None
+    """Seconds that the steps of its default picture may take; None: next to nothing."""
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
@@ -91,7 +101,7 @@ class Stats(msgspec.Struct, frozen=True, tag=True):
 
 
 GatewayMessage = Load | Submit | Cancel
-ReplicaMessage = Hello | Ready | LoadFailed | Happened | Stats
+ReplicaMessage = Hello | Planned | Ready | LoadFailed | Happened | Stats
 M = TypeVar("M")
 
 _error_classes: dict[str, type[SafelightError]] = {

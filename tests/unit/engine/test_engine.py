@@ -138,7 +138,33 @@ def test_a_decoder_that_overflows_in_16_bits_is_run_again_in_fp32(tiny_flux_fold
     pixels = engine.decode(generation)
 
     assert pixels.std() > 0
-    assert engine._components.autoencoder.dtype is torch.float32
+    assert engine._components.autoencoder.dtype is torch.float16
+
+
+def test_a_picture_that_overflows_changes_no_picture_after_it(tiny_flux_folder: Path) -> None:
+    """fp32 is a retry of that picture: whoever comes next gets what they would have got before it."""
+    engine = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float16"))
+    before, decoder = paint(engine), engine._components.autoencoder.decoder
+    overflowing = _denoised(engine)
+    decoder.conv_in.weight.data *= 2**14
+    assert engine.decode(overflowing).std() > 0
+    decoder.conv_in.weight.data /= 2**14
+
+    after = paint(engine)
+
+    assert np.array_equal(before, after)
+
+
+def test_force_upcast_in_a_config_makes_no_rule_of_fp32(tiny_flux_folder: Path) -> None:
+    """FLUX.1's own autoencoder has it; diffusers' Flux pipelines do not read it either."""
+    engine = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float16"))
+    plain = paint(engine)
+    engine._components.autoencoder.register_to_config(force_upcast=True)
+    seen = set()
+    engine._components.autoencoder.decoder.register_forward_hook(lambda _, __, image: seen.add(image.dtype))
+
+    assert np.array_equal(paint(engine), plain)
+    assert seen == {torch.float16}
 
 
 def test_a_bf16_engine_paints_nearly_the_picture_of_an_fp32_one(engine: Engine, bf16_engine: Engine) -> None:

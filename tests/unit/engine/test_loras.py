@@ -147,12 +147,12 @@ def test_a_lora_of_scale_0_changes_nothing(lora_engine: Engine, engine: Engine) 
 
 def test_a_lora_that_was_forgotten_is_read_again(load: Callable[..., Engine], lora_files: dict[str, Path]) -> None:
     engine = load({name: lora_files[name] for name in ("plain", "clip")})
-    nbytes = engine._loras.nbytes
+    nbytes = engine._loras._kept.nbytes
     small = load({name: lora_files[name] for name in ("plain", "clip")}, lora_cache_bytes=nbytes - 1)
 
     pictures = [paint(small, loras=[(name, 1.0)]) for name in ("plain", "clip", "plain")]
 
-    assert small._loras.nbytes < nbytes
+    assert small._loras._kept.nbytes < nbytes
     assert np.array_equal(pictures[0], pictures[2])
     assert np.array_equal(pictures[1], paint(engine, loras=[("clip", 1.0)]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from contextlib import aclosing, suppress
@@ -214,6 +215,28 @@ async def test_a_request_past_its_timeout_ends_and_its_steps_stop(gate: Gate) ->
 
         await let_pass_until_dropped(dispatcher, gate)
         assert transformer_calls(dispatcher) <= 3
+
+
+async def test_a_request_without_a_deadline_is_worked_on_until_it_is_done() -> None:
+    async with running_dispatcher() as dispatcher:
+        result = await dispatcher.generate(fake_request(timeout_s=math.inf))
+
+    assert len(result.images) == 1
+
+
+async def test_what_is_known_of_a_model_before_and_after_it_is_loaded_is_told(tmp_path: Path) -> None:
+    options = FakeEngineOptions(plan="plan: int8", picture_s=900.0, load_gate=str(tmp_path / "gate"))
+    dispatcher = fake_dispatcher(FakeDeployment(options=options))
+    await dispatcher.start()
+    try:
+        plan = await dispatcher.wait_for_plan()
+        assert not dispatcher.is_ready
+        (tmp_path / "gate").touch()
+        await dispatcher.wait_until_ready()
+    finally:
+        await dispatcher.stop()
+
+    assert (plan, dispatcher.picture_s) == ("plan: int8", 900.0)
 
 
 async def test_the_timeout_counts_the_time_in_the_queue(gate: Gate) -> None:

@@ -16,6 +16,11 @@ from tests.fakes import FAKE_SPEC, fake_command
 CHANGED = {
     "device": "cpu",
     "dtype": "float16",
+    "quantization": "int8",
+    "text_encoder_2_quantization": "nf4",
+    "offload": "none",
+    "vae_tiling": "on",
+    "memory": "2000000000",
     "num_threads": "3",
     "max_batch_size": "5",
     "prompt_cache_bytes": "1",
@@ -34,7 +39,7 @@ def loads(settings: Settings, deployment: DeploymentSettings | None = None) -> l
 def test_every_option_of_the_engine_can_be_set_and_reaches_each_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CHANGED.keys() == EngineOptions.model_fields.keys()
     for name, value in CHANGED.items():
-        monkeypatch.setenv(f"SAFELIGHT_{name.upper()}", value)
+        monkeypatch.setenv(f"SAFELIGHT_{name.upper()}", "2GB" if name == "memory" else value)
 
     first, second = loads(Settings(replicas=2))
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safelight.cli import engine_flags
 from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.az.model_create import create
 from safelight.cli.az.options import DataDir, Output, Workspace
@@ -59,12 +60,44 @@ def show(
     version: Annotated[str | None, typer.Option("--version", "-v", help="By default the latest.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="latest.")] = None,
     registry_name: Registry = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show what would lie where on the device, and what a picture would take, instead of the card.",
+        ),
+    ] = False,
+    device: engine_flags.Device = None,
+    dtype: engine_flags.Dtype = None,
+    quantization: engine_flags.Quantization = None,
+    text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
+    offload: engine_flags.Offload = None,
+    vae_tiling: engine_flags.VaeTiling = None,
+    memory: engine_flags.Memory = None,
     _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a model's card: licence, gate, memory, and what each parameter does."""
-    card = asdict(model_card(_find(reference or _uri(name, version, label, registry_name), data_dir)))
+    """Show a model's card: licence, gate, memory, and what each parameter does. With --plan, what fits a device.
+
+    The device of a plan need not be here, if its memory is said: --plan --device cuda --memory 12GB.
+    """
+    flags = {
+        "device": device,
+        "dtype": dtype,
+        "quantization": quantization,
+        "text_encoder_2_quantization": text_encoder_2_quantization,
+        "offload": offload,
+        "vae_tiling": vae_tiling,
+        "memory": memory,
+    }
+    if not plan and any(flags.values()):
+        raise InvalidRequest("options of the device go with --plan", field="plan")
+    model = _find(reference or _uri(name, version, label, registry_name), data_dir)
+    if plan:
+        _show_plan(model, flags, output)
+        return
+    card = asdict(model_card(model))
     if format_of(output) is not OutputFormat.TABLE:
         print_one(card, output)
         return
@@ -76,6 +109,20 @@ def show(
 
 
 app.command("create")(create)
+
+
+def _show_plan(model: Model, flags: JsonObject, output: OutputFormat | None) -> None:
+    from safelight.cli.az.model_plan import plan_of
+
+    report = plan_of(model, flags)
+    if format_of(output) is not OutputFormat.TABLE:
+        print_one(asdict(report), output)
+        return
+    from rich.console import Console
+
+    from safelight.cli.az.plan_table import plan_table
+
+    Console(highlight=False, soft_wrap=True).print(plan_table(report), markup=False)
 
 
 def _uri(name: str | None, version: str | None, label: str | None, registry: str | None) -> str:

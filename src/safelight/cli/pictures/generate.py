@@ -12,8 +12,10 @@ from typing import Annotated, cast, get_args
 
 import typer
 
+from safelight.cli import engine_flags
 from safelight.cli.completion import complete_models
 from safelight.cli.pictures.output_files import write_whole
+from safelight.cli.pictures.patience import Timeout, deadline
 from safelight.errors import InvalidRequest
 from safelight.picture.generation import ImageFormat
 
@@ -85,8 +87,14 @@ def generate(
             "--private-prompts/--prompts-in-pictures", help="Leave prompts out of what pictures say of themselves."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32.")] = None,
+    device: engine_flags.Device = None,
+    dtype: engine_flags.Dtype = None,
+    quantization: engine_flags.Quantization = None,
+    text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
+    offload: engine_flags.Offload = None,
+    vae_tiling: engine_flags.VaeTiling = None,
+    memory: engine_flags.Memory = None,
+    timeout: Timeout = None,
     examples: Annotated[bool, typer.Option("--examples", help="List prompts the model draws well, and exit.")] = False,
 ) -> None:
     """Make a picture of PROMPT and write it to a file."""
@@ -110,6 +118,11 @@ def generate(
         text_encoder_2=text_encoder_2,
         device=device,
         dtype=dtype,
+        quantization=quantization,
+        text_encoder_2_quantization=text_encoder_2_quantization,
+        offload=offload,
+        vae_tiling=vae_tiling,
+        memory=memory,
         api_key_file=api_key_file,
         loras=tuple(lora) if lora else None,
         private_prompts=private_prompts,
@@ -150,6 +163,7 @@ def generate(
                 server=server,
                 concurrency=concurrency,
                 overwrite=overwrite,
+                timeout=timeout,
                 defaults=given,
             )
         )
@@ -179,6 +193,7 @@ def generate(
         loras=[(each.name, None) for each in spec.loras] if lora else (),
         image_format=image_format,
         image_quality=quality,
+        timeout_s=deadline(timeout),
     )
     paths = _output_paths(output, n)
     result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))

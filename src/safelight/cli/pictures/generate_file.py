@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from rich.text import Text
 from safelight.cli.given_files import locate_given
 from safelight.cli.output import printable
 from safelight.cli.pictures.manifest import FILE_NAME, Manifest
+from safelight.cli.pictures.patience import deadline
 from safelight.cli.pictures.picture_sources import LocalSource, Made, PictureSource, ServerSource, retrying
 from safelight.cli.pictures.prompt_file import PromptLine, read_prompt_file
 from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, SafelightError
@@ -41,8 +43,6 @@ INTERRUPTED = 130
 SERVER_CONCURRENCY = 8
 """Lines that a server works on at once: what one replica runs at once, unless it is told otherwise."""
 SERVER_TIMEOUT_S = 3600.0
-LINE_TIMEOUT_S = 24 * 3600.0
-"""Of a line in a replica of our own, with all its images: nobody waits at the other end."""
 _SUFFIXES = {"jpeg": ".jpg"}
 _ERRORS_OF_A_LINE = (InvalidRequest, EngineFailure, DeadlineExceeded)
 """Of any other error, the lines that follow would die too."""
@@ -78,14 +78,16 @@ def generate_file(
     server: str | None,
     concurrency: int | None,
     overwrite: bool,
+    timeout: float | None,
     defaults: Mapping[str, object],
 ) -> int:
     """Make the lines of `source` that are not made yet. Returns the exit status: 1 if a line failed.
 
-    Only `overwrite` lets pictures take the place of others.
+    Only `overwrite` lets pictures take the place of others. `timeout` is of a line with all its images, in seconds.
 
     Raises what keeps every line from being made; what was made until then stays.
     """
+    timeout_s = deadline(timeout)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     lines = read_prompt_file(source, defaults)
     with Manifest(folder) as manifest:
@@ -98,7 +100,7 @@ def generate_file(
             console.print(f"{num_done} of {len(lines)} lines are made already")
         try:
             if left:
-                pictures, workers = _open(settings, server, concurrency)
+                pictures, workers = _open(settings, server, concurrency, timeout_s)
                 num_failed = asyncio.run(
                     _make_all(left, pictures, manifest, num_done=num_done, concurrency=workers, console=console)
                 )
@@ -111,22 +113,25 @@ def generate_file(
     return _report(num_failed, len(lines), folder, console)
 
 
-def _open(settings: Settings, server: str | None, concurrency: int | None) -> tuple[PictureSource, int]:
+def _open(
+    settings: Settings, server: str | None, concurrency: int | None, timeout_s: float
+) -> tuple[PictureSource, int]:
     """Where the pictures come from, and how many lines it gets at once."""
     if server is not None:
-        key = settings.read_api_key()
-        return ServerSource(server, api_key=key, timeout_s=SERVER_TIMEOUT_S), concurrency or SERVER_CONCURRENCY
+        patience_s = timeout_s if math.isfinite(timeout_s) else SERVER_TIMEOUT_S
+        source = ServerSource(server, api_key=settings.read_api_key(), timeout_s=patience_s)
+        return source, concurrency or SERVER_CONCURRENCY
     workers = concurrency or 2 * settings.max_batch_size  # while some take steps, others are encoded and decoded
-    return _local_source(settings, workers), workers
+    return _local_source(settings, workers, timeout_s), workers
 
 
-def _local_source(settings: Settings, concurrency: int) -> LocalSource:
+def _local_source(settings: Settings, concurrency: int, timeout_s: float) -> LocalSource:
     folder, spec = locate_given(settings)
     deployment = part_of(settings, DeploymentSettings, max_concurrent_requests_per_instance=concurrency)
     spec = replace(spec, loras=locate_loras(settings.loras))
     names = (spec.name, *filter(None, [hub_id_of(folder)]))
     dispatcher = create_dispatcher(settings, folder, spec, deployment=deployment)
-    return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=LINE_TIMEOUT_S)
+    return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=timeout_s)
 
 
 def _report(num_failed: int, num_lines: int, folder: Path, console: Console) -> int:

@@ -15,6 +15,7 @@ from safelight.cli.given_files import find_sets
 from safelight.cli.output import printable
 from safelight.cli.pictures.make_pictures import make_pictures
 from safelight.cli.pictures.output_files import write_whole
+from safelight.cli.pictures.patience import deadline
 from safelight.cli.pictures.picture_files import no_recipe, read_file, read_picture
 from safelight.errors import InvalidRequest, ModelNotFound
 from safelight.model import hub
@@ -45,15 +46,20 @@ def remake(
     source: Path | None,
     mask: Path | None,
     loras: list[str],
-    device: str | None,
-    dtype: str | None,
+    flags: dict[str, str | None],
+    timeout: float | None,
 ) -> int:
-    """Print whether the picture is the same. Returns the exit status; raises InvalidRequest if it cannot be made."""
+    """Print whether the picture is the same. Returns the exit status; raises InvalidRequest if it cannot be made.
+
+    `flags` are options of the engine; where the recipe says what one was, that holds unless it is given.
+    """
+    timeout_s = deadline(timeout)
     picture = read_picture(image, read_file(image))
     recipe = _complete(_recipe_of(image, picture), prompts)
     settings = load_settings(
-        device=device or ("cpu" if recipe.device == "cpu" else None),
-        dtype=dtype or recipe.dtype,
+        **flags
+        | {"device": flags["device"] or ("cpu" if recipe.device == "cpu" else None)}
+        | {"dtype": flags["dtype"] or recipe.dtype},
         num_threads=recipe.num_threads if recipe.device == "cpu" else None,
     )
     folder, spec = _find_model(recipe, model, settings)
@@ -61,7 +67,7 @@ def remake(
     start = _find_source(recipe, spec, settings, source, mask)
     if output is not None:
         write_whole(output, None)  # better found out now than after minutes of work
-    request = _request(recipe, spec, picture.image_format, start, settings.request_timeout_s)
+    request = _request(recipe, spec, picture.image_format, start, timeout_s)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))
     content = result.images[0].content

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from safelight.cli import engine_flags
 from safelight.cli.completion import complete_models
+from safelight.cli.pictures.patience import Timeout
 
 
 def replay(
@@ -28,8 +30,14 @@ def replay(
     lora: Annotated[
         list[str] | None, typer.Option(help="A LoRA that it was made with, as NAME=PATH_OR_HUB_ID.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    device: engine_flags.Device = None,
     dtype: Annotated[str | None, typer.Option(help="By default the recipe's.")] = None,
+    quantization: engine_flags.Quantization = None,
+    text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
+    offload: engine_flags.Offload = None,
+    vae_tiling: engine_flags.VaeTiling = None,
+    memory: engine_flags.Memory = None,
+    timeout: Timeout = None,
 ) -> None:
     """Make IMAGE again from its recipe, and say whether it is the same picture.
 
@@ -45,7 +53,15 @@ def replay(
         source=source,
         mask=mask,
         loras=lora or [],
-        device=device,
-        dtype=dtype,
+        flags={
+            "device": device,
+            "dtype": dtype,
+            "quantization": quantization,
+            "text_encoder_2_quantization": text_encoder_2_quantization,
+            "offload": offload,
+            "vae_tiling": vae_tiling,
+            "memory": memory,
+        },
+        timeout=timeout,
     )
     raise typer.Exit(status)

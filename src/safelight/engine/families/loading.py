@@ -6,7 +6,6 @@ safetensors are read: other weight files can run code.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +26,10 @@ from safelight.engine.weights.component_tensors import component_tensors
 from safelight.engine.weights.files import FileTensor
 from safelight.engine.weights.lean_loading import load_network
 from safelight.engine.weights.placement import place, waiting_place
-from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
+from safelight.errors import ModelLoadError, OutOfMemory, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
 from safelight.model.families.layout import Layout
+from safelight.model.memory.exhausted import is_out_of_memory
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
 
 T = TypeVar("T")
@@ -170,18 +170,11 @@ def _read(place: Path, load: Callable[[], T]) -> T:
             f"{place} needs a package that is not installed: {_first_sentence(error)}; {PLAIN_WEIGHTS}"
         ) from error
     except BaseException as error:  # a panic of a Rust library is no Exception
-        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-            raise ModelLoadError(
-                f"there is no memory for {place}: {_first_sentence(error)}; free some, or choose a smaller dtype. A "
-                "deployment that is updated needs it for the old and the new replicas at once"
-            ) from error
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"there was no memory for {place} ({_first_sentence(error)})") from error
         raise ModelLoadError(
             f"{place} cannot be loaded: {_first_sentence(error)}; download the checkpoint again"
         ) from error
-
-
-_NO_MEMORY = re.compile("out of memory|allocate memory|not enough memory")
-"""In the words of torch, which has a class for one device only."""
 
 
 def _first_sentence(error: BaseException) -> str:

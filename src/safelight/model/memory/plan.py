@@ -67,7 +67,7 @@ class Placed:
 
     name: str
     precision: str
-    """`int8`, or what its file says."""
+    """`int8`, or what its file says, or `F32` where that is what is computed in."""
     place: str
     num_bytes: int
 
@@ -188,14 +188,27 @@ def _placed(name: str, part: StoredPart, num_bytes: int, device: DeviceFacts, ch
         place = f"memory; block by block to {device.type}"
     else:
         place = f"memory; on {device.type} while it works" if choice.offload == "model" else device.type
-    return Placed(name=name, precision=part.dtype if is_kept else quantization, place=place, num_bytes=num_bytes)
+    is_widened = is_kept and num_bytes > part.num_bytes
+    precision = "F32" if is_widened else part.dtype if is_kept else quantization
+    return Placed(name=name, precision=precision, place=place, num_bytes=num_bytes)
+
+
+def next_smaller(plan: Plan, parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts) -> Plan | None:
+    """Of all plans for the device the largest that needs less: for when this one was too much after all."""
+    others = [_plan(parts, work, device, choice) for choice in _choices(device, EngineOptions())]
+    return max(
+        (other for other in others if other.peak_bytes < plan.peak_bytes),
+        key=lambda other: other.peak_bytes,
+        default=None,
+    )
 
 
 def _why_none(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, plans: Sequence[Plan]) -> str:
     least = min(plans, key=lambda plan: plan.peak_bytes)
+    where = "of the machine's memory" if device.type == "cpu" else "on the GPU"
     told = (
-        f"the model does not fit: {in_gigabytes(device.free_bytes)} are free on the {device.type}, and with these "
-        f"options it needs {in_gigabytes(least.peak_bytes)} at least"
+        f"the model does not fit: {in_gigabytes(device.free_bytes)} {where} may be used, and with these options it "
+        f"needs {in_gigabytes(least.peak_bytes)} at least"
     )
     open_options = EngineOptions()
     others = [_plan(parts, work, device, choice) for choice in _choices(device, open_options)]
@@ -233,5 +246,5 @@ def as_options(choice: Choice) -> str:
 
 
 def in_gigabytes(num_bytes: int) -> str:
-    """1 GB is 10**9 bytes."""
-    return f"{num_bytes / 1e9:.1f} GB"
+    """1 GB is 10**9 bytes; what is less than a tenth of it is told in MB."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.0f} MB"

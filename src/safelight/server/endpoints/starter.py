@@ -27,6 +27,7 @@ from safelight.model.revision import hub_id_of
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
+from safelight.server.pace import OF_DEPLOYMENT, pace_warning
 from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
@@ -122,6 +123,8 @@ class DeploymentStarter:
         )
         try:
             await dispatcher.start()
+            if plan := await dispatcher.wait_for_plan():
+                log.write(plan)
             await dispatcher.wait_until_ready()
         except BaseException as error:
             if isinstance(error, SafelightError):
@@ -129,6 +132,11 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
+        slow = pace_warning(
+            model_spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
+        )
+        if slow is not None:
+            log.write(f"warning: {slow}")
         app = self._create_app(settings, dispatcher)
         return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 

@@ -20,12 +20,14 @@ from typing import NoReturn, TypeVar
 from safelight.errors import (
     GenerationCancelled,
     ModelLoadError,
+    OutOfMemory,
     Overloaded,
     ProtocolViolation,
     ReplicaLost,
     SafelightError,
     UnsupportedModel,
 )
+from safelight.model.memory.exhausted import OLD_AND_NEW, what_needs_less
 from safelight.picture.generation import (
     Event,
     GenerationRequest,
@@ -42,6 +44,7 @@ from safelight.serving.messages import (
     Hello,
     Load,
     LoadFailed,
+    Planned,
     Ready,
     ReplicaMessage,
     Stats,
@@ -65,10 +68,7 @@ MIN_PATIENCE_S = 300.0
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """A replica reads while it computes; so much is unsent only if clients come and leave faster than it can read."""
 
-_MORE_MEMORY = (
-    ". Is there memory enough for the model? A deployment that is updated needs it for the old and the new replicas at "
-    "once"
-)
+_OUT_OF_MEMORY = "as a system ends what needs more memory than there is"
 
 M = TypeVar("M", Hello, Ready)
 
@@ -93,6 +93,8 @@ class LocalReplica:
         self.state = ReplicaState.STARTING
         self.error: SafelightError | None = None
         self.last_words = ""
+        self.plan = ""
+        self.picture_s: float | None = None
         self.pid: int | None = None
         self.restarts = 0
         self.on_change: Callable[[], None] = lambda: None
@@ -107,6 +109,7 @@ class LocalReplica:
         self._this_life = Counters()
         self._ready_at: float | None = None
         self._was_ready = False
+        self._smaller = ""
         self._ran_out_of_memory = False
         self._deaths_in_a_row = 0
         self._requests = RequestsInFlight()
@@ -179,8 +182,13 @@ class LocalReplica:
             assert connection is not None
             doing = "serving" if self._ready_at is not None else "loading the model"
             status = connection.process.returncode
+            ended = f"{self.name} ended {_manner_of(status)} while {doing}"
             self._ran_out_of_memory = status == -signal.SIGKILL or "MemoryError" in self.last_words
-            return ReplicaLost(f"{self.name} ended {_manner_of(status)} while {doing}")
+            if not self._ran_out_of_memory:
+                return ReplicaLost(ended)
+            why = f", {_OUT_OF_MEMORY}" if status == -signal.SIGKILL else " for want of memory"
+            hint = "" if self._ready_at is not None else f". {OLD_AND_NEW}"
+            return ReplicaLost(f"{ended}{why}; {what_needs_less(self._smaller)}{hint}")
         except OSError as error:
             return ReplicaLost(f"{self.name} cannot be started: {error}")
         except SafelightError as error:
@@ -198,19 +206,22 @@ class LocalReplica:
         self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
     def _is_beyond_help(self, error: SafelightError) -> bool:
-        """A model that has never loaded here is not worth many tries; one that has is, while its files are."""
+        """A model that has never loaded here is not worth many tries, and none that found no memory; one that has is,
+        while its files are.
+        """
         if self._was_ready:
             return isinstance(error, UnsupportedModel)
-        return not isinstance(error, ReplicaLost) or self._deaths_in_a_row >= MAX_FIRST_LOADS
+        return not isinstance(error, ReplicaLost) or self._ran_out_of_memory or self._deaths_in_a_row >= MAX_FIRST_LOADS
 
     def _final(self, error: SafelightError) -> SafelightError:
         """Why the model is given up."""
         if not isinstance(error, ReplicaLost):
             return error
-        hint = _MORE_MEMORY if self._ran_out_of_memory else ""
+        if self._ran_out_of_memory:
+            return OutOfMemory(error.message)
         return ModelLoadError(
             f"{error.message}, {MAX_FIRST_LOADS} times in a row; the server's log says more, and for a deployment "
-            f"`safelight online-deployment get-logs`{hint}"
+            "`safelight online-deployment get-logs`"
         )
 
     @asynccontextmanager
@@ -256,7 +267,7 @@ class LocalReplica:
 
     async def _load_model(self, reader: asyncio.StreamReader) -> None:
         silent = ReplicaLost(f"{self.name} said nothing within {HELLO_TIMEOUT_S:g} s")
-        hello = await _expect(reader, Hello, timeout_s=HELLO_TIMEOUT_S, late=silent)
+        hello = _checked(await _receive(reader, timeout_s=HELLO_TIMEOUT_S, late=silent), Hello)
         if hello.version != PROTOCOL_VERSION:
             raise ProtocolViolation(
                 f"{self.name} speaks version {hello.version} of the protocol, this server {PROTOCOL_VERSION}; "
@@ -268,10 +279,20 @@ class LocalReplica:
             f"{self.name} did not load the model within {self._load_timeout_s:g} s; a deployment's readiness_probe may "
             "give it longer"
         )
-        await _expect(reader, Ready, timeout_s=self._load_timeout_s, late=slow)
+        message = await _receive(reader, timeout_s=self._load_timeout_s, late=slow)
+        if isinstance(message, Planned):
+            self._tell_plan(message)
+            message = await _receive(reader, timeout_s=self._load_timeout_s, late=slow)
+        self.picture_s = _checked(message, Ready).picture_s
         self._was_ready, self._unanswered_since = True, None
         self._ready_at = asyncio.get_running_loop().time()
         self._change(ReplicaState.READY)
+
+    def _tell_plan(self, message: Planned) -> None:
+        if message.plan != self.plan:
+            logger.info("%s: %s", self.name, message.plan)
+        self.plan, self._smaller = message.plan, message.smaller
+        self.on_change()
 
     async def _relay(self, reader: asyncio.StreamReader) -> NoReturn:
         """All that has come is passed on in one turn of the event loop, which may be a long one when many ask."""
@@ -312,8 +333,8 @@ class _Connection:
     reader: asyncio.StreamReader
 
 
-async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: float, late: SafelightError) -> M:
-    """The next message, which must be of one kind. LoadFailed is raised as the error that it carries."""
+async def _receive(reader: asyncio.StreamReader, *, timeout_s: float, late: SafelightError) -> ReplicaMessage:
+    """The next message. LoadFailed is raised as the error that it carries."""
     try:
         async with asyncio.timeout(timeout_s):
             message: ReplicaMessage = await read_message(reader, replica_messages)
@@ -321,6 +342,10 @@ async def _expect(reader: asyncio.StreamReader, kind: type[M], *, timeout_s: flo
         raise late from None
     if isinstance(message, LoadFailed):
         raise message.error
+    return message
+
+
+def _checked(message: ReplicaMessage, kind: type[M]) -> M:
     if not isinstance(message, kind):
         raise ProtocolViolation(f"a replica said {type(message).__name__} instead of {kind.__name__}")
     return message

@@ -42,6 +42,14 @@ class Replica(Protocol):
         """The end of what its process wrote to standard error, if it ended unforeseen; may hold secrets."""
 
     @property
+    def plan(self) -> str:
+        """How its model lies in memory, in one line; empty until it is known."""
+
+    @property
+    def picture_s(self) -> float | None:
+        """Seconds that the steps of the default picture may take; None: next to nothing, or not known yet."""
+
+    @property
     def pid(self) -> int | None: ...
     @property
     def restarts(self) -> int: ...

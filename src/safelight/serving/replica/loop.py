@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
+from safelight.model.memory.exhausted import is_out_of_memory, no_memory_for
 from safelight.model.spec import ModelSpec
 from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
@@ -71,6 +72,10 @@ class Engine(Protocol):
     def spec(self) -> ModelSpec: ...
     @property
     def backend(self) -> Backend: ...
+    @property
+    def picture_s(self) -> float | None:
+        """Seconds that the steps of the default picture may take; None: next to nothing."""
+
     def start(self, generation: Generation, /) -> None: ...
     def step(self, batch: Sequence[Generation], /) -> None: ...
     def preview(self, generation: Generation, /) -> np.ndarray: ...
@@ -356,6 +361,15 @@ class ReplicaLoop:
         except SafelightError as error:
             _set_error(batch, error)
         except Exception as error:  # the one place: a bug in a model must not end the replica
+            if is_out_of_memory(error):
+                logger.error("there was no memory for a batch of %d: %s", len(batch), error)
+                _set_error(
+                    batch,
+                    EngineFailure(
+                        no_memory_for(batch[0].request.width, batch[0].request.height, beside=len(batch) - 1)
+                    ),
+                )
+                return
             logger.exception("the engine failed on a batch of %d", len(batch))
             reason = type(error).__name__
             _set_error(

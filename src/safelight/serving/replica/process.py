@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from safelight.errors import ModelLoadError, ProtocolViolation, SafelightError
 from safelight.model.checkpoint import revision_of
@@ -27,6 +28,7 @@ from safelight.serving.messages import (
     Hello,
     Load,
     LoadFailed,
+    Planned,
     Ready,
     ReplicaMessage,
     encode_frame,
@@ -38,7 +40,24 @@ from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
 MAX_MESSAGES = 1024
 """In either queue; whoever puts one more waits."""
 
-EngineFactory = Callable[[Load], Engine]
+
+class Prepared(Protocol):
+    """A model that fits, before it is loaded."""
+
+    @property
+    def plan(self) -> str:
+        """In one line."""
+
+    @property
+    def smaller(self) -> str:
+        """The options of the next smaller plan, or an empty text."""
+
+    def load(self) -> Engine:
+        """Raises ModelLoadError."""
+        ...
+
+
+Prepare = Callable[[Load], Prepared]
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +65,17 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Safelight replica; started by the gateway, not by hand.")
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket to the gateway")
-    run_replica(socket.socket(fileno=parser.parse_args().fd), load_engine)
+    run_replica(socket.socket(fileno=parser.parse_args().fd), prepare_engine)
+    os._exit(0)  # what could not be loaded is told; a thread may still read its files
 
 
-def load_engine(load: Load) -> Engine:
+def prepare_engine(load: Load) -> Prepared:
     from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
 
-    return engine.load_engine(Path(load.folder), load.options, spec=load.spec)
+    return engine.prepare_engine(Path(load.folder), load.options, spec=load.spec)
 
 
-def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
+def run_replica(sock: socket.socket, prepare: Prepare) -> None:
     """Serve until the gateway closes the socket; returns only if the model cannot be loaded."""
     _leave_signals_to_the_gateway()
     logging.basicConfig(format=f"%(asctime)s replica {os.getpid()} %(levelname)s %(name)s: %(message)s")
@@ -67,12 +87,15 @@ def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
     if not isinstance(load, Load):
         raise ProtocolViolation(f"the gateway's first message must be Load, not {type(load).__name__}")
     try:
-        engine, origin = _load(load, engine_factory)
+        prepared = prepare(load)
+        outbox.send(Planned(prepared.plan, prepared.smaller))
+        outbox.flush()  # the system may end us without another word while we load
+        engine, origin = _load(Path(load.folder), prepared)
     except SafelightError as error:
         outbox.send(LoadFailed(error))
         outbox.close()
         return
-    outbox.send(Ready())
+    outbox.send(Ready(engine.picture_s))
     ReplicaLoop(
         engine,
         inbox,
@@ -84,17 +107,17 @@ def run_replica(sock: socket.socket, engine_factory: EngineFactory) -> None:
     ).run()
 
 
-def _load(load: Load, engine_factory: EngineFactory) -> tuple[Engine, Origin]:
-    """The files are read once more for their revision, while they are loaded."""
-    folder = Path(load.folder)
-    with ThreadPoolExecutor(1, thread_name_prefix="revision") as reader:
-        revision = reader.submit(revision_of, folder)
-        engine = engine_factory(load)
-        model = hub_id_of(folder) or engine.spec.name
-        try:
-            return engine, Origin(model=model, revision=revision.result(), backend=engine.backend)
-        except OSError as error:
-            raise ModelLoadError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+def _load(folder: Path, prepared: Prepared) -> tuple[Engine, Origin]:
+    """The files are read once more for their revision, while they are loaded; a failure does not wait for that."""
+    reader = ThreadPoolExecutor(1, thread_name_prefix="revision")
+    revision = reader.submit(revision_of, folder)
+    reader.shutdown(wait=False)
+    engine = prepared.load()
+    model = hub_id_of(folder) or engine.spec.name
+    try:
+        return engine, Origin(model=model, revision=revision.result(), backend=engine.backend)
+    except OSError as error:
+        raise ModelLoadError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
 
 class _Outbox:
@@ -109,6 +132,10 @@ class _Outbox:
     def send(self, message: ReplicaMessage) -> None:
         self._frames.put(encode_frame(message))
 
+    def flush(self) -> None:
+        """Wait until all that was sent is written."""
+        self._frames.join()
+
     def close(self) -> None:
         """Wait until everything is written."""
         self._frames.put(None)
@@ -118,6 +145,7 @@ class _Outbox:
         while (frame := self._frames.get()) is not None:
             try:
                 self._socket.sendall(frame)
+                self._frames.task_done()
             except ConnectionError:
                 os._exit(0)  # as in _read
 

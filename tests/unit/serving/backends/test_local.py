@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -15,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from safelight.errors import ConfigurationError, EngineFailure, ModelLoadError, ReplicaLost, UnsupportedModel
+from safelight.errors import (
+    ConfigurationError,
+    EngineFailure,
+    ModelLoadError,
+    OutOfMemory,
+    ReplicaLost,
+    UnsupportedModel,
+)
 from safelight.picture.generation import Failed, Step
 from safelight.serving.backends.local import LocalReplica
 from safelight.serving.messages import (
@@ -26,6 +34,7 @@ from safelight.serving.messages import (
     Hello,
     Load,
     LoadFailed,
+    Planned,
     Ready,
     ReplicaMessage,
     Stats,
@@ -79,6 +88,7 @@ def test_a_child_says_hello_then_loads_then_is_ready() -> None:
 
         child.say(LOAD)
 
+        assert child.hear() == Planned("", "")
         assert child.hear() == Ready()
 
 
@@ -255,6 +265,52 @@ async def test_all_that_a_replica_has_sent_is_passed_on_at_once_however_many_oth
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("smaller", "told"),
+    [
+        ("--quantization nf4 --offload layers", "what needs less is --quantization nf4 --offload layers"),
+        ("", "no plan of this model needs less"),
+    ],
+)
+async def test_what_the_system_ends_for_its_memory_is_not_tried_again_and_names_what_needs_less(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], smaller: str, told: str
+) -> None:
+    """As the kernel does it: SIGKILL, without a word."""
+    (tmp_path / "full").touch()
+    options = FakeEngineOptions(plan="plan: int8", smaller=smaller, kill_on_load=str(tmp_path / "full"))
+    with _replica(fake_command(options)) as replica:
+        await replica.start()
+        await until(lambda: replica.state == "failed")
+        await replica.stop()
+
+    assert isinstance(replica.error, OutOfMemory)
+    assert "ended by SIGKILL while loading the model, as a system ends what needs more memory" in replica.error.message
+    assert told in replica.error.message
+    assert replica.restarts == 0
+    assert replica.plan == "plan: int8"
+
+
+@pytest.mark.anyio
+async def test_a_replica_that_is_ended_while_it_serves_says_what_needs_less_and_is_started_again() -> None:
+    with _replica(fake_command(FakeEngineOptions(plan="plan: int8", smaller="--quantization nf4"))) as replica:
+        await replica.start()
+        await until(lambda: replica.state == "ready")
+        assert replica.pid is not None
+
+        os.kill(replica.pid, signal.SIGKILL)
+
+        await until(lambda: replica.error is not None)
+        told = replica.error
+        await until(lambda: replica.state == "ready")
+        await replica.stop()
+
+    assert told is not None
+    assert "by SIGKILL while serving" in told.message
+    assert "what needs less is --quantization nf4" in told.message
+    assert "deployment that is updated" not in told.message
+
+
+@pytest.mark.anyio
 async def test_a_replica_that_wants_too_much_memory_is_told_from_one_that_fails() -> None:
     code = "import sys; sys.stderr.write({!r}); sys.exit(1)"
 
@@ -263,7 +319,7 @@ async def test_a_replica_that_wants_too_much_memory_is_told_from_one_that_fails(
 
     assert "with status 1" in other
     assert "memory" not in other
-    assert "memory enough" in memory
+    assert "for want of memory" in memory
 
 
 @pytest.mark.anyio

@@ -266,6 +266,21 @@ def test_a_stage_that_raises_fails_its_request_alone(word: str) -> None:
     assert replica.engine.num_held == 0
 
 
+def test_a_step_without_memory_fails_its_batch_with_what_to_do_and_the_loop_goes_on() -> None:
+    replica = Replica(step_s=1.0)
+
+    replica.run(submit(1, num_inference_steps=9), submit(2, prompt="NO_MEMORY"), submit(3, width=128))
+
+    for ticket in (1, 2):
+        error = error_of(replica.results()[ticket])
+        assert isinstance(error, EngineFailure)
+        assert "no memory for a picture of 64x64, in a batch with 1 other;" in str(error)
+        assert "a smaller one" in str(error)
+        assert "--vae-tiling on or a lower --max-batch-size" in str(error)
+    assert isinstance(replica.results()[3], Completed)
+    assert replica.engine.num_held == 0
+
+
 def test_a_step_that_raises_fails_its_batch_and_the_loop_goes_on() -> None:
     replica = Replica()
     replica.at_call = {3: submit(3)}  # comes during the first step

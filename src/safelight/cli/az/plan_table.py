@@ -1,0 +1,35 @@
+"""A plan as a terminal shows it: where each component lies, what each stage takes, and what is slower for it."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from safelight.model.memory.plan import in_gigabytes
+from safelight.model.memory.report import PlanReport
+
+_STAGES = {"encode": "reading the prompt", "denoise": "a step", "decode": "decoding"}
+
+
+def plan_table(report: PlanReport) -> Group:
+    components = _table("component", "precision", "where", "size")
+    for each in report.components:
+        components.add_row(each.name, each.precision, each.place, in_gigabytes(each.num_bytes))
+    stages = _table(f"peak at {report.largest_picture}, one picture", "on the device", "")
+    for stage, num_bytes in report.peak_bytes.items():
+        highest = "highest" if num_bytes == max(report.peak_bytes.values()) else ""
+        stages.add_row(_STAGES[stage], in_gigabytes(num_bytes), highest)
+    free = f"{report.device}: {in_gigabytes(report.free_bytes)} may be used"
+    slower = [Text(f"  {each}") for each in report.slower] or [Text("  nothing")]
+    return Group(
+        free, "", components, "", stages, "", "slower for it:", *slower, "", Text(f"the same by hand: {report.options}")
+    )
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right" if title in ("size", "on the device") else "left")
+    return table

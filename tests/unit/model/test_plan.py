@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from safelight.errors import ConfigurationError
+from safelight.model.catalog import FLUX_SCHNELL, find_model
+from safelight.model.memory.plan import Choice, DeviceFacts, Plan, as_options, choose_plan, describe_plan, next_smaller
+from safelight.model.memory.published import published_parts, published_work
+from safelight.model.memory.stored_parts import StoredPart
+from safelight.settings import EngineOptions, load_settings
+
+GB = 10**9
+PARTS: Mapping[str, StoredPart] = published_parts(find_model(FLUX_SCHNELL.name).num_parameters)
+WORK = published_work(FLUX_SCHNELL)
+
+
+def gpu(free_gb: float) -> DeviceFacts:
+    return DeviceFacts(type="cuda", free_bytes=int(free_gb * GB), number_bytes=2)
+
+
+def cpu(free_gb: float, number_bytes: int = 4) -> DeviceFacts:
+    return DeviceFacts(type="cpu", free_bytes=int(free_gb * GB), number_bytes=number_bytes)
+
+
+def plan(device: DeviceFacts, **options: Any) -> Plan:
+    return choose_plan(PARTS, WORK, device, EngineOptions(**options))
+
+
+def in_short(choice: Choice) -> str:
+    tiles = ", tiles" if choice.vae_tiling else ""
+    return f"{choice.quantization} {choice.text_encoder_2_quantization} {choice.offload}{tiles}"
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "expected"),
+    [
+        (80, "none none none"),
+        (40, "none none none, tiles"),
+        (34, "none none encoders"),
+        (27, "none none encoders, tiles"),
+        (25.9, "int8 int8 none"),
+        (20, "int8 int8 none, tiles"),
+        (15, "int8 int8 encoders, tiles"),
+        (10, "nf4 int8 encoders, tiles"),
+        (8, "int8 int8 layers, tiles"),
+        (2.8, "nf4 nf4 layers, tiles"),
+    ],
+)
+def test_on_a_gpu_each_rung_is_reached_as_memory_shrinks(free_gb: float, expected: str) -> None:
+    chosen = plan(gpu(free_gb))
+
+    assert in_short(chosen.choice) == expected
+    assert chosen.peak_bytes <= free_gb * GB
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "expected"),
+    [
+        (60, "none none none"),
+        (40, "none none none, tiles"),
+        (36, "none int8 none, tiles"),
+        (24, "int8 int8 none, tiles"),
+        (17, "nf4 int8 none, tiles"),
+        (14.5, "nf4 nf4 none, tiles"),
+    ],
+)
+def test_on_a_cpu_each_rung_is_reached_as_memory_shrinks(free_gb: float, expected: str) -> None:
+    chosen = plan(cpu(free_gb))
+
+    assert in_short(chosen.choice) == expected
+    assert chosen.peak_bytes <= free_gb * GB
+
+
+@pytest.mark.parametrize("device", [gpu(48), gpu(24), gpu(12), gpu(8), cpu(60), cpu(24)])
+def test_what_is_asked_for_holds_and_only_the_rest_is_chosen(device: DeviceFacts) -> None:
+    offload = "none" if device.type == "cpu" else "layers"
+
+    chosen = plan(
+        device, quantization="fp8", text_encoder_2_quantization="nf4", offload=offload, vae_tiling="on"
+    ).choice
+
+    assert as_options(chosen) == (
+        f"--quantization fp8 --text-encoder-2-quantization nf4 --offload {offload} --vae-tiling on"
+    )
+
+
+def test_what_cannot_be_had_with_these_options_is_refused_with_what_would_fit() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        plan(gpu(12), quantization="none", offload="none")
+
+    assert "12.0 GB on the GPU may be used" in caught.value.message
+    assert "what fits is --quantization nf4 --text-encoder-2-quantization int8 --offload encoders" in (
+        caught.value.message
+    )
+
+
+@pytest.mark.parametrize(("device", "smallest"), [(gpu(2), "--offload layers"), (cpu(4), "--offload none")])
+def test_where_nothing_fits_the_smallest_plan_is_named(device: DeviceFacts, smallest: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        plan(device)
+
+    assert "the smallest plan is --quantization nf4 --text-encoder-2-quantization nf4 " + smallest in (
+        caught.value.message
+    )
+
+
+@pytest.mark.parametrize("offload", ["encoders", "model", "layers"])
+def test_a_cpu_has_nothing_to_offload_to(offload: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"offload {offload} needs a GPU"):
+        plan(cpu(80), offload=offload)
+
+
+@pytest.mark.parametrize("memory", ["24", "GB", "lots", "-3GB", "0GB", "0.0MB", "nanGB", "1e400GB", f"{10**400}GB", ""])
+def test_a_budget_that_is_no_amount_is_refused(memory: str) -> None:
+    with pytest.raises(ConfigurationError, match="memory: "):
+        load_settings(memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [("12GB", 12 * GB), ("11 GiB", 11 * 2**30), ("1.5gb", 1_500_000_000), ("900MB", 900_000_000), ("2TB", 2000 * GB)],
+)
+def test_a_budget_is_read_as_people_write_it(memory: str, expected: int) -> None:
+    assert load_settings(memory=memory).memory == expected
+
+
+@pytest.mark.parametrize("device", [gpu(80), gpu(24), gpu(12), gpu(8), cpu(60), cpu(24)])
+def test_the_next_smaller_plan_needs_less_and_changes_as_little_as_possible(device: DeviceFacts) -> None:
+    chosen = plan(device)
+
+    smaller = next_smaller(chosen, PARTS, WORK, device)
+
+    assert smaller is not None
+    assert smaller.peak_bytes < chosen.peak_bytes
+
+
+def test_below_the_smallest_plan_there_is_none() -> None:
+    assert next_smaller(plan(gpu(2.8)), PARTS, WORK, gpu(2.8)) is None
+
+
+def test_a_plan_of_a_small_model_is_told_in_megabytes() -> None:
+    part = StoredPart(
+        format="safetensors", dtype="F16", num_bytes=62_000_000, num_parameters=31_000_000, num_repeated=0, files=()
+    )
+
+    told = describe_plan(choose_plan(dict.fromkeys(PARTS, part), WORK, cpu(60), EngineOptions()))
+
+    assert "transformer F32 in memory 0.1 GB" in told
+    assert "plan: " in told
