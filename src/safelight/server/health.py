@@ -31,7 +31,9 @@ def create_router(
         operation_id="root",
     )
     async def root(request: Request) -> Response:
-        return page.to_page() if has_page and page.wants_page(request) else await health()
+        if has_page and page.wants_page(request):
+            return page.to_page()
+        return PlainTextResponse("Ok", headers={"vary": "accept"} if has_page else None)
 
     @router.head("/health", include_in_schema=False)
     @router.get(

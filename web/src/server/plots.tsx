@@ -42,7 +42,7 @@ interface PlotProps {
   points: Point[];
 }
 
-const HEIGHT = 150;
+const HEIGHT = 140;
 
 function Plot({ title, unit, lines, points }: PlotProps) {
   const box = useRef<HTMLDivElement>(null);
@@ -97,7 +97,7 @@ function optionsFor(lines: Line[], width: number): uPlot.Options {
     cursor: { show: false },
     scales: { x: { range: () => [Date.now() / 1000 - 600, Date.now() / 1000] }, y: { range: (_, __, max) => [0, Math.max(max, 1) * 1.1] } },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map((each) => new Date(each * 1000).toTimeString().slice(0, 5)), space: 70 },
+      { ...axis, values: (_, ticks) => ticks.map((each) => new Date(each * 1000).toTimeString().slice(0, 5)), space: 70, size: 28 },
       { ...axis, size: 40, space: 40 },
     ],
     series: [{}, ...lines.map((_, index) => ({ stroke: colour(index === 0 ? "--accent-line" : "--second-line"), width: 1.5, spanGaps: false }))],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +36,12 @@ SECURITY_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
+}
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 _MIN_GZIP_BYTES = 512
 
@@ -96,10 +101,7 @@ def built_files() -> Mapping[str, _File]:
 def _read(path: Path) -> _File:
     content = path.read_bytes()
     zipped = gzip.compress(content, mtime=0) if len(content) >= _MIN_GZIP_BYTES else None
-    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    if media_type.startswith("text/"):
-        media_type += "; charset=utf-8"
-    return _File(content, zipped, media_type, hashlib.sha256(content).hexdigest()[:32])
+    return _File(content, zipped, MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:32])
 
 
 def _send(request: Request, file: _File, *, cache_control: str) -> Response:
