@@ -5,7 +5,7 @@ import { loadModel, type ModelCard } from "./api/model";
 import { Playground } from "./create/playground";
 import { SignIn } from "./parts/sign-in";
 import { ServerTab } from "./server/tab";
-import { credential, forget } from "./store/session";
+import { forget, useCredential } from "./store/session";
 
 type View = "create" | "server";
 
@@ -17,6 +17,8 @@ export function App() {
   const [model, setModel] = useState<ModelCard>();
   const [needsKey, setNeedsKey] = useState(false);
   const [error, setError] = useState<string>();
+  const secrets = [useCredential("key"), useCredential("token")];
+  const isSignedIn = secrets.some((each) => each !== null);
   const [view, setView] = useState<View>(viewOf(location.hash));
 
   const load = useCallback(async () => {
@@ -44,7 +46,6 @@ export function App() {
     load().catch(refuse);
   }
 
-  const isSignedIn = credential("key") !== null || credential("token") !== null;
   return (
     <>
       <header class="top">

@@ -12,8 +12,8 @@ export interface Preview {
 export interface Step {
   kind: "step";
   image_index: number;
-  index: number;
-  of: number;
+  step_index: number;
+  num_steps: number;
 }
 
 export interface Completed {

@@ -22,7 +22,7 @@ interface PlaygroundProps {
   onUnauthorized: () => void;
 }
 
-const PREVIEWS = { stream: true, partial_images: 3 };
+const PREVIEWS = { stream: true, partial_images: 3, step_events: true };
 
 export function Playground({ model, onUnauthorized }: PlaygroundProps) {
   const [settings, setSettings] = useState<Settings>(() => startingSettings(model));

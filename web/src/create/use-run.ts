@@ -85,7 +85,7 @@ export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
 }
 
 function tileChange(event: PictureEvent): Partial<Tile> {
-  if (event.kind === "step") return { step: event.index, steps: event.of };
+  if (event.kind === "step") return { step: event.step_index, steps: event.num_steps };
   return { blob: toBlob(event.b64_json, event.output_format), isDone: event.kind === "completed" };
 }
 

@@ -3,7 +3,7 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import { listConnections, listDeployments, listEndpoints, type Deployment, type Endpoint } from "../api/arm";
 import { ApiError, messageOf } from "../api/http";
 import { SignIn } from "../parts/sign-in";
-import { credential, forget } from "../store/session";
+import { forget, useCredential } from "../store/session";
 import { KeysPanel } from "./keys";
 import { Logs } from "./logs";
 import { Traffic } from "./traffic";
@@ -28,7 +28,8 @@ async function loadState(): Promise<State> {
 
 export function Endpoints() {
   const [state, setState] = useState<State>();
-  const [needsToken, setNeedsToken] = useState(credential("token") === null);
+  const token = useCredential("token");
+  const [needsToken, setNeedsToken] = useState(token === null);
   const [error, setError] = useState<string>();
   const load = useCallback(async () => {
     setState(await loadState());
@@ -36,9 +37,12 @@ export function Endpoints() {
     setError(undefined);
   }, []);
   useEffect(() => {
+    if (token === null) setNeedsToken(true);
+  }, [token]);
+  useEffect(() => {
     if (needsToken) return;
     const refresh = () =>
-      void load().catch((failure: unknown) => {
+      void (document.hidden ? Promise.resolve() : load()).catch((failure: unknown) => {
         if (failure instanceof ApiError && (failure.status === 401 || failure.status === 403)) {
           forget("token");
           setNeedsToken(true);

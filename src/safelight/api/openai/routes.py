@@ -249,7 +249,9 @@ class _ImageRoutes:
         if is_stream:
             refuse_stream_in_job(request, "stream")
             events = self.dispatcher.stream(generation_request)
-            return EventStream(request, events, event_renderer(generation_request, spec, kind))
+            return EventStream(
+                request, events, event_renderer(generation_request, spec, kind, has_steps=bool(body.step_events))
+            )
         if body.response_format != "url":
             return render(generation_request, await generate(request, self.dispatcher, generation_request), spec)
         server = server_url(request, self.settings)  # before the work, which would be for nothing
