@@ -23,7 +23,7 @@ export function Stage({ run, shown, ratio, children, ...actions }: StageProps) {
     <div class="stage">
       <div class="tiles" data-count={shown.length}>
         {shown.map((picture) => (
-          <figure key={picture.id}>
+          <figure key={picture.id} style={{ "--ratio": picture.recipe.width / picture.recipe.height }}>
             <BlobImage blob={picture.blob} alt={picture.recipe.prompt || "a picture"} />
             <figcaption>
               <PictureActions picture={picture} {...actions} />
@@ -41,8 +41,8 @@ function Developing({ run, ratio }: { run: Run; ratio: number }) {
     <div class="stage" aria-busy="true">
       <div class="tiles" data-count={run.tiles.length}>
         {run.tiles.map((tile, index) => (
-          <figure key={index} class="developing">
-            <div class="plate" style={{ aspectRatio: String(ratio) }}>
+          <figure key={index} style={{ "--ratio": ratio }}>
+            <div class="plate">
               {tile.blob && (
                 <BlobImage blob={tile.blob} alt={tile.isDone ? "the picture" : "a preview of the picture"} class={tile.isDone ? "" : "preview"} />
               )}

@@ -87,6 +87,12 @@ function dataOf(points: Point[], lines: Line[]): uPlot.AlignedData {
   return [points.map((each) => each.at), ...lines.map(([, field]) => points.map((each) => each[field]))];
 }
 
+/** The last ten minutes, or as long as there are points; a minute at least. */
+function timeRange(first: number | null): [number, number] {
+  const now = Date.now() / 1000;
+  return [Math.max(now - 600, Math.min(first ?? now, now - 60)), now];
+}
+
 function optionsFor(lines: Line[], width: number): uPlot.Options {
   const colour = (name: string) => () => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
@@ -95,11 +101,11 @@ function optionsFor(lines: Line[], width: number): uPlot.Options {
     height: HEIGHT,
     legend: { show: false },
     cursor: { show: false },
-    scales: { x: { range: () => [Date.now() / 1000 - 600, Date.now() / 1000] }, y: { range: (_, __, max) => [0, Math.max(max, 1) * 1.1] } },
+    scales: { x: { range: (_, first) => timeRange(first) }, y: { range: (_, __, max) => [0, Math.max(max, 1) * 1.1] } },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map((each) => new Date(each * 1000).toTimeString().slice(0, 5)), space: 70, size: 28 },
+      { ...axis, values: (_, ticks) => ticks.map((each) => new Date(each * 1000).toTimeString().slice(0, 8)), space: 90, size: 28 },
       { ...axis, size: 40, space: 40 },
     ],
-    series: [{}, ...lines.map((_, index) => ({ stroke: colour(index === 0 ? "--accent-line" : "--second-line"), width: 1.5, spanGaps: false }))],
+    series: [{}, ...lines.map((_, index) => ({ stroke: colour(index === 0 ? "--accent-line" : "--second-line"), width: 1.5, spanGaps: true }))],
   };
 }
