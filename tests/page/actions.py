@@ -24,3 +24,10 @@ def recipe(page: Page) -> dict[str, str]:
     """Of the only picture that is shown."""
     rows = page.locator(".stage .recipe > div")
     return {row.locator("dt").inner_text(): row.locator("dd").inner_text() for row in rows.all()}
+
+
+def sign_in(page: Page, key: str, *, is_kept: bool = False) -> None:
+    page.get_by_label("Key", exact=True).fill(key)
+    if is_kept:
+        page.get_by_label("Keep it until this tab is closed").check()
+    page.get_by_role("button", name="Sign in").click()

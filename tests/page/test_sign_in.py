@@ -7,17 +7,10 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from tests.live_server import LiveServer
-from tests.page.actions import make
+from tests.page.actions import make, sign_in
 from tests.page.conftest import KEY
 
 OpenPage = Callable[..., Page]
-
-
-def sign_in(page: Page, key: str, *, is_kept: bool = False) -> None:
-    page.get_by_label("Key", exact=True).fill(key)
-    if is_kept:
-        page.get_by_label("Keep it until this tab is closed").check()
-    page.get_by_role("button", name="Sign in").click()
 
 
 def test_a_wrong_key_is_refused_and_the_right_one_opens(locked_server: LiveServer, open_page: OpenPage) -> None:
