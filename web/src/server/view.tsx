@@ -1,4 +1,5 @@
 import { Endpoints } from "./endpoints";
+import { Jobs } from "./jobs";
 import { Plots } from "./plots";
 import { Replicas } from "./replicas";
 
@@ -7,6 +8,7 @@ export function ServerView({ onUnauthorized }: { onUnauthorized: () => void }) {
     <div class="server">
       <Replicas />
       <Plots onUnauthorized={onUnauthorized} />
+      <Jobs />
       <Endpoints />
     </div>
   );
