@@ -9,7 +9,7 @@ PORT ?= 8000
 MODEL ?= sprite
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve fetch test lint format bench sprite eval-sprite clean
+.PHONY: help install serve fetch web test lint format bench sprite eval-sprite clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,8 +19,12 @@ install: $(VENV)/.installed ## create .venv and install Safelight into it
 serve: $(VENV)/.installed ## serve sprite on 127.0.0.1:8000 (MODEL=, HOST= and PORT= change it)
 	@$(BIN)/safelight serve $(MODEL) --host $(HOST) --port $(PORT)
 
-fetch: $(VENV)/.installed-dev ## fetch what the tests need from registries, once (artwork, JavaScript clients by npm; openai's tests by pip)
+fetch: $(VENV)/.installed-dev ## fetch what the tests need from registries, once (by npm: artwork, page's tools, clients; by pip: openai's tests)
 	@$(BIN)/python -m tests.fetch
+
+web: $(VENV)/.installed-dev ## build the page (sources: web/) into the package; needs Node.js 18 or newer and npm
+	@$(BIN)/python -c "from tests.fetch import fetch_page_tools; fetch_page_tools()"
+	cd web && npm run build
 
 test: lint ## everything CI runs: lint, types, architecture, and the whole suite
 	@$(MAKE) --no-print-directory fetch || echo "Going on without it: the tests that need it will say so."

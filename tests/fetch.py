@@ -12,6 +12,8 @@ from pathlib import Path
 FETCHED = Path(__file__).parents[1] / ".fetched"
 WHY_NOT = FETCHED / "why-not.txt"
 """What the registry's client said when it could not be reached."""
+WEB = Path(__file__).parents[1] / "web"
+"""The page's sources, and its tools in `node_modules`."""
 PACKAGE_JSON = Path(__file__).parent / "compat" / "javascript" / "package.json"
 NODE_MODULES = FETCHED / "javascript" / "node_modules"
 
@@ -22,7 +24,7 @@ def openai_sdist() -> Path:
 
 
 def fetch() -> None:
-    """The openai client's tests, by pip; the artwork of sprite's recipe and clients in JavaScript, by npm.
+    """By pip the openai client's tests; by npm the artwork of sprite's recipe, the page's tools, JavaScript clients.
 
     Raises SystemExit with their words.
     """
@@ -47,6 +49,7 @@ def _fetch_by_npm() -> None:
 
     try:
         fetch_artwork()
+        fetch_page_tools()
         fetch_clients()
     except SystemExit as failure:
         _give_up(str(failure))
@@ -66,19 +69,35 @@ def fetch_clients() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / "package.json").write_text(wanted, encoding="utf-8")
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
     try:
-        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+        _npm(folder, "install", "--silent", "--no-package-lock")
+    except SystemExit:
+        shutil.rmtree(folder)
+        raise
+
+
+def fetch_page_tools() -> None:
+    """Exactly what the lock file says. Raises SystemExit with npm's words."""
+    lock, fetched = WEB / "package-lock.json", WEB / "node_modules" / ".fetched-lock.json"
+    if fetched.exists() and fetched.read_bytes() == lock.read_bytes():
+        return
+    _npm(WEB, "ci")
+    shutil.copy(lock, fetched)
+
+
+def _npm(folder: Path, *command: str) -> None:
+    options = ("--no-audit", "--no-fund", "--ignore-scripts")
+    try:
+        done = subprocess.run(["npm", *command, *options], cwd=folder, check=False, capture_output=True, text=True)
     except FileNotFoundError:
         raise SystemExit(
-            "the JavaScript clients are fetched with npm, which is not installed: install Node.js"
+            "the page's tools and the JavaScript clients are fetched with npm, which is not installed: install Node.js"
         ) from None
     if done.returncode:
-        shutil.rmtree(folder)
-        raise SystemExit(f"npm cannot fetch the JavaScript clients: {(done.stderr or done.stdout).strip()}")
+        raise SystemExit(f"npm cannot fetch into {folder.name}: {(done.stderr or done.stdout).strip()}")
 
 
 if __name__ == "__main__":
     fetch()
     art = sorted(path.name for path in (FETCHED / "art").iterdir())
-    sys.stdout.write(f"fetched: {', '.join([openai_sdist().name, *art])}; JavaScript clients\n")
+    sys.stdout.write(f"fetched: {', '.join([openai_sdist().name, *art])}; the page's tools; JavaScript clients\n")

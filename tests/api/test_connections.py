@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from safelight.server.web.page import built_files
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, Gate
 from tests.live_server import LiveServer, eventually, live_server
 from tests.raw_http import Wire, parse
@@ -327,6 +328,7 @@ def test_requests_in_progress_are_never_closed_for_others_and_one_too_many_gets_
         assert server.get("/health").status_code == 200
 
 
+SCRIPT = f"GET /app/{max(built_files(), key=lambda path: len(built_files()[path].content))} HTTP/1.1\r\n{HOST}\r\n"
 BUNDLE = f"GET /static-offline-docs/swagger-ui-bundle.js HTTP/1.1\r\n{HOST}\r\n"
 
 
@@ -344,6 +346,7 @@ def send_little(wire: Wire) -> None:
 
 SLUGGISH: dict[str, tuple[str, Callable[[Wire], None]]] = {
     "they take nothing of large answers": (BUNDLE * 30, nothing),
+    "they take nothing of the page": (SCRIPT * NUM_ANSWERS, nothing),
     "they take nothing of many answers": (OPENAPI * NUM_ANSWERS, nothing),
     "they take a large answer slowly": (BUNDLE * 30, take_little),
     "they send nothing of a body": (f"{POST}Content-Length: 1000000\r\n\r\n", nothing),

@@ -53,6 +53,17 @@ def test_partial_pictures_come_before_the_picture(client: TestClient) -> None:
     assert completed["usage"]["output_tokens"] == 16
 
 
+def test_steps_are_told_to_who_asks_for_them(client: TestClient) -> None:
+    response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "step_events": True})
+
+    steps = [data for name, data in events_of(response) if name == "image_generation.step"]
+    assert [(each["image_index"], each["step_index"], each["num_steps"]) for each in steps] == [
+        (0, index, 4) for index in (1, 2, 3, 4)
+    ]
+    answer = client.post(GENERATIONS, json={"prompt": "a fox", "step_events": True}).json()
+    assert answer["warnings"] == ["step_events have no effect without stream: true"]
+
+
 def test_every_picture_of_a_stream_completes_once_when_it_is_there_and_usage_adds_up(client: TestClient) -> None:
     response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "n": 3, "seed": 7})
 

@@ -386,6 +386,22 @@ def test_without_a_database_the_preference_is_ignored(client: TestClient) -> Non
     assert "preference-applied" not in response.headers
 
 
+def test_jobs_are_listed_to_their_own_key_alone_the_newest_first(connect: Connect, tmp_path: Path) -> None:
+    client = connect(api_key="k")
+    prompts = ("a fox", "a car", "a cup")
+    jobs = [ended(client, client.post(OPENAI, json={"prompt": each}, headers=ASYNC)) for each in prompts]
+    database = open_database(None, tmp_path)
+    with database.transaction() as session:
+        session.execute(update(Job).where(Job.id == jobs[1]["id"]).values(owner="another"))
+    database.close()
+
+    listed = client.get("/jobs")
+
+    assert listed.json() == {"jobs": [jobs[2], jobs[0]]}
+    assert listed.headers["cache-control"] == "no-store"
+    assert client.get("/jobs", headers={"Authorization": ""}).status_code == 401
+
+
 def test_a_job_needs_the_key_and_is_told_to_nobody_without(connect: Connect) -> None:
     client = connect(api_key="k")
     url = client.post(SCORE, json=PROMPT, headers=ASYNC).headers["location"]

@@ -13,7 +13,7 @@ from safelight.api.http.openapi import error_responses
 from safelight.api.huggingface.routes import ScoreError
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
-from safelight.control.jobs.records import Answer, get_answer, get_job
+from safelight.control.jobs.records import MAX_LISTED, Answer, get_answer, get_job, list_jobs
 from safelight.control.jobs.webhooks import path_of
 from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import Job, JobState
@@ -21,6 +21,7 @@ from safelight.errors import ResourceNotFound
 from safelight.settings import Settings
 
 PATH = "/jobs/"
+LIST_PATH = PATH.rstrip("/")
 SECRET_PATH = "/webhook-secret"  # noqa: S105  a path
 POLL_AFTER_S = 1
 
@@ -43,6 +44,12 @@ class JobObject(BaseModel):
     expires_at: str | None = Field(description="When the job and its result are forgotten")
 
 
+class JobList(BaseModel):
+    """Jobs of one key, the newest first."""
+
+    jobs: list[JobObject]
+
+
 class WebhookSecret(BaseModel):
     """What this key's webhooks are signed with."""
 
@@ -59,6 +66,13 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
         owner = request.state.caller.owner
         job = await plane.transact(lambda session: get_job(session, id, owner))
         return render_job(request, job, queue, settings)
+
+    @router.get(LIST_PATH, summary=f"The jobs of this key, the newest {MAX_LISTED}", responses=_NO_LINKS)
+    async def read_jobs(request: Request, response: Response) -> JobList:
+        response.headers["cache-control"] = "no-store"
+        owner = request.state.caller.owner
+        found = await plane.transact(lambda session: list_jobs(session, owner))
+        return JobList(jobs=[_describe(request, each, queue, settings) for each in found])
 
     @router.get(f"{PATH}{{id}}/result", summary="The answer, as it would have been without a job", **_RESULT)
     async def read_result(request: Request, id: str) -> Response:
@@ -87,11 +101,19 @@ def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, set
 
 def render_job(request: Request, job: Job, queue: JobQueue, settings: Settings, *, status: int = 200) -> Response:
     """The job as JSON. Raises InvalidRequest if it has links, and the request came by no known name of this server."""
+    content = _describe(request, job, queue, settings)
+    headers = {"cache-control": "no-store"}
+    if job.finished_at is None:
+        headers["retry-after"] = str(POLL_AFTER_S)
+    return Response(content.model_dump_json(), status_code=status, media_type="application/json", headers=headers)
+
+
+def _describe(request: Request, job: Job, queue: JobQueue, settings: Settings) -> JobObject:
     run = _run_of(job, queue)
     has_preview, has_result = run is not None and run.preview is not None, job.answer is not None
     url = server_url(request, settings) + path_of(job) if has_preview or has_result else ""
     step, steps = _progress(run)
-    content = JobObject(
+    return JobObject(
         id=job.id,
         state=job.state.value,
         position=queue.position_of(job.id) if job.state is JobState.QUEUED else None,
@@ -103,10 +125,6 @@ def render_job(request: Request, job: Job, queue: JobQueue, settings: Settings, 
         finished_at=job.finished_at.isoformat() if job.finished_at else None,
         expires_at=job.expires_at.isoformat() if job.expires_at else None,
     )
-    headers = {"cache-control": "no-store"}
-    if job.finished_at is None:
-        headers["retry-after"] = str(POLL_AFTER_S)
-    return Response(content.model_dump_json(), status_code=status, media_type="application/json", headers=headers)
 
 
 def render_answer(answer: Answer) -> Response:
@@ -127,7 +145,7 @@ def _progress(run: Run | None) -> tuple[int | None, int | None]:
 
 
 def owns_path(path: str) -> bool:
-    return path.startswith(PATH) or path == SECRET_PATH
+    return path.startswith(PATH) or path in (LIST_PATH, SECRET_PATH)
 
 
 def _error_body(_path: str, report: ErrorReport) -> JsonObject:

@@ -82,12 +82,12 @@ def model_card(model: Model) -> ModelCard:
         num_parameters=num_parameters,
         parts=parts,
         weights_bytes={dtype: total * size for dtype, size in BYTES_PER_WEIGHT.items()} if total else {},
-        parameters=_parameters(spec) if spec else (),
+        parameters=parameters_of(spec) if spec else (),
         examples=spec.examples if spec else (),
     )
 
 
-def _parameters(spec: ModelSpec) -> tuple[ParameterCard, ...]:
+def parameters_of(spec: ModelSpec) -> tuple[ParameterCard, ...]:
     """In the order of the Hugging Face task: the prompt, then the seven that every model takes."""
     return (
         ParameterCard(

@@ -31,6 +31,8 @@ from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
 from safelight.server.jobs.wiring import Jobs
+from safelight.server.web import model as web_model
+from safelight.server.web import page
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 
@@ -77,7 +79,11 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     app.include_router(
         huggingface.create_router(dispatcher, settings, settings.request_timeout_s, uploads), dependencies=[KEY]
     )
-    app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
+    app.include_router(
+        health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known, has_page=True)
+    )
+    app.include_router(page.create_router())
+    app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher))
     app.include_router(metrics.create_router(registry), dependencies=[KEY])

@@ -1,4 +1,6 @@
-"""The Bearer key. Only the health routes are open beside `/docs`, which says nothing that the source does not."""
+"""The Bearer key. Only the health routes are open beside `/docs` and the page, which say nothing
+that the source does not.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from safelight.api.openai import routes as openai
 from safelight.errors import AuthenticationFailed
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.web import page
 
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
-OPEN_FOLDERS = ("/static-offline-docs/", openai.IMAGE_LINKS)
-"""The style and script of /docs; pictures whose links are keys themselves."""
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/docs", "/openapi.json", *page.OPEN_PATHS})
+OPEN_FOLDERS = ("/static-offline-docs/", page.ASSETS, openai.IMAGE_LINKS)
+"""The style and script of /docs and of the page; pictures whose links are keys themselves."""
 
 
 @dataclass(frozen=True, slots=True)

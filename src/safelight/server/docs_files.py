@@ -26,10 +26,11 @@ class HeldFiles(StaticFiles):
         if not isinstance(response, FileResponse):  # the client has it already
             return response
         headers = {name: value for name, value in response.headers.items() if name != "accept-ranges"}
-        return StreamingResponse(_pieces(_content(Path(full_path))), status_code=status_code, headers=headers)
+        return StreamingResponse(pieces(_content(Path(full_path))), status_code=status_code, headers=headers)
 
 
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+async def pieces(content: bytes) -> AsyncIterator[bytes]:
+    """`content`, no faster than its client takes it."""
     for start in range(0, len(content), PIECE_BYTES):
         yield content[start : start + PIECE_BYTES]
         await asyncio.sleep(0)  # so that it is noticed when the client leaves

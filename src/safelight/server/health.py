@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from safelight.disk import Disk
+from safelight.server.web import page
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 
 
 def create_router(
-    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None
+    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None, has_page: bool = False
 ) -> APIRouter:
     """The routes that orchestrators and load balancers ask; none of them needs the key.
 
     Who `is_known` is told why, replica by replica; others get a word. None: whoever comes here is known.
+    `has_page`: a browser that asks for `/` is led to it.
     """
     router = APIRouter(tags=["Health"])
 
-    @router.get("/", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="root")
+    @router.get(
+        "/",
+        summary="`Ok` while the server runs; browsers are led to the page",
+        response_class=PlainTextResponse,
+        operation_id="root",
+    )
+    async def root(request: Request) -> Response:
+        if has_page and page.wants_page(request):
+            return page.to_page()
+        return PlainTextResponse("Ok", headers={"vary": "accept"} if has_page else None)
+
     @router.get(
         "/health", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="health"
     )

@@ -27,6 +27,7 @@ from safelight.picture.generation import (
     ImageCompleted,
     ImageFormat,
     Preview,
+    Step,
 )
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.uploads import FittedImage
@@ -66,6 +67,7 @@ class _OpenAIFields(WireModel):
     safety_identifier: str | None = Field(default=None, description="No effect")
     stream: bool | None = Field(default=None, description="Answer with server-sent events")
     partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
+    step_events: bool | None = Field(default=None, description="With stream: an event for each denoising step, too")
 
 
 class ImageBody(PictureParameters, _OpenAIFields):
@@ -235,8 +237,13 @@ def render(
     return response
 
 
-def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind) -> RenderEvent:
-    """The frames of a stream: partial pictures, and each picture as soon as it is there."""
+def event_renderer(
+    request: GenerationRequest, spec: ModelSpec, kind: EventKind, *, has_steps: bool = False
+) -> RenderEvent:
+    """The frames of a stream: partial pictures, and each picture as soon as it is there.
+
+    `has_steps`: steps too, which OpenAI's stream does not know.
+    """
     common = {
         "created_at": int(time.time()),
         "size": _size_name(request),
@@ -275,6 +282,10 @@ def event_renderer(request: GenerationRequest, spec: ModelSpec, kind: EventKind)
                     image_index=event.image_index,
                     seed=request.seed + event.image_index,
                     **common,
+                )
+            case Step() if has_steps:
+                yield _typed_frame(
+                    f"{kind}.step", image_index=event.image_index, step_index=event.index, num_steps=event.of
                 )
             case ImageCompleted():
                 yield from render_image(event.image_index, event.image, event.warnings, event.num_text_tokens)
@@ -346,6 +357,8 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
         warnings.append("response_format url has no effect: a stream has its pictures as b64_json")
     if body.partial_images and not is_stream:
         warnings.append("partial_images have no effect without stream: true")
+    if body.step_events and not is_stream:
+        warnings.append("step_events have no effect without stream: true")
     if image_format == "png" and body.output_compression not in (None, 100):
         warnings.append("output_compression has no effect on png, which loses nothing")
     return warnings

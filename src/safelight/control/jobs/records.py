@@ -23,6 +23,9 @@ from safelight.control.secrets.encryption import Cipher
 from safelight.control.store.tables import Job, JobState, utc_now
 from safelight.errors import Conflict, IdempotencyKeyReused, Overloaded, ResourceNotFound
 
+MAX_LISTED = 100
+"""The newest of one key's jobs that a listing has."""
+
 FINGERPRINTED_HEADERS = ("accept", "content-type", "azureml-model-deployment")
 FULL_RETRY_AFTER_S = 60
 MAX_BOUNDARIES = 100
@@ -147,6 +150,12 @@ def get_job(session: Session, id: str, owner: str) -> Job:
     if job is None:
         raise ResourceNotFound("no such job of this key; what a job made is kept for a time only")
     return job
+
+
+def list_jobs(session: Session, owner: str) -> Sequence[Job]:
+    """Those that are kept, the newest first."""
+    newest = select(Job).where(Job.owner == owner, _is_kept()).order_by(Job.created_at.desc(), Job.id)
+    return session.scalars(newest.limit(MAX_LISTED)).all()
 
 
 def begin_job(session: Session, id: str) -> BegunJob | None:

@@ -35,6 +35,7 @@ from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.web import model as web_model
 from safelight.serving.backends.local import COMMAND
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
@@ -132,6 +133,7 @@ def create_deployment_app(
         openai.create_router(dispatcher, settings, deployment, uploads, disk),
         huggingface.create_router(dispatcher, settings, deployment.request_timeout_s, uploads),
         health.create_router(dispatcher, disk),
+        web_model.create_router(dispatcher),
         metrics.create_router(registry),
     ):
         app.include_router(router)

@@ -1,0 +1,70 @@
+import type { ModelCard } from "../api/model";
+import { Field, NoteLines } from "../parts/field";
+import type { Settings } from "./settings";
+import type { RunControl } from "./use-run";
+
+interface PromptFormProps {
+  model: ModelCard;
+  settings: Settings;
+  control: RunControl;
+  isEdit: boolean;
+  change: (part: Partial<Settings>) => void;
+  onMake: () => void;
+  onFile: (file: File) => void;
+}
+
+export function PromptForm({ model, settings, control, isEdit, change, onMake, onFile }: PromptFormProps) {
+  const submit = (event: Event) => {
+    event.preventDefault();
+    onMake();
+  };
+  const submitByKey = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    onMake();
+  };
+  return (
+    <form class="prompt" onSubmit={submit} noValidate>
+      <Field label="Prompt" notes={control.notes.prompt}>
+        {(given) => (
+          <textarea
+            {...given}
+            rows={3}
+            maxLength={model.max_prompt_characters}
+            placeholder={model.examples[0] ?? ""}
+            value={settings.prompt}
+            onInput={(event) => change({ prompt: event.currentTarget.value })}
+            onKeyDown={submitByKey}
+          />
+        )}
+      </Field>
+      <div class="row">
+        {control.run === null ? (
+          <button class="primary" type="submit" key="make">
+            {isEdit ? "Change the picture" : settings.n === 1 ? "Make a picture" : `Make ${settings.n} pictures`}
+          </button>
+        ) : (
+          <button class="primary stop" type="button" key="stop" onClick={control.stop}>
+            Stop
+          </button>
+        )}
+        <label class="file">
+          <input
+            type="file"
+            accept="image/png,image/jpeg,image/webp,image/avif,image/gif,image/bmp"
+            onChange={(event) => {
+              const [file] = event.currentTarget.files ?? [];
+              if (file) onFile(file);
+              event.currentTarget.value = "";
+            }}
+          />
+          <span>Open a picture</span>
+        </label>
+      </div>
+      <p class="say quiet" role="status">
+        {control.say}
+      </p>
+      <NoteLines id="form" notes={control.notes.form} />
+    </form>
+  );
+}

@@ -1,0 +1,76 @@
+/** A picture to start from: its recipe if it carries one, how much to change, and a brush for what to change. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { NoteLines, type Notes } from "../parts/field";
+import { Slider } from "../parts/slider";
+import { MaskCanvas, type Brush } from "./mask-canvas";
+import { rows, type Recipe } from "./recipe";
+
+export interface Source {
+  blob: Blob;
+  name: string;
+  recipe: Recipe | null;
+}
+
+interface SourceProps {
+  source: Source;
+  strength: number;
+  notes: Notes | undefined;
+  brush: Brush;
+  onStrength: (strength: number) => void;
+  onUse: (recipe: Recipe) => void;
+  onRemove: () => void;
+}
+
+export function SourcePanel({ source, strength, notes, brush, onStrength, onUse, onRemove }: SourceProps) {
+  const [size, setSize] = useState(24);
+  const [isMasked, setMasked] = useState(false);
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => heading.current?.focus(), [source]);
+  return (
+    <section class="source card" aria-label="Edit">
+      <div class="field-head">
+        <h2 ref={heading} tabIndex={-1}>
+          Start from {source.name}
+        </h2>
+        <button class="quiet" type="button" onClick={onRemove}>
+          Remove
+        </button>
+      </div>
+      <MaskCanvas blob={source.blob} size={size} brush={brush} onChange={setMasked} />
+      <p class="hint">
+        {isMasked ? "What you painted is made anew; the rest is kept." : "Paint over what is to change, or leave all of it to the prompt."}
+      </p>
+      <div class="row">
+        <button type="button" disabled={!isMasked} onClick={() => brush.undo()}>
+          Undo
+        </button>
+        <button type="button" disabled={!isMasked} onClick={() => brush.clear()}>
+          Clear
+        </button>
+      </div>
+      <Slider label="Brush" min={4} max={96} step={2} value={size} onChange={setSize} />
+      <Slider label="Strength" hint="How much is made anew." {...{ min: 0.05, max: 1, step: 0.05, value: strength }} onChange={onStrength} />
+      <NoteLines id="image" notes={notes} />
+      {source.recipe ? (
+        <details>
+          <summary>Its recipe</summary>
+          <dl class="recipe">
+            {rows(source.recipe).map(([name, text]) => (
+              <div key={name}>
+                <dt>{name}</dt>
+                <dd>{text}</dd>
+              </div>
+            ))}
+          </dl>
+          <button type="button" onClick={() => source.recipe && onUse(source.recipe)}>
+            Use these settings
+          </button>
+        </details>
+      ) : (
+        <p class="hint">It carries no recipe.</p>
+      )}
+    </section>
+  );
+}
