@@ -18,6 +18,7 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
+from safelight.model.heads.own_format import kind_in_config
 from safelight.model.heads.safetensors_head import read_shapes
 from safelight.model.other_formats import explain_folder
 from safelight.model.revision import hub_id_of
@@ -176,7 +177,11 @@ def _check_not_quantized(folder: Path, component: str) -> None:
     config = read_json(place / "config.json")
     method = next((name for file, name in QUANTIZER_FILES.items() if (place / file).exists()), None)
     settings = config.get("quantization_config") or config.get("compression_config")
-    if settings:
+    try:
+        is_own = kind_in_config(config) is not None
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{named(folder, component)} cannot be read: {error.message}") from None
+    if settings and not is_own:
         method = _method_in(settings) or method or "a method that its config.json does not name"
     if method is not None:
         raise UnsupportedModel(

@@ -10,6 +10,7 @@ import typer
 
 from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.az.model_create import create
+from safelight.cli.az.model_quantize import quantize
 from safelight.cli.az.options import DataDir, Output, Workspace
 from safelight.cli.az.resource_files import note
 from safelight.cli.completion import complete_served_models
@@ -76,6 +77,7 @@ def show(
 
 
 app.command("create")(create)
+app.command("quantize")(quantize)
 
 
 def _uri(name: str | None, version: str | None, label: str | None, registry: str | None) -> str:

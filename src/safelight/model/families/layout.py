@@ -9,7 +9,6 @@ from pathlib import Path
 from safelight.model.spec import ModelSpec
 from safelight.model.weight_files import Network
 
-
 TILE_SIZE = 512
 """Pixels of a side of what an autoencoder decodes at once, where it decodes in tiles."""
 
