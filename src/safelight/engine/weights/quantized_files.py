@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ _ITEM_BYTES = {"I8": 1, "U8": 1, "F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4, "F
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     """A tensor of the files to be."""
 
     name: str
@@ -45,9 +45,10 @@ class _Entry:
 class QuantizedFiles:
     """What will be written for a component: each group of entries comes of one weight, and stays in one shard."""
 
-    tensors: Mapping[str, FileTensor]
-    groups: Mapping[str, Sequence[_Entry]]
+    groups: Mapping[str, Sequence[Entry]]
     """Name of a weight -> its numbers, and its scales if it is quantized."""
+    numbers: Callable[[str], Sequence[Tensor]]
+    """What its entries hold; called once for each weight, when it is written."""
     quantization: Quantization
 
     @property
@@ -103,19 +104,12 @@ class QuantizedFiles:
         with path.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for weight in weights:
-                for entry, numbers in zip(self.groups[weight], self._numbers(weight), strict=True):
+                for entry, numbers in zip(self.groups[weight], self.numbers(weight), strict=True):
                     file.seek(8 + len(text) + head[entry.name]["data_offsets"][0])
                     file.write(_bytes_of(numbers))
                 yield sum(entry.num_bytes for entry in self.groups[weight])
             file.flush()
             os.fsync(file.fileno())
-
-    def _numbers(self, weight: str) -> tuple[Tensor, ...]:
-        tensor = self.tensors[weight]
-        if len(self.groups[weight]) == 1:
-            return (tensor.values,)
-        stored = quantize_weight(tensor, self.quantization)
-        return (stored.pairs if isinstance(stored, Nf4Weight) else stored.values, stored.scales)
 
 
 def plan_files(
@@ -127,21 +121,33 @@ def plan_files(
     with init_empty_weights(include_buffers=False):
         network = make()
     repeated = {f"{name}.weight" for name in repeated_linears(network)}
-    groups = {
-        name: _quantized(name, tensor.shape, quantization)
-        if name in repeated
-        else [_Entry(name, tensor.dtype, tuple(tensor.values.shape))]
-        for name, tensor in tensors.items()
+    heads = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+    def numbers(name: str) -> Sequence[Tensor]:
+        if name not in repeated:
+            return (tensors[name].values,)
+        stored = quantize_weight(tensors[name], quantization)
+        return (stored.pairs if isinstance(stored, Nf4Weight) else stored.values, stored.scales)
+
+    return QuantizedFiles(group_entries(heads, repeated, quantization), numbers, quantization)
+
+
+def group_entries(
+    heads: Mapping[str, tuple[str, tuple[int, ...]]], repeated: Collection[str], quantization: Quantization
+) -> dict[str, list[Entry]]:
+    """`heads`: name -> dtype and shape of each weight, of which `repeated` are to be quantized."""
+    return {
+        name: _quantized(name, shape, quantization) if name in repeated else [Entry(name, dtype, shape)]
+        for name, (dtype, shape) in heads.items()
     }
-    return QuantizedFiles(tensors, groups, quantization)
 
 
-def _quantized(name: str, shape: tuple[int, ...], quantization: Quantization) -> list[_Entry]:
+def _quantized(name: str, shape: tuple[int, ...], quantization: Quantization) -> list[Entry]:
     is_nf4 = quantization == "nf4" and shape[1] % 2 == 0
     kind = "int8" if quantization == "nf4" and not is_nf4 else quantization
-    numbers = _Entry(name, KINDS[kind], (shape[0], shape[1] // 2) if is_nf4 else shape)
+    numbers = Entry(name, KINDS[kind], (shape[0], shape[1] // 2) if is_nf4 else shape)
     dtype, of_scales = scale_head(NF4 if is_nf4 else numbers.dtype, shape)
-    return [numbers, _Entry(name + SCALE, dtype, of_scales)]
+    return [numbers, Entry(name + SCALE, dtype, of_scales)]
 
 
 def _bytes_of(numbers: Tensor) -> Any:
