@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from safelight.engine.weights.lean_loading import repeated_linears
 from safelight.engine.weights.quantized_files import QuantizedFiles, group_entries
+from safelight.model.checkpoint import SIDECAR
 from safelight.model.configs import INDEX
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.heads.own_format import METHOD
@@ -30,6 +31,8 @@ from tests.tiny_flux import clip_tokenizer, t5_tokenizer
 QUANTIZED = ("transformer", "text_encoder_2")
 SPREAD = {"int8": 256 / 12**0.5, "nf4": 0.58}
 """Standard deviation of what random bytes stand for."""
+MAX_SIZE = 1024
+"""Of a side. What the largest picture takes is part of the plan; 2048 would ask for 3 GB more than a picture here."""
 _LEVELS = 4
 
 
@@ -58,6 +61,7 @@ def write_flux(folder: Path, files: Mapping[str, QuantizedFiles]) -> None:
     schedule = folder / "scheduler" / "scheduler_config.json"
     schedule.parent.mkdir()
     schedule.write_text(json.dumps(configs.scheduler_config(guidance_embeds=False)))
+    (folder / SIDECAR).write_text(json.dumps({"max_size": MAX_SIZE}))
     (folder / INDEX).write_text(json.dumps(configs.INDEX))
 
 
