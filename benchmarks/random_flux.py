@@ -24,6 +24,7 @@ from safelight.model.checkpoint import SIDECAR
 from safelight.model.configs import INDEX
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.heads.own_format import METHOD
+from safelight.model.recorded_digests import record_digests
 from safelight.model.single_files import configs
 from safelight.settings import Quantization
 from tests.tiny_flux import clip_tokenizer, t5_tokenizer
@@ -56,6 +57,7 @@ def write_flux(folder: Path, files: Mapping[str, QuantizedFiles]) -> None:
         (place / "config.json").write_text(json.dumps(config))
         for _ in each.write(place, stems[name]):
             pass
+        record_digests(place)
     clip_tokenizer().save_pretrained(folder / "tokenizer")
     t5_tokenizer().save_pretrained(folder / "tokenizer_2")
     schedule = folder / "scheduler" / "scheduler_config.json"

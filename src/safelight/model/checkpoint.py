@@ -21,6 +21,7 @@ from safelight.model.families.registry import all_networks, all_without_weights,
 from safelight.model.heads.own_format import kind_in_config
 from safelight.model.heads.safetensors_head import read_shapes
 from safelight.model.other_formats import explain_folder
+from safelight.model.recorded_digests import sha256_of
 from safelight.model.revision import hub_id_of
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
@@ -91,7 +92,7 @@ def revision_of(folder: Path) -> str:
     """Which files a folder holds, in one line of text: two folders with equal revisions make the same pictures.
 
     The hub's commit if the folder lies in its cache, else `sha256:` and 16 digits over names and contents. Reads every
-    file: seconds for a large checkpoint.
+    file that has no digest beside it: seconds for a large checkpoint.
     """
     return folder.name if hub_id_of(folder) else _digest(folder)
 
@@ -100,9 +101,7 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     patterns = [*_PICTURES_DEPEND_ON, *(f"{name}/*" for name in all_without_weights())]
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
-        with path.open("rb") as file:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256_of(path))
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

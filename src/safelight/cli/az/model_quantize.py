@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from safelight.cli.az.options import Output
+from safelight.cli.az.options import DataDir, Output
 from safelight.cli.completion import complete_models
 from safelight.cli.output import print_one
 
@@ -31,19 +31,20 @@ def quantize(
         KindOrNone | None, typer.Option(help="What those of the T5 encoder become; by default the same.")
     ] = None,
     output: Output = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Write MODEL to a folder with its large networks quantized, which every command then takes as a model."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from safelight.cli.az.registered_models import find_registered
     from safelight.cli.download import locate
     from safelight.engine.families.quantized_checkpoint import quantize_checkpoint
     from safelight.engine.family import network_classes
-    from safelight.model.catalog import find_model
     from safelight.model.checkpoint import check_checkpoint
     from safelight.model.memory.stored_parts import describe_parts
 
-    folder, spec = locate(find_model(reference))
+    folder, spec = locate(find_registered(reference, data_dir))
     out = out.expanduser().absolute()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
