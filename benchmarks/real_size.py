@@ -1,11 +1,13 @@
 """FLUX.1-schnell at its real size, with random weights: what a picture takes of a machine, stage by stage.
 
     python -m benchmarks.real_size [--quantization int8] [--steps 1 4] [--size 256] [--folder FOLDER] [--keep] [--yes]
+    python -m benchmarks.real_size --compare
 
 Writes the model (17 GB in int8), asks before, and removes it after. Then it makes pictures of each number of steps as
 `safelight generate` does, and one by HTTP of `safelight serve`. Seconds of CPU and memory are those of the replica,
 read from /proc, so it runs on Linux only. The first picture finds the files in the system's cache, as they have just
-been written. Seconds of wall clock are only as good as the machine is idle.
+been written. Seconds of wall clock are only as good as the machine is idle. `--compare` sets the precisions beside each
+other instead, at the same width and a few layers: see `benchmarks.precisions`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.precisions import compare
 from benchmarks.process_watch import ReplicaWatch
 from benchmarks.random_flux import SPREAD, plan_flux, write_flux
 from safelight.model.checkpoint import read_model_spec
@@ -40,6 +43,7 @@ from safelight.picture.parameters import build_generation_request
 from safelight.serving.start import create_dispatcher
 from safelight.settings import load_settings
 
+ROUNDS = 3
 PROMPT = "an astronaut riding a horse"
 DAY_S = 86_400.0
 FREE_BYTES_LEFT = 2_000_000_000
@@ -61,6 +65,9 @@ class Run:
 
 def main() -> None:
     options = _parse_options()
+    if options.compare:
+        compare(ROUNDS, options.threads)
+        return
     files = plan_flux(options.quantization)
     num_bytes = sum(each.num_bytes for each in files.values())
     with _folder(options, num_bytes) as folder:
@@ -235,6 +242,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where the model is written, or was kept")
     parser.add_argument("--keep", action="store_true", help="do not remove the model at the end")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--compare", action="store_true", help="compare the precisions instead")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--memory", help="as --memory of safelight serve: 20GiB")
     return parser.parse_args()
