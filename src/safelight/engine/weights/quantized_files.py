@@ -90,7 +90,8 @@ class QuantizedFiles:
     def _write_shard(self, path: Path, weights: Sequence[str]) -> Iterator[int]:
         entries = [entry for weight in weights for entry in self.groups[weight]]
         entries.sort(key=lambda entry: -_ITEM_BYTES[entry.dtype])  # so that each begins where its dtype may begin
-        head: dict[str, Any] = {"__metadata__": {"format": "pt", METADATA: self.quantization}}
+        mark = {} if self.quantization == "none" else {METADATA: self.quantization}
+        head: dict[str, Any] = {"__metadata__": {"format": "pt", **mark}}
         end = 0
         for entry in entries:
             head[entry.name] = {
