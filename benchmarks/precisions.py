@@ -16,7 +16,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,15 @@ def _write(folder: Path) -> dict[str, Path]:
         (place / "config.json").write_text(json.dumps(CONFIG))
     save_file(weights, places["safetensors"] / "diffusion_pytorch_model.safetensors")
     named = renamed(weights, names.bfl_transformer(CONFIG))
+    in_blocks = {id(each) for name, each in named.items() if "_blocks." in name and each.ndim == 2}
     for kind in GGUFS:
-        save_gguf(places[kind] / "flux.gguf", named, partial(_gguf_type, kind))
+        save_gguf(places[kind] / "flux.gguf", named, partial(_gguf_type, kind, in_blocks))
     return {kind: place.parent for kind, place in places.items()}
 
 
-def _gguf_type(kind: str, tensor: Tensor) -> str:
+def _gguf_type(kind: str, in_blocks: Collection[int], tensor: Tensor) -> str:
     """As published files have it: what stands before and after the blocks is small, and stays."""
-    return kind if tensor.ndim == 2 and tensor.numel() > 3072 * 3072 - 1 else "F32"
+    return kind if id(tensor) in in_blocks else "F32"
 
 
 def _networks(places: Mapping[str, Path]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 `NAME.weight` is int8, float8_e4m3fn or, of nf4, uint8 with two numbers a byte; `NAME.weight_scale` beside it, in the
 same file, has a scale for each row (fp32) or for each block of a row (fp16, nf4). The file's own metadata says so
-(`quantization`), and the component's config.json does: docs/decisions/0028-quantized-once-is-quantized-while-loading.md.
+(`safelight_quantization`), and so does the component's config.json: docs/decisions/0028-quantized-once.md.
 """
 
 from __future__ import annotations
