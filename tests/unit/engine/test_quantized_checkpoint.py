@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +182,17 @@ def test_a_digest_beside_a_file_holds_until_the_file_changes(tiny_flux_folder: P
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
 
     assert revision_of(tmp_path / "out") != recorded
+
+
+def test_a_disk_without_room_is_found_out_before(
+    tiny_flux_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+
+    with pytest.raises(InvalidRequest, match=r"too small: 0\.0 GB are written"):
+        quantize(tiny_flux_folder, tmp_path / "out", "int8")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_write_that_fails_leaves_nothing(tiny_flux_folder: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def quantize_checkpoint(
     if not quantized:
         raise UnsupportedModel(f"{folder} is quantized already ({', '.join(plans)}), and stays as it is; serve it so")
     others = list(_others(folder, layout, [source for name, source in sources.items() if name not in quantized]))
-    with _draft(out, sum(plan.num_bytes for plan in quantized.values())) as draft:
+    num_bytes = sum(plan.num_bytes for plan in quantized.values())
+    with _draft(out, num_bytes + _copied_bytes(others, out)) as draft:
         for file in others:
             _link_or_copy(file, draft / file.relative_to(folder))
         _write_json(draft / SIDECAR, _told(spec))
@@ -112,7 +113,7 @@ def _draft(out: Path, num_bytes: int) -> Iterator[Path]:
     """A folder beside `out`, which becomes `out` at the end. Raises InvalidRequest."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidRequest(f"{out} is there already; give a new folder", field="out")
-    free = shutil.disk_usage(next(each for each in out.absolute().parents if each.exists())).free
+    free = shutil.disk_usage(_nearest(out)).free
     if free < num_bytes:
         raise InvalidRequest(
             f"the disk of {out} is too small: {in_gigabytes(num_bytes)} are written, and {in_gigabytes(free)} are "
@@ -135,6 +136,18 @@ def _draft(out: Path, num_bytes: int) -> Iterator[Path]:
         raise ModelLoadError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copied_bytes(files: Sequence[Path], out: Path) -> int:
+    """Of those that cannot be linked, since they lie on another disk."""
+    statuses = [file.stat() for file in files]
+    disk = _nearest(out).stat().st_dev
+    return sum(status.st_size for status in statuses if status.st_dev != disk)
+
+
+def _nearest(out: Path) -> Path:
+    """The folder above it that is there."""
+    return next(each for each in out.absolute().parents if each.exists())
 
 
 def _link_or_copy(file: Path, target: Path) -> None:
