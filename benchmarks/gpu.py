@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.random_flux import REDUCED, random_engine
+from benchmarks.random_engine import REDUCED, random_engine
 from safelight.engine.devices import Precision
 from safelight.engine.engine import Engine
 from safelight.model.memory.plan import Choice

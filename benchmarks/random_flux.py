@@ -1,178 +1,120 @@
-"""FLUX.1-schnell at its true size with random weights that are made where they are used: nothing lies on a disk.
+"""FLUX.1-schnell in its true configuration with random weights, already quantized: no byte of it is downloaded.
 
-For measuring only: what it paints is noise. Any precision and offload of the engine runs with it, and any device.
+Matrices have the spread at which a layer keeps the size of what goes through it, so that a picture comes out finite.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import gguf
+import numpy as np
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from safelight.engine.batch_invariance import make_batch_invariant
-from safelight.engine.devices import Precision
-from safelight.engine.engine import Engine
-from safelight.engine.families.flux1.components import Components
-from safelight.engine.families.flux1.family import Flux1
-from safelight.engine.weights.files import FileTensor
-from safelight.engine.weights.lean_loading import load_network
-from safelight.engine.weights.placement import place, waiting_place
-from safelight.model.spec import Guidance, ModelSpec
-from safelight.settings import EngineOptions
+from safelight.engine.weights.lean_loading import repeated_linears
+from safelight.engine.weights.quantized_files import QuantizedFiles, group_entries
+from safelight.model.checkpoint import SIDECAR
+from safelight.model.configs import INDEX
+from safelight.model.families.flux1 import FLUX1
+from safelight.model.heads.own_format import METHOD
+from safelight.model.recorded_digests import record_digests
+from safelight.model.single_files import configs
+from safelight.settings import Quantization
 from tests.tiny_flux import clip_tokenizer, t5_tokenizer
 
-SPEC = ModelSpec(
-    name="random-flux",
-    default_num_inference_steps=4,
-    max_num_inference_steps=50,
-    default_width=1024,
-    default_height=1024,
-    min_size=64,
-    max_size=2048,
-    max_pixels=2048 * 2048,
-    size_multiple=16,
-    max_sequence_length=256,
-    guidance=Guidance.NONE,
-    default_guidance_scale=0.0,
-)
-T5 = {
-    "d_model": 4096,
-    "d_kv": 64,
-    "num_heads": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "vocab_size": 32128,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-    "dropout_rate": 0.0,
-}
-CLIP = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-VAE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "norm_num_groups": 32,
-    "sample_size": 1024,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "force_upcast": True,
-}
+QUANTIZED = ("transformer", "text_encoder_2")
+SPREAD = {"int8": 256 / 12**0.5, "nf4": 0.58}
+"""Standard deviation of what random bytes stand for."""
+MAX_SIZE = 1024
+"""Of a side. What the largest picture takes is part of the plan; 2048 would ask for 3 GB more than a picture here."""
+_LEVELS = 4
 
 
-class RandomTensors(Mapping[str, FileTensor]):
-    """The parameters of a network, each made anew when it is asked for, and always the same."""
-
-    def __init__(self, network: nn.Module, device: torch.device, quant_type: str | None = None) -> None:
-        self._shapes = {name: tuple(weight.shape) for name, weight in network.named_parameters()}
-        self._device = device
-        self._quant_type = None if quant_type is None else gguf.GGMLQuantizationType[quant_type]
-
-    def __getitem__(self, name: str) -> FileTensor:
-        shape = self._shapes[name]
-        if self._quant_type is not None and len(shape) == 2 and "blocks." in name:
-            return self._blocks(name, shape)
-        values = self._draw(name, shape).to(torch.bfloat16)
-        return FileTensor(place=name, values=values, shape=shape, dtype="BF16")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-    def _draw(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """As wide as a trained layer's; 1 for what a norm multiplies by."""
-        if "norm" in name and len(shape) == 1 and name.endswith("weight"):
-            return torch.ones(shape, device=self._device)
-        generator = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
-        return torch.randn(shape, generator=generator, device=self._device) * (0.5 / max(shape[-1], 1) ** 0.5)
-
-    def _blocks(self, name: str, shape: tuple[int, ...]) -> FileTensor:
-        assert self._quant_type is not None
-        block, block_bytes = gguf.GGML_QUANT_SIZES[self._quant_type]
-        generator = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
-        blocks = torch.randint(
-            0,
-            256,
-            (shape[0], shape[1] // block, block_bytes),
-            generator=generator,
-            device=self._device,
-            dtype=torch.uint8,
-        )
-        scale = torch.tensor([0.01 / shape[1] ** 0.5], dtype=torch.float16).view(torch.uint8)
-        blocks[:, :, :2] = scale.to(self._device)  # each of these types begins with its scale, as fp16
-        return FileTensor(
-            place=name, values=blocks.flatten(1), shape=shape, dtype=self._quant_type.name, quant_type=self._quant_type
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Of the networks; those of FLUX.1-schnell unless told otherwise."""
-
-    transformer: Mapping[str, Any] = field(default_factory=dict)
-    t5: Mapping[str, Any] = field(default_factory=dict)
-    clip: Mapping[str, Any] = field(default_factory=dict)
-    vae: Mapping[str, Any] = field(default_factory=dict)
-
-
-REDUCED = Sizes(
-    transformer={"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "joint_attention_dim": 128},
-    t5={"d_model": 128, "num_heads": 2, "d_ff": 256, "num_layers": 1, "vocab_size": 200},
-    clip={"num_hidden_layers": 1, "vocab_size": 200, "intermediate_size": 64},
-    vae={"block_out_channels": [32] * 4, "layers_per_block": 1},
-)
-"""To see on a CPU that everything runs."""
-
-
-def random_engine(
-    device: torch.device, precision: Precision, *, sizes: Sizes | None = None, quant_type: str | None = None
-) -> Engine:
-    """An engine of random weights; `quant_type` is one of GGUF's for the transformer."""
-    sizes = sizes or Sizes()
-    makers: dict[str, Callable[[], Any]] = {
-        "transformer": partial(FluxTransformer2DModel, **sizes.transformer),
-        "text_encoder_2": lambda: T5EncoderModel(T5Config(**{**T5, **sizes.t5})),
-        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**{**CLIP, **sizes.clip})),
-        "vae": lambda: AutoencoderKL(**{**VAE, **sizes.vae}),
+def plan_flux(quantization: Quantization) -> dict[str, QuantizedFiles]:
+    """Component -> the files that it will have."""
+    return {
+        name: _plan(network, quantization if name in QUANTIZED else "none", seed)
+        for seed, (name, network) in enumerate(_networks().items())
     }
-    networks = {}
-    for name, make in makers.items():
-        with init_empty_weights(include_buffers=False):
-            shape = make()
-        networks[name] = load_network(
-            make,
-            RandomTensors(shape, device, quant_type if name == "transformer" else None),
-            quantization=precision.choice.quantization_of(name),
-            dtype=precision.computation,
-            device=waiting_place(name, precision.choice, device),
-        )
-    if device.type == "cpu":
-        make_batch_invariant(networks["transformer"])
-    place(networks, precision.choice, device)
-    components = Components(
-        transformer=networks["transformer"],
-        autoencoder=networks["vae"],
-        text_encoder=networks["text_encoder"],
-        text_encoder_2=networks["text_encoder_2"],
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=t5_tokenizer(),
-        scheduler_config={"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0},
-        device=device,
-        precision=precision,
-    )
-    family = Flux1(components, scale_factor=8, max_sequence_length=SPEC.max_sequence_length)
-    return Engine(SPEC, family, EngineOptions())
+
+
+def write_flux(folder: Path, files: Mapping[str, QuantizedFiles]) -> None:
+    """Into a new folder. Raises OSError."""
+    stems = {network.name: network.stem for network in FLUX1.networks}
+    for name, each in files.items():
+        place = folder / name
+        place.mkdir(parents=True)
+        config = dict(_config(name))
+        if each.quantization != "none":
+            config["quantization_config"] = {"quant_method": METHOD, "type": each.quantization}
+        (place / "config.json").write_text(json.dumps(config))
+        for _ in each.write(place, stems[name]):
+            pass
+        record_digests(place)
+    clip_tokenizer().save_pretrained(folder / "tokenizer")
+    t5_tokenizer().save_pretrained(folder / "tokenizer_2")
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    schedule.parent.mkdir()
+    schedule.write_text(json.dumps(configs.scheduler_config(guidance_embeds=False)))
+    (folder / SIDECAR).write_text(json.dumps({"max_size": MAX_SIZE}))
+    (folder / INDEX).write_text(json.dumps(configs.INDEX))
+
+
+def _config(name: str) -> Mapping[str, Any]:
+    """As published; the CLIP tokenizer of the tests ends a text with 1."""
+    more: dict[str, Any] = {
+        "vae": {
+            "down_block_types": ["DownEncoderBlock2D"] * _LEVELS,
+            "up_block_types": ["UpDecoderBlock2D"] * _LEVELS,
+        },
+        "text_encoder": {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+    }
+    return {**configs.COMPONENTS[name], **more.get(name, {})}
+
+
+def _networks() -> dict[str, nn.Module]:
+    """Without weights."""
+    with init_empty_weights(include_buffers=False):
+        networks: dict[str, nn.Module] = {
+            "transformer": FluxTransformer2DModel.from_config(_config("transformer")),
+            "vae": AutoencoderKL.from_config(_config("vae")),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**_config("text_encoder"))),
+            "text_encoder_2": T5EncoderModel(T5Config(**_config("text_encoder_2"))),
+        }
+    networks["text_encoder_2"].tie_weights()
+    return networks
+
+
+def _plan(network: nn.Module, quantization: Quantization, seed: int) -> QuantizedFiles:
+    heads = {name: ("BF16", tuple(parameter.shape)) for name, parameter in network.named_parameters()}
+    repeated = {f"{name}.weight" for name in repeated_linears(network)} if quantization != "none" else set()
+    groups = group_entries(heads, repeated, quantization)
+    norms = {
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if "norm" in type(layer).__name__.lower() and getattr(layer, "weight", None) is not None
+    }
+    random = np.random.default_rng(seed)
+
+    def numbers(name: str) -> Sequence[Tensor]:
+        shape = heads[name][1]
+        if name in repeated:
+            numbers, scales = groups[name]
+            spread = SPREAD[quantization] * math.sqrt(shape[1])
+            content = np.frombuffer(random.bytes(numbers.num_bytes), dtype=np.uint8)
+            dtype = torch.float32 if scales.dtype == "F32" else torch.float16
+            return torch.from_numpy(content.copy()), torch.full(scales.shape, 1 / spread, dtype=dtype)
+        if name in norms or len(shape) < 2:
+            return (torch.full(shape, float(name in norms), dtype=torch.bfloat16),)
+        spread = 1.0 if "embed_tokens" in name or "shared" in name else 1 / math.sqrt(math.prod(shape[1:]))
+        drawn = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+        return (drawn.mul_(spread).to(torch.bfloat16),)
+
+    return QuantizedFiles(groups, numbers, quantization)

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from safelight.cli.main import main
+from safelight.model.checkpoint import revision_of
+from safelight.picture.files import decode
 from tests.online_server import OnlineServer, online_server
 
 NAME = "black-forest-labs-flux.1-schnell"
@@ -160,3 +163,34 @@ def test_an_unknown_model_is_answered_by_what_there_is(run_beside_server: Run) -
 
     assert printed.status == 1
     assert f"azureml://registries/HuggingFace/models/{NAME}/versions/1" in printed.err
+
+
+def test_a_quantized_model_is_one_that_every_command_takes(
+    run: Run, tiny_flux_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, generate = tmp_path / "tiny-int8", ("generate", "a red cat", "--seed", "7", "--output")
+    printed = run("model", "quantize", str(tiny_flux_folder), "--to", "int8", "--out", str(out))
+
+    assert (printed.status, printed.err) == (0, "")
+    kinds = json.loads(printed.out)["components"]
+    assert kinds == {"transformer": "int8", "vae": "f32", "text_encoder": "f32", "text_encoder_2": "int8"}
+    assert run(*generate, str(tmp_path / "mapped.png"), "--model", str(out)).status == 0
+    monkeypatch.setenv("SAFELIGHT_QUANTIZATION", "int8")
+    monkeypatch.setenv("SAFELIGHT_TEXT_ENCODER_2_QUANTIZATION", "int8")
+    assert run(*generate, str(tmp_path / "loaded.png"), "--model", str(tiny_flux_folder)).status == 0
+    pictures = [decode((tmp_path / name).read_bytes()) for name in ("mapped.png", "loaded.png")]
+    np.testing.assert_array_equal(pictures[0].pixels, pictures[1].pixels)
+    assert pictures[0].recipe is not None
+    assert (pictures[0].recipe.model, pictures[0].recipe.revision) == ("tiny-int8", revision_of(out))
+
+
+def test_what_stays_as_it_is_is_said_and_what_is_there_stays(run: Run, tiny_flux_folder: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("model", "quantize", str(tiny_flux_folder), "--to", "nf4", "--text-encoder-2-to", "none", "--out", str(first))
+
+    printed = run("model", "quantize", str(first), "--to", "int8", "--out", str(second))
+    again = run("model", "quantize", str(first), "--to", "int8", "--out", str(second))
+
+    assert printed.err == "note: the transformer is quantized already, and stays as it is\n"
+    assert json.loads(printed.out)["components"]["transformer"] == "nf4"
+    assert (again.status, again.err) == (1, f"error: {second} is there already; give a new folder\n")

@@ -43,6 +43,9 @@ class PlainTransformer(ModelMixin, ConfigMixin):
         return self.image_out(nn.functional.silu(pixels + asked))
 
 
+CLASSES = (PlainTransformer, AutoencoderTiny, T5EncoderModel)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Components:
     transformer: Any
@@ -55,8 +58,7 @@ class Components:
 
 
 def load(folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
-    classes = (PlainTransformer, AutoencoderTiny, T5EncoderModel)
-    parts = load_parts(folder, PLAIN, classes, device=device, precision=precision, schedulers=spec.schedulers)
+    parts = load_parts(folder, PLAIN, CLASSES, device=device, precision=precision, schedulers=spec.schedulers)
     return Plain(
         Components(
             transformer=parts.networks["transformer"],

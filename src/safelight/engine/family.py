@@ -88,6 +88,12 @@ class Loader(Protocol):
         """Of a checked folder. Raises UnsupportedModel or ModelLoadError, naming the file and the remedy."""
 
 
+def network_classes(layout: Layout) -> tuple[Any, ...]:
+    """The classes that fill the layout's networks: `CLASSES`, in the module that it names."""
+    classes: tuple[Any, ...] = import_module(layout.engine).CLASSES
+    return classes
+
+
 def load_family(layout: Layout, folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
     """The checkpoint in a folder that `check_checkpoint` has found to be of the layout. Raises as `Loader`."""
     load = cast(Loader, import_module(layout.engine).load)

@@ -17,7 +17,9 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
+from safelight.model.heads.own_format import kind_in_config
 from safelight.model.other_formats import explain_folder
+from safelight.model.recorded_digests import sha256_of
 from safelight.model.revision import hub_id_of
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network
@@ -80,7 +82,7 @@ def revision_of(folder: Path) -> str:
     """Which files a folder holds, in one line of text: two folders with equal revisions make the same pictures.
 
     The hub's commit if the folder lies in its cache, else `sha256:` and 16 digits over names and contents. Reads every
-    file: seconds for a large checkpoint.
+    file that has no digest beside it: seconds for a large checkpoint.
     """
     return folder.name if hub_id_of(folder) else _digest(folder)
 
@@ -92,8 +94,7 @@ def _digest(folder: Path) -> str:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         real = path.resolve()
         if real not in contents:  # a file with several parts is read once
-            with real.open("rb") as file:
-                contents[real] = hashlib.file_digest(file, "sha256").digest()
+            contents[real] = sha256_of(path)
         digest.update(contents[real])
     return f"sha256:{digest.hexdigest()[:16]}"
 
@@ -162,7 +163,11 @@ def _check_not_quantized(folder: Path, component: str) -> None:
     config = read_json(place / "config.json")
     method = next((name for file, name in QUANTIZER_FILES.items() if (place / file).exists()), None)
     settings = config.get("quantization_config") or config.get("compression_config")
-    if settings:
+    try:
+        is_own = kind_in_config(config) is not None
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"{named(folder, component)} cannot be read: {error.message}") from None
+    if settings and not is_own:
         method = _method_in(settings) or method or "a method that its config.json does not name"
     if method is not None:
         raise UnsupportedModel(

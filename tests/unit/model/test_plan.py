@@ -60,8 +60,7 @@ def test_on_a_gpu_each_rung_is_reached_as_memory_shrinks(free_gb: float, expecte
     ("free_gb", "expected"),
     [
         (60, "none none none"),
-        (40, "none none none, tiles"),
-        (36, "none int8 none, tiles"),
+        (30, "none none none"),
         (24, "int8 int8 none, tiles"),
         (17, "nf4 int8 none, tiles"),
         (14.5, "nf4 nf4 none, tiles"),

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from safelight.cli import engine_flags
-from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.az.model_create import create
+from safelight.cli.az.model_quantize import quantize
 from safelight.cli.az.options import DataDir, Output, Workspace
+from safelight.cli.az.registered_models import find_registered, registered_models
 from safelight.cli.az.resource_files import note
 from safelight.cli.completion import complete_served_models
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
-from safelight.errors import ConfigurationError, InvalidRequest, ModelLoadError, ModelNotFound
+from safelight.errors import InvalidRequest, ModelLoadError
 from safelight.model.card import model_card
-from safelight.model.catalog import Model, find_model, list_models, registered_model
+from safelight.model.catalog import Model, list_models
 
 JsonObject = dict[str, Any]
 Registry = Annotated[str | None, typer.Option("--registry-name", "-r", help="HuggingFace or Safelight.")]
@@ -35,7 +35,7 @@ def list_(
     data_dir: DataDir = None,
 ) -> None:
     """List the models known by name, and those registered with the running server."""
-    models = [*list_models()] if registry_name else [*list_models(), *_registered(data_dir)]
+    models = [*list_models()] if registry_name else [*list_models(), *registered_models(data_dir)]
     cards = [_card(model) for model in models if registry_name in (None, model.registry)]
     if format_of(output) is OutputFormat.TABLE:
         print_list([_row(card) for card in cards], COLUMNS, output)
@@ -93,7 +93,7 @@ def show(
     }
     if not plan and any(flags.values()):
         raise InvalidRequest("options of the device go with --plan", field="plan")
-    model = _find(reference or _uri(name, version, label, registry_name), data_dir)
+    model = find_registered(reference or _uri(name, version, label, registry_name), data_dir)
     if plan:
         _show_plan(model, flags, output)
         return
@@ -109,6 +109,7 @@ def show(
 
 
 app.command("create")(create)
+app.command("quantize")(quantize)
 
 
 def _show_plan(model: Model, flags: JsonObject, output: OutputFormat | None) -> None:
@@ -136,37 +137,6 @@ def _uri(name: str | None, version: str | None, label: str | None, registry: str
     if version is None and label is None:
         return name
     return f"azureml:{name}:{version}" if version else f"azureml:{name}@{label}"
-
-
-def _find(reference: str, data_dir: Path | None) -> Model:
-    """The server is asked only about what is not known without it."""
-    try:
-        return find_model(reference)
-    except ModelNotFound:
-        return find_model(reference, _registered(data_dir))
-
-
-def _registered(data_dir: Path | None) -> list[Model]:
-    """All versions of the user's own models, oldest first; without a server none, and a note that says why."""
-    known = {model.name for model in list_models()}
-    try:
-        arm = Arm(data_dir)
-        names = [row["name"] for row in arm.list("/models") if row["name"] not in known]
-        versions = {name: arm.list(f"/models/{name}/versions") for name in names}
-    except (ConfigurationError, RequestRefused) as error:
-        note(f"registered models are not shown: {error.message}")
-        return []
-    return [_from_arm(name, row) for name in names for row in reversed(versions[name])]
-
-
-def _from_arm(name: str, row: JsonObject) -> Model:
-    properties = row["properties"]
-    return registered_model(
-        name=name,
-        version=properties["latestVersion"],
-        path=properties["properties"]["hubId"] or properties["modelUri"],
-        description=properties["description"],
-    )
 
 
 def _card(model: Model) -> JsonObject:

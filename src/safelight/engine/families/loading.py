@@ -58,16 +58,15 @@ def load_parts(
 
     `classes` are those that fill the networks. Raises UnsupportedModel or ModelLoadError, naming file and remedy.
     """
-    _silence_loading()
-    sources = [_find_source(folder, network, classes) for network in layout.networks]
+    silence_loading()
+    sources = [find_source(folder, network, classes) for network in layout.networks]
     config_path = folder / "scheduler" / "scheduler_config.json"
     scheduler_config = _read_scheduler_config(config_path, layout.title, schedulers)
     tokenizers = {
         name: _load_tokenizer(folder / name) for name in layout.without_weights if name.startswith("tokenizer")
     }
     for source in sources:
-        if not source.is_single:
-            _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
+        check_source(source)
     opened = [_read(source.place, partial(_open, source)) for source in sources]  # each file is what it should be
     networks = {
         source.network.name: _load_network(source, tensors, device, precision)
@@ -81,21 +80,39 @@ def load_parts(
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """Where the weights of a component are, and the class that they are for."""
 
     place: Path
     network: Network
     component_class: Any
     paths: Sequence[Path]
+    index: Path | None
+    """That lists them."""
     is_single: bool
 
+    @property
+    def files(self) -> list[Path]:
+        return [*self.paths, *([] if self.index is None else [self.index])]
 
-def _find_source(folder: Path, network: Network, classes: Sequence[Any]) -> _Source:
+
+def find_source(folder: Path, network: Network, classes: Sequence[Any]) -> Source:
+    """`classes` are those that fill the networks. Raises UnsupportedModel or ModelLoadError."""
     class_name = class_in_index(read_json(folder / INDEX), network.name)
     component_class = next(each for each in classes if each.__name__ == class_name)
     weights, paths = find_weights(folder, network)
-    return _Source(folder / network.name, network, component_class, paths, weights.is_single)
+    place = folder / network.name
+    index = place / weights.name if weights.is_index else None
+    return Source(place, network, component_class, paths, index, weights.is_single)
+
+
+def check_source(source: Source) -> None:
+    """Whether a set of files has all that the config asks for, and no more. Raises UnsupportedModel or ModelLoadError.
+
+    A single file is checked when it is read.
+    """
+    if not source.is_single:
+        _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
 
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
@@ -121,18 +138,16 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
     return config
 
 
-def _open(source: _Source) -> Mapping[str, FileTensor]:
+def _open(source: Source) -> Mapping[str, FileTensor]:
     return component_tensors(source.place.parent, source.network, read_json(source.place / "config.json"))
 
 
-def _load_network(
-    source: _Source, tensors: Mapping[str, FileTensor], device: torch.device, precision: Precision
-) -> Any:
+def _load_network(source: Source, tensors: Mapping[str, FileTensor], device: torch.device, precision: Precision) -> Any:
     place, network = source.place, source.network
     return _read(
         place,
         lambda: load_network(
-            partial(_make, source.component_class, place),
+            partial(make_network, source),
             tensors,
             quantization=precision.choice.quantization_of(network.name),
             dtype=precision.computation,
@@ -141,8 +156,9 @@ def _load_network(
     )
 
 
-def _make(component_class: Any, place: Path) -> Any:
+def make_network(source: Source) -> Any:
     """The network of a config, with weights that say nothing."""
+    component_class, place = source.component_class, source.place
     if issubclass(component_class, ModelMixin):
         return component_class.from_config(component_class.load_config(place, local_files_only=True))
     return component_class(component_class.config_class.from_pretrained(place, local_files_only=True))
@@ -181,7 +197,7 @@ def _first_sentence(error: BaseException) -> str:
     return f"{error}".strip().partition("\n")[0].partition(". ")[0].rstrip(".") or type(error).__name__
 
 
-def _silence_loading() -> None:
+def silence_loading() -> None:
     """No bars and no remarks from the libraries: what matters becomes an error or a warning of ours."""
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()

@@ -16,6 +16,9 @@ from diffusers import ModelMixin
 from safetensors import safe_open
 
 from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.model.configs import read_json
+from safelight.model.heads.file_head import read_head
+from safelight.model.heads.own_format import METADATA, kind_in_config, own_scales
 from safelight.model.weight_files import PLAIN_WEIGHTS
 
 _INERT = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection\.weight)$")
@@ -58,7 +61,8 @@ def check_weights(place: Path, paths: Iterable[Path], component_class: Any) -> N
 
     `paths` are the safetensors files of the component in `place`. Raises what the libraries do on a broken file.
     """
-    heads = _read_heads(paths)
+    kind = kind_in_config(read_json(place / "config.json"))
+    heads = _read_heads(paths) if kind is None else _read_own_heads(paths, kind)
     is_of_diffusers = issubclass(component_class, ModelMixin)
     differences = (_compare_diffusers if is_of_diffusers else _compare_transformers)(place, heads, component_class)
     unexpected = [name for name in differences.unexpected if not _INERT.search(name)]
@@ -82,6 +86,20 @@ def _read_heads(paths: Iterable[Path]) -> dict[str, _Head]:
     return heads
 
 
+def _read_own_heads(paths: Iterable[Path], kind: str) -> dict[str, _Head]:
+    """As if nothing were quantized: of files that were quantized here as `kind`. Raises ModelLoadError."""
+    heads = {}
+    for path in paths:
+        head = read_head(path)
+        if head.metadata.get(METADATA) != kind:
+            raise ModelLoadError(f"{path} is not quantized as {kind}, as config.json beside it says; quantize it again")
+        scales = own_scales(path, head)
+        for name in head.tensors.keys() - scales.values():
+            tensor = head.tensors[name]
+            heads[name] = _Head(path, "F32" if name in scales else tensor.dtype, tensor.shape)
+    return heads
+
+
 def _compare_diffusers(place: Path, heads: Mapping[str, _Head], component_class: Any) -> _Differences:
     with torch.device("meta"):
         network = component_class.from_config(component_class.load_config(place, local_files_only=True))
@@ -93,9 +111,11 @@ def _compare_diffusers(place: Path, heads: Mapping[str, _Head], component_class:
 
 def _compare_transformers(place: Path, heads: Mapping[str, _Head], component_class: Any) -> _Differences:
     """As transformers does, which renames what older versions wrote: tensors without content are loaded."""
+    config = component_class.config_class.from_pretrained(place, local_files_only=True)
+    config.__dict__.pop("quantization_config", None)  # what was quantized here, transformers knows nothing of
     _, report = component_class.from_pretrained(
         None,
-        config=component_class.config_class.from_pretrained(place, local_files_only=True),
+        config=config,
         state_dict={name: torch.empty(head.shape, device="meta") for name, head in heads.items()},
         device_map={"": "meta"},
         output_loading_info=True,

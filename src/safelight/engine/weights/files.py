@@ -17,8 +17,9 @@ from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, dequantize_functio
 from gguf import GGMLQuantizationType
 from torch import Tensor
 
-from safelight.errors import ModelLoadError
+from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.heads.file_head import read_head
+from safelight.model.heads.own_format import NF4
 from safelight.model.heads.quantizer_marks import Scales, find_scales
 from safelight.model.heads.tensor_head import FileHead, TensorHead
 
@@ -48,15 +49,22 @@ class FileTensor:
     place: str
     """The file and the name in it, for messages."""
     values: Tensor
-    """A view of the file, which may not be written to: numbers in `shape`; blocks as uint8 (rows, bytes of a row)."""
+    """A view of the file, which may not be written to: numbers in `shape`; blocks as uint8 (rows, bytes of a row).
+
+    Of nf4 pairs as uint8 (rows, half of a row's numbers).
+    """
     shape: tuple[int, ...]
     """Of the numbers."""
     dtype: str
     """As the file's format calls it: `BF16`, `F8_E4M3`, `Q4_K`."""
     scale: Tensor | None = None
-    """fp32, (1, 1) or (rows, 1): the values are multiplied by it."""
+    """fp32, (1, 1) or (rows, 1): the values are multiplied by it. Of nf4 fp16, (rows, blocks of a row)."""
     quant_type: GGMLQuantizationType | None = None
     """Of GGUF's blocks; None for numbers."""
+
+    @property
+    def is_nf4(self) -> bool:
+        return self.dtype == NF4
 
     @property
     def num_bytes(self) -> int:
@@ -76,7 +84,12 @@ class FileTensor:
         return replace(self, values=values, shape=shape)
 
     def numbers(self, dtype: torch.dtype) -> Tensor:
-        """What it stands for. It may be a view of the file: clone it before writing to it."""
+        """What it stands for. It may be a view of the file: clone it before writing to it.
+
+        Raises UnsupportedModel for nf4, which only stands where it is multiplied.
+        """
+        if self.is_nf4:
+            raise UnsupportedModel(f"{self.place} is nf4, and only layers that repeat may be; quantize the model again")
         if self.quant_type is not None:
             block, block_bytes = GGML_QUANT_SIZES[self.quant_type]
             blocks = self.values.reshape(-1, block_bytes)
@@ -103,7 +116,7 @@ def open_tensors(path: Path, head: FileHead, scales: Scales, names: Collection[s
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     beside = {scales.of[name] for name in names if name in scales.of}
     mapped = {name: _map(content, path, name, head) for name in {*names, *beside}}
-    return {name: replace(mapped[name], scale=_scale(mapped, scales.of.get(name))) for name in names}
+    return {name: replace(mapped[name], scale=_scale(mapped, name, scales.of.get(name))) for name in names}
 
 
 def open_file(path: Path) -> dict[str, FileTensor]:
@@ -116,6 +129,9 @@ def open_file(path: Path) -> dict[str, FileTensor]:
 def _map(content: mmap.mmap, path: Path, name: str, head: FileHead) -> FileTensor:
     tensor = head.tensors[name]
     place = f"{path}: {name}"
+    if tensor.dtype == NF4:
+        pairs = _view(content, tensor, torch.uint8).reshape(tensor.shape[0], -1)
+        return FileTensor(place=place, values=pairs, shape=tensor.shape, dtype=tensor.dtype)
     if tensor.dtype in _DTYPES:
         values = _view(content, tensor, _DTYPES[tensor.dtype]).reshape(tensor.shape)
         return FileTensor(place=place, values=values, shape=tensor.shape, dtype=tensor.dtype)
@@ -136,8 +152,11 @@ def _view(content: mmap.mmap, tensor: TensorHead, dtype: torch.dtype) -> Tensor:
         return torch.frombuffer(content, dtype=dtype, count=count, offset=tensor.start)
 
 
-def _scale(tensors: Mapping[str, FileTensor], name: str | None) -> Tensor | None:
-    return None if name is None else tensors[name].values.to(torch.float32).reshape(-1, 1)
+def _scale(tensors: Mapping[str, FileTensor], weight: str, name: str | None) -> Tensor | None:
+    if name is None:
+        return None
+    values = tensors[name].values
+    return values if tensors[weight].is_nf4 else values.to(torch.float32).reshape(-1, 1)
 
 
 def _pick(values: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:

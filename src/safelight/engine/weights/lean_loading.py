@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from safelight.engine.weights.files import FileTensor
-from safelight.engine.weights.stored_linear import StoredLinear, StoredWeight
+from safelight.engine.weights.stored_linear import StoredLinear
 from safelight.engine.weights.stored_weights import (
     CastWeight,
     GgufWeight,
@@ -32,7 +32,9 @@ from safelight.settings import Quantization
 
 BLOCK_NUMBERS = 16 * 1024**2
 """Weights that are quantized at once."""
-_QUANTIZERS: Mapping[Quantization, tuple[Callable[[Tensor], Quantized], Callable[[Tensor, Tensor], StoredWeight]]] = {
+MakeNetwork = Callable[[], nn.Module]
+_Store = Callable[[Tensor, Tensor], ScaledWeight | Nf4Weight]
+_QUANTIZERS: Mapping[Quantization, tuple[Callable[[Tensor], Quantized], _Store]] = {
     "int8": (quantize_int8, ScaledWeight),
     "fp8": (quantize_float8, ScaledWeight),
     "nf4": (quantize_nf4, Nf4Weight),
@@ -40,7 +42,7 @@ _QUANTIZERS: Mapping[Quantization, tuple[Callable[[Tensor], Quantized], Callable
 
 
 def load_network(
-    make: Callable[[], nn.Module],
+    make: MakeNetwork,
     tensors: Mapping[str, FileTensor],
     *,
     quantization: Quantization,
@@ -58,7 +60,7 @@ def load_network(
         network.tie_weights()
     _check_shapes(network, tensors)
     is_large = is_mapped(sum(tensor.num_bytes for tensor in tensors.values()))
-    for name, layer in _repeated_linears(network).items():
+    for name, layer in repeated_linears(network).items():
         weight = _store(tensors[f"{name}.weight"], quantization, dtype, device, is_large=is_large)
         if weight is not None:
             bias = None if layer.bias is None else tensors[f"{name}.bias"].numbers(dtype).clone()
@@ -90,7 +92,8 @@ def _parameters(network: nn.Module) -> list[list[str]]:
     return list(names.values())
 
 
-def _repeated_linears(network: nn.Module) -> dict[str, nn.Linear]:
+def repeated_linears(network: nn.Module) -> dict[str, nn.Linear]:
+    """By name: the layers whose weights are quantized, if any are."""
     return {
         name: layer
         for prefix, blocks in network.named_modules()
@@ -106,20 +109,24 @@ def _store(
     """The weight as it is kept; None if that is a plain tensor of the dtype of computation."""
     if tensor.quant_type is not None:
         return GgufWeight(tensor.values, tensor.quant_type)
+    if tensor.is_nf4:
+        assert tensor.scale is not None, "its head has been checked"
+        return Nf4Weight(tensor.values, tensor.scale)
     if tensor.values.itemsize == 1:
         tensor.check_finite()
         if tensor.scale is None:
             return CastWeight(tensor.values)
         return ScaledWeight(tensor.values, tensor.scale.expand(len(tensor.values), 1))
-    if quantization == "nf4" and tensor.shape[1] % 2:
-        quantization = "int8"  # two numbers lie in a byte
     if quantization != "none":
-        return _quantize(CastWeight(tensor.values), quantization, device)
+        return quantize_weight(tensor, quantization, device)
     return CastWeight(tensor.values) if is_large and tensor.values.dtype != dtype else None
 
 
-def _quantize(weight: CastWeight, quantization: Quantization, device: torch.device) -> StoredWeight:
-    """By blocks of rows, each on the device, so that little of it is in fp32 at once."""
+def quantize_weight(tensor: FileTensor, quantization: Quantization, device: torch.device) -> ScaledWeight | Nf4Weight:
+    """Of plain numbers; by blocks of rows, each on the device, so that little of it is in fp32 at once."""
+    if quantization == "nf4" and tensor.shape[1] % 2:
+        quantization = "int8"  # two numbers lie in a byte
+    weight = CastWeight(tensor.values)
     quantize, store = _QUANTIZERS[quantization]
     block = max(1, BLOCK_NUMBERS // weight.in_features)
     parts = [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.heads.gguf_head import MARK, read_gguf_head
+from safelight.model.heads.own_format import as_numbers
 from safelight.model.heads.safetensors_head import read_safetensors_head
 from safelight.model.heads.tensor_head import FileHead
 
@@ -31,7 +32,7 @@ def read_head(path: Path) -> FileHead:
         for mark, explanation in _OTHERS:
             if beginning.startswith(mark) and not _may_be_length(beginning):
                 raise UnsupportedModel(f"{path} {explanation}")
-        return read_safetensors_head(path)
+        return as_numbers(read_safetensors_head(path))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelLoadError(f"{path} is missing{_target(path)}") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safelight.errors import UnsupportedModel
+from safelight.model.heads.own_format import is_own, own_scales
 from safelight.model.heads.tensor_head import FileHead, TensorHead
 
 QUANTIZERS = (
@@ -56,6 +57,8 @@ class Scales:
 
 def find_scales(path: Path, head: FileHead) -> Scales:
     """Raises UnsupportedModel for a file that is quantized in a way that is not read, or only half."""
+    if is_own(head):
+        return Scales(own_scales(path, head), frozenset())
     _check_method(path, head.tensors)
     if head.format == "gguf":
         _check_gguf_types(path, head.tensors)

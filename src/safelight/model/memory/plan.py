@@ -19,6 +19,7 @@ BYTES_OF: Mapping[Quantization, float] = {"int8": 1.002, "fp8": 1.002, "nf4": 0.
 LARGE_BYTES = 1024**3
 STREAMED_SHARE = 1 / 16
 """Of a network that is brought to the device block by block: what is there of it at once."""
+MAPPED = "the file, mapped"
 ENCODERS = ("text_encoder", "text_encoder_2")
 Stage = Literal["encode", "denoise", "decode"]
 
@@ -140,8 +141,8 @@ _GPU_LADDER: Sequence[tuple[Quantization, Quantization, Offload]] = (
 
 
 def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, choice: Choice) -> Plan:
-    kept = {name: _kept_bytes(part, choice.quantization_of(name), device) for name, part in parts.items()}
-    there = {stage: sum(_on_device(name, kept[name], stage, choice) for name in kept) for stage in _WORKERS}
+    placed = [_placed(name, part, device, choice) for name, part in parts.items()]
+    there = {stage: sum(_on_device(each, stage, choice) for each in placed) for stage in _WORKERS}
     needed: dict[Stage, int] = {
         "encode": work.encode,
         "denoise": work.denoise,
@@ -149,7 +150,7 @@ def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts,
     }
     return Plan(
         choice=choice,
-        placed=[_placed(name, part, kept[name], device, choice) for name, part in parts.items()],
+        placed=placed,
         peaks={stage: there[stage] + needed[stage] * device.number_bytes for stage in _WORKERS},
         free_bytes=device.free_bytes,
     )
@@ -172,18 +173,21 @@ def is_mapped(num_bytes: int) -> bool:
     return num_bytes >= LARGE_BYTES
 
 
-def _on_device(name: str, num_bytes: int, stage: Stage, choice: Choice) -> int:
-    """How much of a component is there in a stage."""
-    if choice.is_streamed(name):
-        return int(num_bytes * STREAMED_SHARE) if name in _WORKERS[stage] else 0
-    return num_bytes if choice.offload != "model" or name in _WORKERS[stage] else 0
+def _on_device(part: Placed, stage: Stage, choice: Choice) -> int:
+    """How much of a component is there in a stage. The system forgets what is mapped when others need its place."""
+    works = part.name in _WORKERS[stage]
+    if choice.is_streamed(part.name):
+        return int(part.num_bytes * STREAMED_SHARE) if works else 0
+    waits = choice.offload == "model" or part.place == MAPPED
+    return part.num_bytes if works or not waits else 0
 
 
-def _placed(name: str, part: StoredPart, num_bytes: int, device: DeviceFacts, choice: Choice) -> Placed:
+def _placed(name: str, part: StoredPart, device: DeviceFacts, choice: Choice) -> Placed:
     quantization = choice.quantization_of(name)
+    num_bytes = _kept_bytes(part, quantization, device)
     is_kept = part.quantization is not None or quantization == "none"
     if device.type == "cpu":
-        place = "the file, mapped" if is_kept and is_mapped(part.num_bytes) else "memory"
+        place = MAPPED if is_kept and is_mapped(part.num_bytes) else "memory"
     elif choice.is_streamed(name):
         place = f"memory; block by block to {device.type}"
     else:

@@ -6,11 +6,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safelight.model.checkpoint import check_checkpoint
 from safelight.model.heads.file_head import read_head
+from safelight.model.heads.own_format import METADATA, is_own, own_scales
 from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
 from safelight.model.heads.tensor_head import TensorHead
 from safelight.model.single_files.parts import read_part
@@ -24,7 +25,7 @@ class StoredPart:
     format: str
     """`safetensors` or `gguf`, and whose names a single file has."""
     dtype: str
-    """The most frequent by bytes: `BF16`, `F8_E4M3 with scales`, `Q4_K`."""
+    """The most frequent by bytes: `BF16`, `F8_E4M3 with scales`, `Q4_K`; `int8`, if it was quantized here."""
     num_bytes: int
     num_parameters: int
     num_repeated: int
@@ -50,11 +51,25 @@ def _describe(folder: Path, network: Network) -> StoredPart:
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
         heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
-        return _summed("safetensors", paths, heads, "")
+        return _describe_own(paths) or _summed("safetensors", paths, heads, "")
     part = read_part(paths[0], network.name)
     tensors = {name: part.head.tensors[name] for name in part.own if name not in part.scales.names}
     scales = " with scales" if any(name in part.own for name in part.scales.of) else ""
     return _summed(f"{part.head.format} ({part.naming.title})", paths, tensors, scales)
+
+
+def _describe_own(paths: list[Path]) -> StoredPart | None:
+    """Of files that were quantized here, whose dtype is called as the option that made it; None for any other."""
+    heads = {path: read_head(path) for path in paths}
+    if not all(is_own(head) for head in heads.values()):
+        return None
+    tensors, num_bytes = dict[str, TensorHead](), 0
+    for path, head in heads.items():
+        scales = own_scales(path, head)
+        tensors |= {name: head.tensors[name] for name in head.tensors.keys() - scales.values()}
+        num_bytes += sum(tensor.num_bytes for tensor in head.tensors.values())
+    kind = str(heads[paths[0]].metadata[METADATA])
+    return replace(_summed("safetensors", paths, tensors, ""), dtype=kind, num_bytes=num_bytes)
 
 
 _REPEATED = re.compile(r"(blocks?|blk|layers?)\.\d+\..*weight$")

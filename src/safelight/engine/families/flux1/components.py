@@ -16,7 +16,7 @@ from safelight.engine.families.loading import load_parts
 from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.model.families.flux1 import FLUX1
 
-_CLASSES = (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)
+CLASSES = (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ def load_components(
     folder: Path, *, device: torch.device, precision: Precision, schedulers: Sequence[str] = ()
 ) -> Components:
     """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
-    parts = load_parts(folder, FLUX1, _CLASSES, device=device, precision=precision, schedulers=schedulers)
+    parts = load_parts(folder, FLUX1, CLASSES, device=device, precision=precision, schedulers=schedulers)
     return Components(
         transformer=parts.networks["transformer"],
         autoencoder=parts.networks["vae"],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from safelight.engine.devices import Precision
-from safelight.engine.families.flux1.components import Components, load_components
+from safelight.engine.families.flux1.components import CLASSES, Components, load_components
 from safelight.engine.families.flux1.latents import make_image_ids, pack_latents, unpack_latents
 from safelight.engine.families.flux1.loras.files import read_lora
 from safelight.engine.families.flux1.text import encode_prompt
@@ -17,6 +17,8 @@ from safelight.engine.low_rank import Lora
 from safelight.engine.prompts import PromptEmbeds
 from safelight.model.families.flux1 import vae_scale_factor
 from safelight.model.spec import LoraFile, ModelSpec
+
+__all__ = ["CLASSES", "Flux1", "load"]
 
 
 def load(folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:

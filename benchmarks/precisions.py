@@ -1,0 +1,171 @@
+"""What each precision costs, and how far it strays: a few blocks of FLUX.1's transformer at their true width.
+
+    python -m benchmarks.precisions [--rounds 3] [--threads N]     (or: python -m benchmarks.real_size --compare)
+
+One double block for two single ones, as in FLUX.1, with random weights in bf16 (1.3 GB, removed at the end); 256x256
+pixels and 256 text tokens. All take turns, so that other work on the machine slows all of them; seconds are of CPU. The
+error is the velocity's, against diffusers in fp32 with the same weights. `alone` tells whether a row comes out bit for
+bit as it does beside another row that is twenty times louder. In diffusers, which promises no such thing, it is for
+comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import FluxTransformer2DModel
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from safelight.engine.batch_invariance import make_batch_invariant
+from safelight.engine.families.flux1.latents import make_image_ids
+from safelight.engine.weights.component_tensors import component_tensors
+from safelight.engine.weights.lean_loading import load_network
+from safelight.model.families.flux1 import FLUX1
+from safelight.model.single_files import configs, names
+from safelight.settings import Quantization
+from tests.single_files import renamed, save_gguf
+
+CONFIG: Mapping[str, Any] = {**configs.COMPONENTS["transformer"], "num_layers": 1, "num_single_layers": 2}
+BARS = {"bf16, mapped": 0.0001, "int8": 0.01, "fp8": 0.04, "nf4": 0.08, "GGUF Q8_0": 0.01, "GGUF Q4_0": 0.08}
+"""Greatest relative error."""
+STORED: Mapping[str, Quantization] = {"bf16, mapped": "none", "int8": "int8", "fp8": "fp8", "nf4": "nf4"}
+GGUFS = ("Q8_0", "Q4_0")
+_SIDE, _TEXT_TOKENS, _LOUD = 32, 256, 20.0
+"""Latents' pixels of a side for 256 pixels of the picture."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    compare(options.rounds, options.threads)
+
+
+@torch.inference_mode()
+def compare(rounds: int, threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = _write(Path(scratch))
+        networks = _networks(place)
+        rows = _rows()
+        alone = {name: _predict(network, rows, 1) for name, network in networks.items()}
+        together = {name: _predict(network, rows, 2)[:1] for name, network in networks.items()}
+        times: dict[str, list[float]] = {name: [] for name in networks}
+        for _ in range(rounds):
+            for name, network in networks.items():
+                started_at = time.process_time()
+                _predict(network, rows, 1)
+                times[name].append(time.process_time() - started_at)
+    _print(alone, together, {name: statistics.median(each) for name, each in times.items()})
+
+
+def _write(folder: Path) -> dict[str, Path]:
+    """Kind of file -> the folder of a transformer with the same weights."""
+    torch.manual_seed(0)
+    made = _make()
+    weights = {
+        name: (
+            torch.randn(parameter.shape).div_(parameter.shape[-1] ** 0.5)
+            if parameter.ndim > 1
+            else torch.full(parameter.shape, float("norm" in name and name.endswith("weight")))
+        ).bfloat16()
+        for name, parameter in made.named_parameters()
+    }
+    places = {kind: folder / kind / "transformer" for kind in ("safetensors", *GGUFS)}
+    for place in places.values():
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(CONFIG))
+    save_file(weights, places["safetensors"] / "diffusion_pytorch_model.safetensors")
+    named = renamed(weights, names.bfl_transformer(CONFIG))
+    in_blocks = {id(each) for name, each in named.items() if "_blocks." in name and each.ndim == 2}
+    for kind in GGUFS:
+        save_gguf(places[kind] / "flux.gguf", named, partial(_gguf_type, kind, in_blocks))
+    return {kind: place.parent for kind, place in places.items()}
+
+
+def _gguf_type(kind: str, in_blocks: Collection[int], tensor: Tensor) -> str:
+    """As published files have it: what stands before and after the blocks is small, and stays."""
+    return kind if id(tensor) in in_blocks else "F32"
+
+
+def _networks(places: Mapping[str, Path]) -> dict[str, Any]:
+    eager = FluxTransformer2DModel.from_config(CONFIG).eval()
+    weights = load_file(places["safetensors"] / "transformer" / "diffusion_pytorch_model.safetensors")
+    eager.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    networks = {"diffusers, fp32": eager}
+    for name, quantization in STORED.items():
+        networks[name] = _load(places["safetensors"], quantization)
+    for kind in GGUFS:
+        networks[f"GGUF {kind}"] = _load(places[kind], "none")
+    return networks
+
+
+def _load(folder: Path, quantization: Quantization) -> Any:
+    network = load_network(
+        partial(FluxTransformer2DModel.from_config, CONFIG),
+        component_tensors(folder, FLUX1.networks[0], CONFIG),
+        quantization=quantization,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    make_batch_invariant(network)
+    return network
+
+
+def _make() -> Any:
+    with init_empty_weights(include_buffers=False):
+        return FluxTransformer2DModel.from_config(CONFIG)
+
+
+def _rows() -> dict[str, Tensor]:
+    """One row, and another that is louder."""
+    generator = torch.Generator().manual_seed(1)
+    volume = torch.tensor([1.0, _LOUD]).view(2, 1, 1)
+    draw: Callable[..., Tensor] = partial(torch.randn, generator=generator)
+    return {
+        "hidden_states": draw(2, (_SIDE // 2) ** 2, 64) * volume,
+        "encoder_hidden_states": draw(2, _TEXT_TOKENS, 4096) * volume,
+        "pooled_projections": draw(2, 768) * volume[:, 0],
+        "timestep": torch.tensor([0.7, 0.3]),
+    }
+
+
+def _predict(network: Any, rows: Mapping[str, Tensor], number: int) -> Tensor:
+    velocity: Tensor = network(
+        **{name: each[:number] for name, each in rows.items()},
+        txt_ids=torch.zeros(_TEXT_TOKENS, 3),
+        img_ids=make_image_ids(_SIDE, _SIDE),
+        return_dict=False,
+    )[0]
+    return velocity
+
+
+def _print(alone: Mapping[str, Tensor], together: Mapping[str, Tensor], times: Mapping[str, float]) -> None:
+    exact, base = alone["diffusers, fp32"], times["diffusers, fp32"]
+    table = Table("precision", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
+    for name, velocity in alone.items():
+        error = float((velocity - exact).norm() / exact.norm())
+        bar = BARS.get(name)
+        told = "" if bar is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
+        equal = "yes" if torch.equal(velocity, together[name]) else "no"
+        table.add_row(name, f"{times[name]:.2f}", f"{times[name] / base:.2f}x", f"{error:.3%}", told, equal)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
