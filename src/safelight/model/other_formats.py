@@ -24,6 +24,8 @@ def looks_like_path(name: str) -> bool:
 
 def explain_file(path: Path) -> str:
     """A sentence without its subject: `is ...; ...`."""
+    if not path.is_file():  # a pipe would be waited for
+        return f"is neither a file nor a folder; {_WHAT_IS_READ}"
     if _begins_with(path, b"GGUF") or path.suffix.lower() == ".gguf":
         return f"is a GGUF file, quantized, which is not read; {_WHAT_IS_READ}"
     names = _names_in(path)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from diffusers import ModelMixin
 from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -87,6 +88,8 @@ def _find_source(folder: Path, network: Network, classes: Sequence[Any]) -> _Sou
     return _Source(folder / network.name, component_class, weights.variant, paths)
 
 
+_MOST_NOISE = 1.001
+"""The share with which all begins is 1, or as near as fp32 comes."""
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 """One of these holds the words. Without them transformers makes a tokenizer that knows none, and says nothing."""
 
@@ -100,7 +103,7 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
         )
     for name in schedulers:
         try:
-            build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256)
+            _check_sigmas(build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256).sigmas)
         except Exception as error:  # whatever diffusers raises, each request would end with it
             used = ", ".join(key for key, value in config.items() if key.startswith("use_") and value)
             raise UnsupportedModel(
@@ -108,6 +111,20 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
                 + (f" ({used})" if used else "")
             ) from error
     return config
+
+
+def _check_sigmas(sigmas: Tensor) -> None:
+    if not bool(sigmas.isfinite().all()) or sigmas.min() < 0 or sigmas.max() > _MOST_NOISE:
+        raise ValueError("its shares of noise are not between 0 and 1")
+
+
+def try_prompt(folder: Path, encode: Callable[[str], object]) -> None:
+    """What the libraries read of a config only when they work with it would fail each request; here it fails the load.
+
+    Raises ModelLoadError.
+    """
+    with torch.inference_mode():
+        _read(folder, partial(encode, "a"))
 
 
 def _load_network(source: _Source, device: torch.device, dtype: torch.dtype) -> Any:
