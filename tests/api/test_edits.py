@@ -321,6 +321,10 @@ WAYS: dict[str, Callable[[bytes], str]] = {
     "in URL-safe letters": lambda content: base64.urlsafe_b64encode(content).decode(),
     "without padding": lambda content: base64.urlsafe_b64encode(content).decode().rstrip("="),
     "as a data URL": lambda content: "data:image/png;base64," + base64.b64encode(content).decode(),
+    "as a data URL of bytes": lambda content: (
+        "data:application/octet-stream;base64," + base64.b64encode(content).decode()
+    ),
+    "as a data URL of nothing": lambda content: "data:;base64," + base64.b64encode(content).decode(),
     "as a data URL with parameters": lambda content: (
         "DATA:image/png;name=a.png;BASE64," + base64.b64encode(content).decode()
     ),
@@ -343,6 +347,36 @@ def test_base64_is_read_however_it_is_written(
 
     assert response.status_code == 200, response.text
     assert painted_from(dispatcher) == Image.open(io.BytesIO(NOISE)).tobytes()
+
+
+@pytest.mark.parametrize("dress", ["b'{}'", '"{}"', "'{}'", "base64,{}"])
+@pytest.mark.parametrize("content", [PICTURE, NOISE], ids=["signed", "unsigned"])
+def test_base64_in_a_dress_is_refused_and_never_painted_as_a_prompt(
+    client: TestClient, dispatcher: FakeDispatcher, content: bytes, dress: str
+) -> None:
+    """`str()` of what Python's `b64encode` returns, or JSON that was encoded twice."""
+    response = client.post("/", json={"inputs": dress.format(base64.b64encode(content).decode())})
+
+    assert (response.status_code, dispatcher.requests) == (400, [])
+    assert "inputs is no base64" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "request_of"),
+    [
+        ("/", {"json": {"inputs": base64.b64encode(PICTURE).decode(), "parameters": {"width": 0}}}),
+        ("/", {"json": {"inputs": base64.b64encode(PICTURE).decode(), "target_size": {"width": 64, "height": 0}}}),
+        (EDITS, {"data": {"prompt": "a fox", "size": "0x0"}, "files": {"image": PICTURE}}),
+        (EDITS, {"data": {"prompt": "a fox", "width": "64", "height": "0"}, "files": {"image": PICTURE}}),
+    ],
+)
+def test_a_side_of_zero_is_no_size_though_the_image_has_one(
+    client: TestClient, dispatcher: FakeDispatcher, path: str, request_of: dict[str, Any]
+) -> None:
+    response = client.post(path, **request_of)
+
+    assert (response.status_code, dispatcher.requests) == (400, [])
+    assert " 0 is not possible" in response.text
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if "data URL" in way])

@@ -159,6 +159,28 @@ def test_a_forgotten_or_doubled_part_of_openais_paths_gets_the_envelope_with_the
 @pytest.mark.parametrize(
     ("path", "address"),
     [
+        ("/v1/models/", "/v1/models"),
+        ("/v1/models//", "/v1/models"),
+        ("/v1//models/tiny", "/v1/models/tiny"),
+        ("/v1/models/tiny/", "/v1/models/tiny"),
+        ("/v1/models//tiny", "/v1/models/tiny"),
+        ("/v1/models/org//name/", "/v1/models/org/name"),
+        ("/openai/models/", "/openai/v1/models"),
+        ("/openai/v1/models/tiny/", "/openai/v1/models/tiny"),
+    ],
+)
+def test_a_slash_too_many_at_the_models_is_told_the_right_address_and_no_model(
+    client: TestClient, path: str, address: str
+) -> None:
+    response = client.send(_raw(client, "GET", path))
+
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")
+    assert response.json()["error"]["message"] == f"Invalid URL (GET {path}); use {address}"
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
         ("/score/", "/score"),
         ("//score", "/score"),
         ("/predict//", "/predict"),

@@ -282,7 +282,7 @@ def test_two_requests_of_one_id_are_two_generations(
 
 
 @pytest.mark.parametrize("path", ["/", "/predict", "/score"])
-@pytest.mark.parametrize("space", [b"", b" \r\n\t"])
+@pytest.mark.parametrize("space", [b"", b" \r\n\t", b"\xef\xbb\xbf\r\n"])
 def test_octets_that_begin_as_json_does_are_json(
     client: TestClient, dispatcher: FakeDispatcher, path: str, space: bytes
 ) -> None:

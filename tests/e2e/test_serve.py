@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -204,6 +205,18 @@ def test_stopping_while_the_model_loads_is_no_failure() -> None:
 
     assert process.wait(timeout=60) == 0
     assert "error" not in rest
+
+
+def test_a_second_signal_ends_the_server_at_once_without_a_traceback() -> None:
+    with running_server() as server, closing(connect(server)) as client:
+        client.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert httpx.get(f"{server.url}/health/live").status_code == 200
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: "stopping:" in server.text)
+        status = server.stop(timeout_s=20)
+
+        assert status == 0
+    assert "Traceback" not in server.text
 
 
 def connect(server: Server) -> socket.socket:

@@ -27,6 +27,8 @@ def looks_like_path(name: str) -> bool:
 
 def explain_file(path: Path) -> str:
     """Of one that is given where a folder is asked for: a sentence without its subject, `is ...; ...`."""
+    if not path.is_file():  # a pipe would be waited for
+        return f"is neither a file nor a folder; {_WHAT_IS_READ}"
     if path.suffix.lower() in PICKLES:
         return "is a pickle, which can run code when it is read; convert it to safetensors"
     if not looks_like_weights(path):

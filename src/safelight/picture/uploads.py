@@ -58,7 +58,9 @@ def fit_upload(
     image = still.image
     alpha, warnings = _alpha_of_mask(upload, image, max_pixels)
     own_width, own_height = size_for_image(spec, image.width, image.height)
-    size, size_warnings = size_in_force(spec, width or own_width, height or own_height, fits=fits_size)
+    size, size_warnings = size_in_force(
+        spec, own_width if width is None else width, own_height if height is None else height, fits=fits_size
+    )
     warnings += size_warnings
     if size != image.size:
         warnings += (f"{upload.image_field} was scaled from {image.width}x{image.height} to {size[0]}x{size[1]}",)

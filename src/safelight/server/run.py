@@ -87,6 +87,7 @@ def _catch_signals(server: Server) -> asyncio.Event:
 
     def stop() -> None:
         if stop_asked.is_set():
+            logging.getLogger("uvicorn.error").disabled = True  # the traceback of what is cut off
             server.should_exit = server.force_exit = True
         stop_asked.set()
 

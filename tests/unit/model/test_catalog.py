@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,13 @@ def test_a_file_is_never_a_hub_id_and_is_refused_for_what_it_is(
     for reference in (name, f"./{name}", str(tmp_path / name)):
         with pytest.raises(ModelNotFound, match=f"{tmp_path / name} {expected}"):
             find_model(reference)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(ModelNotFound, match="is neither a file nor a folder"):
+        find_model(str(tmp_path / "pipe"))
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,21 @@ def test_positions_that_fit_no_attention_head_are_refused(tmp_path: Path, axes: 
         check_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("scaling_factor", value) for value in (None, 0, -1, "1", {}, float("nan"), float("inf"))),
+        ("shift_factor", [1]),
+    ],
+)
+def test_an_autoencoder_whose_scale_makes_no_picture_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    """Loaded, it would fail with torch's own words, or make every request a 500."""
+    write_checkpoint(tmp_path, {"vae/config.json": {key: value}})
+
+    with pytest.raises(ModelLoadError, match=rf"vae/config\.json has {key}"):
+        check_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("value", ["64", 0, -64, 6.4, [64]])
 def test_a_size_that_is_none_is_named(tmp_path: Path, value: object) -> None:
     write_checkpoint(tmp_path, {"transformer/config.json": {"in_channels": value}})

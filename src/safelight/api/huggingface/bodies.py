@@ -6,6 +6,7 @@ A prompt is `inputs`, `prompt`, or in an object with its parameters; alone, or i
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from contextlib import ExitStack
 
@@ -69,7 +70,7 @@ async def _parse(request: Request, content: bytes) -> tuple[Body, bytes | None]:
 def _is_json_in_octets(request: Request, content: bytes) -> bool:
     """What a client sends that was given the body as bytes and has no type for it."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    return media_type == "application/octet-stream" and content.lstrip()[:1] == b"{"
+    return media_type == "application/octet-stream" and content.removeprefix(BOM_UTF8).lstrip()[:1] == b"{"
 
 
 async def _fit(

@@ -16,8 +16,12 @@ _BASE64_IMAGE = "(?:iVBORw0KGgo|[/_]9j[/_]|UklGR|R0lGOD)"
 _LETTER = "[A-Za-z0-9+/_-]"
 _BASE64 = re.compile(rf"(?:{_LETTER}{{256,}}+|(?:{_LETTER}{{48,}}+[ \t\r]*\n[ \t]*+){{4,}}+{_LETTER}*+)={{0,2}}")
 """Without a break, or in long lines: no prompt is written so."""
+_DRESSED = re.compile(rf"(?:b?['\"]|base64,)(?:{_BASE64_IMAGE}|{_LETTER}{{256}})")
+"""As a Python program writes bytes that it took for text, and other slips."""
+_DATA_URL = re.compile(r"data:(?:image/|[^\s,]{0,100};base64,)", re.IGNORECASE)
 _UPLOAD = re.compile(
-    rb'"inputs"\s*:\s*(?:\[\s*)?"(?:\s|\\[nrt])*(?:(?i:data:image)|%s|[A-Za-z0-9+/_\\-]{256})' % _BASE64_IMAGE.encode()
+    rb'"inputs"\s*:\s*(?:\[\s*)?"(?:\s|\\[nrt])*(?:(?i:data:(?:image|[^\s",]{0,100};base64,))|%s|[A-Za-z0-9+/_\\-]{256})'
+    % _BASE64_IMAGE.encode()
 )
 """In JSON, where / may be written \\/ and a line break is \\n."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -39,11 +43,11 @@ def image_in(body: Mapping[str, object]) -> bytes | None:
     if not isinstance(inputs, str):
         return None
     text = inputs.strip()
-    if text[:11].lower() == "data:image/" and len(text) >= MIN_BASE64_CHARACTERS:
+    if _DATA_URL.match(text) and len(text) >= MIN_BASE64_CHARACTERS:
         return from_data_url(text, field="inputs")
     if any(prompt is not None for prompt in prompts):
         return _image_beside_prompt(text)
-    is_signed = len(text) >= MIN_BASE64_CHARACTERS and re.match(_BASE64_IMAGE, text)
+    is_signed = len(text) >= MIN_BASE64_CHARACTERS and (re.match(_BASE64_IMAGE, text) or _DRESSED.match(text))
     return from_base64(text, field="inputs") if is_signed or _BASE64.fullmatch(text) else None
 
 

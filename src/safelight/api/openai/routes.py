@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, segments_of
 from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import read_json_object
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
@@ -168,7 +168,9 @@ def _add_model_routes(router: APIRouter, model: ServedModel, root: str) -> None:
 
     @router.get(f"{root}/models/{{id:path}}", summary="One model", responses=_errors(401, 404))
     async def retrieve_model(request: Request, id: str) -> ModelObject:
-        return model.object(request, id or "(empty)")
+        if not id or id != "/".join(segments_of(id)):  # a slash too many: the right address is told, and no model named
+            raise HTTPException(404)
+        return model.object(request, id)
 
 
 @dataclass(frozen=True, slots=True)

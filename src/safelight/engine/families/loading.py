@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from diffusers import ModelMixin
 from diffusers.utils import logging as diffusers_logging
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -30,6 +31,7 @@ from safelight.errors import ModelLoadError, OutOfMemory, SafelightError, Unsupp
 from safelight.model.configs import INDEX, class_in_index, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.memory.exhausted import is_out_of_memory
+from safelight.model.memory.plan import is_mapped
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network, find_weights
 
 T = TypeVar("T")
@@ -115,6 +117,8 @@ def check_source(source: Source) -> None:
         _read(source.place, partial(check_weights, source.place, source.paths, source.component_class))
 
 
+_MOST_NOISE = 1.001
+"""The share with which all begins is 1, or as near as fp32 comes."""
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 """One of these holds the words. Without them transformers makes a tokenizer that knows none, and says nothing."""
 
@@ -128,7 +132,7 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
         )
     for name in schedulers:
         try:
-            build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256)
+            _check_sigmas(build_noise_scheduler(name, config, num_inference_steps=4, image_seq_len=256).sigmas)
         except Exception as error:  # whatever diffusers raises, each request would end with it
             used = ", ".join(key for key, value in config.items() if key.startswith("use_") and value)
             raise UnsupportedModel(
@@ -136,6 +140,22 @@ def _read_scheduler_config(path: Path, title: str, schedulers: Sequence[str]) ->
                 + (f" ({used})" if used else "")
             ) from error
     return config
+
+
+def _check_sigmas(sigmas: Tensor) -> None:
+    if not bool(sigmas.isfinite().all()) or sigmas.min() < 0 or sigmas.max() > _MOST_NOISE:
+        raise ValueError("its shares of noise are not between 0 and 1")
+
+
+def try_prompt(folder: Path, encode: Callable[[str], object], encoder: nn.Module) -> None:
+    """What the libraries read of a config only when they work with it would fail each request; here it fails the load.
+
+    But not with the real T5, which would keep a CPU for half a minute. Raises ModelLoadError.
+    """
+    if is_mapped(sum(tensor.nbytes for tensor in (*encoder.parameters(), *encoder.buffers()))):
+        return
+    with torch.inference_mode():
+        _read(folder, partial(encode, "a"))
 
 
 def _open(source: Source) -> Mapping[str, FileTensor]:

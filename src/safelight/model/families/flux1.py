@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from safelight.errors import ModelLoadError, UnsupportedModel
@@ -19,6 +20,7 @@ def check(folder: Path) -> None:
     _check_channels(folder)
     _check_rotation(folder)
     _check_widths(folder)
+    _check_scale(folder)
 
 
 def describe(folder: Path) -> ModelSpec:
@@ -95,6 +97,22 @@ def _check_rotation(folder: Path) -> None:
             f"{path} has axes_dims_rope {axes}, which do not add up to its attention_head_dim, {head}; download the "
             "checkpoint again"
         )
+
+
+def _check_scale(folder: Path) -> None:
+    """Each latent is divided by it, and each picture would be NaN, or an error of torch's."""
+    path, config = config_of(folder, "vae")
+    scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor")
+    if not _is_finite(scale) or scale <= 0:
+        raise ModelLoadError(
+            f"{path} has scaling_factor {scale!r}, not a number above 0; download the checkpoint again"
+        )
+    if shift is not None and not _is_finite(shift):
+        raise ModelLoadError(f"{path} has shift_factor {shift!r}, not a number; download the checkpoint again")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _check_widths(folder: Path) -> None:

@@ -12,6 +12,7 @@ from safelight.engine.families.flux1.components import CLASSES, Components, load
 from safelight.engine.families.flux1.latents import make_image_ids, pack_latents, unpack_latents
 from safelight.engine.families.flux1.loras.files import read_lora
 from safelight.engine.families.flux1.text import encode_prompt
+from safelight.engine.families.loading import try_prompt
 from safelight.engine.family import Family, Rows
 from safelight.engine.low_rank import Lora
 from safelight.engine.prompts import PromptEmbeds
@@ -24,7 +25,9 @@ __all__ = ["CLASSES", "Flux1", "load"]
 def load(folder: Path, spec: ModelSpec, *, device: torch.device, precision: Precision) -> Family:
     """Raises UnsupportedModel or ModelLoadError naming the file and the remedy."""
     components = load_components(folder, device=device, precision=precision, schedulers=spec.schedulers)
-    return Flux1(components, scale_factor=vae_scale_factor(folder), max_sequence_length=spec.max_sequence_length)
+    family = Flux1(components, scale_factor=vae_scale_factor(folder), max_sequence_length=spec.max_sequence_length)
+    try_prompt(folder, family.encode_prompt, components.text_encoder_2)
+    return family
 
 
 class Flux1:

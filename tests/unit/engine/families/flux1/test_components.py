@@ -357,12 +357,32 @@ def test_whatever_a_library_raises_becomes_one_sentence_that_names_the_place(
 
 
 @pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("tokenizer/tokenizer_config.json", {"model_max_length": []}),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "many"}),
+        ("text_encoder/config.json", {"eos_token_id": [1]}),
+    ],
+)
+def test_what_would_fail_each_prompt_fails_the_load(folder: Path, file: str, change: dict[str, object]) -> None:
+    _edit(folder / file, lambda config: config | change)
+
+    with pytest.raises(ModelLoadError, match=f"{folder}.* cannot be loaded") as caught:
+        load_engine(folder)
+
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"use_beta_sigmas": True, "use_karras_sigmas": True}, "FlowMatchEulerDiscreteScheduler"),
         ({"use_exponential_sigmas": True, "use_karras_sigmas": True}, "Only one of"),
         ({"time_shift_type": "sideways"}, "must either be 'exponential' or 'linear'"),
         ({"shift": None}, "FlowMatchEulerDiscreteScheduler"),
+        ({"shift": 0}, ""),
+        ({"shift": float("nan")}, ""),
+        ({"shift_terminal": 1e30}, "shares of noise are not between 0 and 1"),
         ({"use_dynamic_shifting": True, "max_image_seq_len": 256}, "division by zero"),
     ],
 )

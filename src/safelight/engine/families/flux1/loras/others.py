@@ -44,11 +44,6 @@ _MODELS: tuple[tuple[str, str, str], ...] = (
         r"flux.*(?:canny|depth|control)",
     ),
     ("Qwen-Image", r"transformer_blocks[._]\d+[._](?:img|txt)_(?:mlp|mod)[._]", r"qwen"),
-    (
-        "Qwen-Image, or another model of more than 19 blocks",
-        r"(?<!single_)transformer_blocks[._](?:19|[2-9]\d)[._]",
-        "",
-    ),
     ("Stable Diffusion 3", r"joint_blocks[._]", r"stable-diffusion-?3|\bsd3"),
     (
         "HunyuanVideo",
@@ -66,9 +61,16 @@ _MODELS: tuple[tuple[str, str, str], ...] = (
         r"sdxl|stable-diffusion-xl",
     ),
     ("Stable Diffusion 1 or 2", _UNET, r"stable-diffusion-v[12]|\bsd_v[12]"),
-    ("another model (LTX-Video, PixArt or one like it)", r"transformer_blocks[._]\d+[._]attn[12][._]", ""),
 )
 """Name, how keys look that only it has, and what the metadata call it. The first that matches is meant."""
+_KINDS = (
+    (
+        "Qwen-Image, or another model of more than 19 blocks",
+        r"(?<!single_)transformer_blocks[._](?:19|[2-9]\d)[._]",
+    ),
+    ("another model (LTX-Video, PixArt or one like it)", r"transformer_blocks[._]\d+[._]attn[12][._]"),
+)
+"""What keys look like that several models have: Stable Diffusion 3 among them, which its width tells better."""
 
 _METHODS = {
     "a DoRA's magnitudes": r"dora_scale|lora_magnitude_vector",
@@ -82,6 +84,7 @@ _METHODS = {
     "AdaLoRA or VeRA factors": r"lora_E\b|vera_lambda",
     "whole differences of weights": r"\.diff(?:_b)?$|\.[wb]_norm$",
     "whole weights beside the LoRA": r"\.set_weight$|modules_to_save",
+    "factors for weights that Nunchaku quantized": r"\.lora_(?:down|up)$|\.smooth(?:_factor)?$",
     "scales of scaled fp8": r"scale_weight|scale_input|scaled_fp8",
     "an IP-Adapter": r"ip_adapter|ip_layers|image_proj",
     "a ControlNet": r"controlnet_|control_model",
@@ -107,13 +110,12 @@ _TEXT_WIDTHS = {7680: "FLUX.2 [klein] 4B", 12288: "FLUX.2 [klein] 9B", 15360: "F
 def name_model(keys: Iterable[str], misfits: Sequence[Misfit], metadata: Mapping[str, str]) -> tuple[str, str] | None:
     """The other model that a file is for, and what shows it; None if nothing does."""
     short = [key[:LONGEST_NAME] for key in keys]
-    for model, pattern, _ in _MODELS:
-        if found := next((key for key in short if re.search(pattern, key)), None):
-            return model, found
-    for misfit in misfits:
-        if by_size := _model_of_size(misfit):
-            return by_size, f"{misfit.name} has {misfit.columns} inputs and {misfit.rows} outputs"
-    return _model_of_metadata(metadata, _MODELS)
+    return (
+        _model_of_names(short, [(model, pattern) for model, pattern, _ in _MODELS])
+        or next((found for misfit in misfits if (found := _model_of_size(misfit))), None)
+        or _model_of_metadata(metadata, _MODELS)
+        or _model_of_names(short, _KINDS)
+    )
 
 
 def declared_flux_2(metadata: Mapping[str, str]) -> tuple[str, str] | None:
@@ -131,7 +133,19 @@ def is_added(key: str) -> bool:
     return not _NOT_ADDED.search(key[:LONGEST_NAME])
 
 
-def _model_of_size(misfit: Misfit) -> str | None:
+def _model_of_names(keys: Sequence[str], models: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+    for model, pattern in models:
+        if found := next((key for key in keys if re.search(pattern, key)), None):
+            return model, found
+    return None
+
+
+def _model_of_size(misfit: Misfit) -> tuple[str, str] | None:
+    model = _name_size(misfit)
+    return None if model is None else (model, f"{misfit.name} has {misfit.columns} inputs and {misfit.rows} outputs")
+
+
+def _name_size(misfit: Misfit) -> str | None:
     layer, columns = misfit.place.layers[-1], misfit.columns
     if layer == "x_embedder":
         return _CHANNELS.get(columns) if misfit.width == 64 else None

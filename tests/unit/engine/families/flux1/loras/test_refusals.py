@@ -129,6 +129,21 @@ MODELS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     ),
     "SD3 of kohya": ("Stable Diffusion 3", kohya("lora_unet_joint_blocks_0_context_block_attn_qkv", 1536, 4608)),
     "SD3 of diffusers": ("Stable Diffusion 3", peft("transformer.transformer_blocks.0.attn.to_q", 1536, 1536)),
+    "SD3 of diffusers, all 24 blocks": (
+        "Stable Diffusion 3 (Medium)",
+        peft("transformer.transformer_blocks.0.attn.to_q", 1536, 1536)
+        | peft("transformer.transformer_blocks.23.attn.to_q", 1536, 1536),
+    ),
+    "SD3.5 Medium of diffusers, with its second attention": (
+        "Stable Diffusion 3 (Medium)",
+        peft("transformer.transformer_blocks.0.attn.to_q", 1536, 1536)
+        | peft("transformer.transformer_blocks.0.attn2.to_q", 1536, 1536),
+    ),
+    "SD3.5 Large of OneTrainer, all 38 blocks": (
+        "Stable Diffusion 3.5 (Large)",
+        kohya("lora_transformer_transformer_blocks_0_attn_to_q", 2432, 2432)
+        | kohya("lora_transformer_transformer_blocks_37_attn_to_q", 2432, 2432),
+    ),
     "SD3.5": ("Stable Diffusion 3.5", peft("transformer.transformer_blocks.0.attn.add_k_proj", 2432, 2432)),
     "Qwen-Image": ("Qwen-Image", peft("transformer.transformer_blocks.0.img_mlp.net.0.proj", WIDTH, 12288)),
     "Qwen-Image of musubi": ("Qwen-Image", kohya("lora_unet_transformer_blocks_0_txt_mod_1", WIDTH, 18432)),
@@ -217,6 +232,13 @@ METHODS: dict[str, tuple[str, dict[str, tuple[int, ...]]]] = {
     "convolution": ("a convolution", kohya(GOOD) | {f"{GOOD}.lora_mid.weight": (2, 2, 3, 3)}),
     "whole differences": ("whole differences", {"diffusion_model.double_blocks.0.img_attn.proj.diff": (WIDTH, WIDTH)}),
     "replaced": ("whole weights", kohya(GOOD) | {f"{GOOD}.set_weight": (WIDTH,)}),
+    "Nunchaku": (
+        "Nunchaku",
+        {
+            "transformer_blocks.0.mlp_context_fc1.lora_down": (WIDTH, 2),
+            "transformer_blocks.0.mlp_context_fc1.lora_up": (12288, 2),
+        },
+    ),
     "scaled fp8": ("scaled fp8", kohya(GOOD) | {f"{GOOD}.scale_weight": ()}),
     "IP-Adapter": (
         "an IP-Adapter",
