@@ -53,4 +53,6 @@ def _check_png(content: bytes, field: str) -> None:
         num_chunks += 1
         if num_chunks > MAX_CHUNKS:
             raise InvalidRequest(f"{field} is a PNG of more than {MAX_CHUNKS} chunks; save it anew", field=field)
+        if content[position + 4 : position + 8] == b"IEND":
+            return  # what follows is nobody's
         position += 12 + int.from_bytes(content[position : position + 4])

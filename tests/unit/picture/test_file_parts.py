@@ -66,7 +66,7 @@ TOO_MANY = {
 
 @pytest.mark.parametrize("content", TOO_MANY.values(), ids=TOO_MANY)
 def test_a_file_of_too_many_parts_is_refused(content: bytes) -> None:
-    with pytest.raises(InvalidRequest, match="image is a (JPEG|PNG) of more than") as refusal:
+    with pytest.raises(InvalidRequest, match=r"image is a (JPEG|PNG) of more than") as refusal:
         read_still_picture(content, field="image", max_pixels=MAX_PIXELS)
 
     assert refusal.value.field == "image"
@@ -79,6 +79,7 @@ WHOLE = {
     "the largest metadata": jpeg(icc_profile=bytes(3_000_000)),
     "a film behind it": jpeg() + random.Random(0).randbytes(20_000_000),
     "a preview in its metadata": b"\xff\xd8" + segment(0xE5, jpeg(quality=20)) + jpeg()[2:],
+    "zeros behind a PNG": png_of() + bytes(3_000_000),
     "chunks of 4 KiB": png_of(chunk(b"abCd", bytes(4096)) * 2000),
 }
 
