@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -116,6 +116,23 @@ def test_a_bomb_meets_the_limit_of_the_body(
 
     assert len(bomb) < 1_000_000
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])
+def test_a_body_that_becomes_nothing_ends_at_the_limit_as_well(client: TestClient, path: str) -> None:
+    """Blocks that hold no byte, without a length that would be told before."""
+    empty_block = b"\0\0\0\xff\xff"
+    whole = raw_deflate(BODY)
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(55):
+            yield empty_block * 200_000
+        yield whole
+
+    headers = {"content-encoding": "deflate", "content-type": "application/json"}
+    response = client.post(path, content=chunks(), headers=headers)
+
+    assert response.status_code == 413, response.text
 
 
 def test_a_compressed_upload_is_held_as_if_it_were_as_large_as_may_be() -> None:

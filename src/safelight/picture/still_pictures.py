@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from safelight.errors import InvalidRequest
 from safelight.picture.colour_spaces import in_srgb
+from safelight.picture.file_parts import check_parts
 from safelight.picture.jpeg_ends import END, lacks_only_its_end
 
 _NAMES: Mapping[str, str] = {
@@ -80,7 +81,8 @@ def name_format(content: bytes) -> str | None:
 
 
 def read_still_picture(content: bytes, *, field: str, max_pixels: int) -> StillPicture:
-    """Raises InvalidRequest naming the field. The size is checked before a pixel is decoded."""
+    """Raises InvalidRequest naming the field. Size and parts are checked before a pixel is decoded."""
+    check_parts(content, field=field)
     try:
         try:
             return _read(content, field, max_pixels)

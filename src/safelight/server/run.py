@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
     console = Console(highlight=False, soft_wrap=True)
     _configure_logging(settings.log_level, console)
+    silence_pillow()
     raise_descriptor_limit()
     with _bind(settings) as listener:
         online = OnlineEndpoints(settings) if settings.online_endpoints else None
@@ -186,6 +188,11 @@ def _configure_logging(level: str, console: Console) -> None:
     for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger("uvicorn.access").addFilter(_drop_query)
+
+
+def silence_pillow() -> None:
+    """It writes two lines for each tag of an upload's EXIF that is wrong, and a file has 65,535 of them."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _drop_query(record: logging.LogRecord) -> bool:

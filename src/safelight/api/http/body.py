@@ -160,8 +160,15 @@ async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, No
     declared, coding = request.headers.get("content-length", ""), coding_of(request)
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
+    as_sent = _at_most(max_bytes, request.stream())
+    async for chunk in as_sent if coding is None else _at_most(max_bytes, decoded(as_sent, coding)):
+        yield chunk
+
+
+async def _at_most(max_bytes: int, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Raises BodyTooLarge. Of what is compressed both are counted: it may be long and become nothing."""
     num_bytes = 0
-    async for chunk in request.stream() if coding is None else decoded(request.stream(), coding):
+    async for chunk in chunks:
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
             raise _too_large(max_bytes)
