@@ -16,9 +16,9 @@ import numpy as np
 from torch import nn
 
 from benchmarks.step_batching import denoise, start
-from safelight.engine.autoencoder import Pixels
 from safelight.engine.batch_invariance import RowStableLinear
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.pixels.autoencoder import Pixels
 from safelight.settings import EngineOptions
 from tests.tiny_flux import save_tiny_flux
 

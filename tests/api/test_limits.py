@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from safelight.api.http.data_urls import PIECE_CHARACTERS, from_base64
-from safelight.api.http.preferences import read_preferences
+from safelight.server.jobs.preferences import read_preferences
 from safelight.errors import InvalidRequest
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.unit.picture.test_uploads import encoded, left_red

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from safelight.engine.autoencoder import Pixels
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.pixels.autoencoder import Pixels
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.spec import LoraFile
 from safelight.settings import EngineOptions

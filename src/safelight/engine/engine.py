@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safelight.engine.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
 from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_loras import KeptLoras
-from safelight.engine.kept_pixels import put_back
 from safelight.engine.low_rank import Addition, Lora, adapted
 from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.pace import estimate_picture_s
-from safelight.engine.previews import Projection, fit_projection, is_fitted_at_once
+from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
+from safelight.engine.pixels.kept_pixels import put_back
+from safelight.engine.pixels.previews import Projection, fit_projection, is_fitted_at_once
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec

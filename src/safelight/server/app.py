@@ -23,12 +23,12 @@ from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey, is_open
 from safelight.server.cleaning import kept_clean
-from safelight.server.cors import add_cors
-from safelight.server.docs_files import HeldFiles
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
-from safelight.server.head import HeadMiddleware
+from safelight.server.http.cors import add_cors
+from safelight.server.http.docs_files import HeldFiles
+from safelight.server.http.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
 from safelight.server.jobs.wiring import Jobs
 from safelight.server.web import model as web_model

@@ -123,7 +123,7 @@ def test_the_list_of_commands_says_what_each_says_of_itself(command: LazyCommand
     assert " ".join(loaded.help.partition("\n\n")[0].split()) == command.help
 
 
-@pytest.mark.parametrize("module", ["typer", "safelight.cli.az.model", "safelight.settings", "http.client"])
+@pytest.mark.parametrize("module", ["typer", "safelight.cli.models.model", "safelight.settings", "http.client"])
 def test_whoever_changes_their_mind_during_an_import_is_obeyed(tmp_path: Path, module: str) -> None:
     (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9"}')
     (tmp_path / "admin-token").write_text("token")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from safelight.engine.autoencoder import Pixels
 from safelight.engine.engine import Engine
+from safelight.engine.pixels.autoencoder import Pixels
 from safelight.picture.generation import Generation
 from safelight.picture.parameters import build_generation_request
 

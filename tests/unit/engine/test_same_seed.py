@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from safelight.engine.autoencoder import Pixels
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.engine import Engine, load_engine
+from safelight.engine.pixels.autoencoder import Pixels
 from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, finish, make_generation, paint, start
 

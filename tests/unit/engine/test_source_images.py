@@ -14,7 +14,7 @@ from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline
 from PIL import Image
 
 from safelight.engine.engine import Engine, load_engine
-from safelight.engine.kept_pixels import put_back
+from safelight.engine.pixels.kept_pixels import put_back
 from safelight.errors import InvalidRequest
 from safelight.picture.generation import SourceImage
 from safelight.settings import EngineOptions

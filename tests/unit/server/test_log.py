@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 
-from safelight.picture.still_pictures import read_still_picture
+from safelight.picture.incoming.still_pictures import read_still_picture
 from safelight.server.run import silence_pillow
 from tests.unit.picture.test_file_parts import chunk, png_of
 

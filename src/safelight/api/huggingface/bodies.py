@@ -20,8 +20,8 @@ from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
 from safelight.api.huggingface.wire import Parameters, TextToImage, TextToImageBody, given_twice, size_of
 from safelight.errors import InvalidRequest, MissingParameter
 from safelight.model.spec import ModelSpec
-from safelight.picture.still_pictures import name_format
-from safelight.picture.uploads import FittedImage, Upload, fit_upload
+from safelight.picture.incoming.still_pictures import name_format
+from safelight.picture.incoming.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 
 Body = Mapping[str, object]

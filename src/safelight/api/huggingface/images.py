@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from safelight.api.http.data_urls import from_base64, from_data_url
 from safelight.errors import InvalidRequest, UnknownParameter
-from safelight.picture.still_pictures import name_format
+from safelight.picture.incoming.still_pictures import name_format
 
 MIN_BASE64_CHARACTERS = 64
 """No image is shorter."""

@@ -14,8 +14,8 @@ from safelight.errors import InvalidRequest
 from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import GenerationRequest
+from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.parameters import build_generation_request
-from safelight.picture.uploads import FittedImage
 
 DEFAULT_PREVIEWS = 3
 

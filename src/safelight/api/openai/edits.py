@@ -17,7 +17,7 @@ from safelight.api.http.validation import MAX_FIELD_CHARACTERS, from_text, unkno
 from safelight.api.openai.wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 from safelight.model.spec import ModelSpec
-from safelight.picture.uploads import FittedImage, Upload, fit_upload
+from safelight.picture.incoming.uploads import FittedImage, Upload, fit_upload
 from safelight.settings import Settings
 
 _FILE = {"type": "string", "format": "binary"}

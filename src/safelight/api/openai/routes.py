@@ -40,8 +40,8 @@ from safelight.disk import Disk
 from safelight.errors import StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import GenerationResult, ImageFormat
+from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.links import ImageStore, open_image_store
-from safelight.picture.uploads import FittedImage
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
 

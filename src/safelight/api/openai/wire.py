@@ -29,8 +29,8 @@ from safelight.picture.generation import (
     Preview,
     Step,
 )
+from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.parameters import build_generation_request
-from safelight.picture.uploads import FittedImage
 
 MAX_PARTIAL_IMAGES = 3
 MAX_IMAGES = 16

@@ -25,9 +25,9 @@ from safelight.model.loras import locate_loras
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.picture.files import Picture, decode
 from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage
+from safelight.picture.incoming.uploads import Upload, fit_upload
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.recipe import PROMPTS, Recipe, digest
-from safelight.picture.uploads import Upload, fit_upload
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings, load_settings
 

@@ -18,7 +18,7 @@ from safelight.api import jobs
 from safelight.api.http.body import declared_bytes, read_bytes
 from safelight.api.http.disconnect import while_connected
 from safelight.api.http.links import known_server_url, server_url
-from safelight.api.http.preferences import RESPOND_ASYNC, Preferences, read_preferences
+from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai

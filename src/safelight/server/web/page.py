@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 
 from safelight.api.http.negotiation import negotiate
 from safelight.errors import NotAcceptable
-from safelight.server.docs_files import pieces
+from safelight.server.http.docs_files import pieces
 
 STATIC = Path(__file__).parent / "static"
 PATH = "/app/"

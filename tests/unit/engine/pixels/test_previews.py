@@ -13,9 +13,9 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn import functional
 
-from safelight.engine import previews
 from safelight.engine.engine import Engine, load_engine
-from safelight.engine.previews import draw_pictures, fit_projection
+from safelight.engine.pixels import previews
+from safelight.engine.pixels.previews import draw_pictures, fit_projection
 from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, finish, paint, start
 

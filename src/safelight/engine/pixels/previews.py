@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from safelight.engine.autoencoder import decode_latents, encode_image
+from safelight.engine.pixels.autoencoder import decode_latents, encode_image
 
 SHRINKAGE = 4
 """A preview's sides are this part of the picture's."""

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from safelight.cli import engine_flags
-from safelight.cli.az.model_create import create
-from safelight.cli.az.model_quantize import quantize
 from safelight.cli.az.options import DataDir, Output, Workspace
-from safelight.cli.az.registered_models import find_registered, registered_models
 from safelight.cli.az.resource_files import note
 from safelight.cli.completion import complete_served_models
+from safelight.cli.models.model_create import create
+from safelight.cli.models.model_quantize import quantize
+from safelight.cli.models.registered_models import find_registered, registered_models
 from safelight.cli.output import OutputFormat, format_of, print_list, print_one
 from safelight.errors import InvalidRequest, ModelLoadError
 from safelight.model.card import model_card
@@ -103,7 +103,7 @@ def show(
         return
     from rich.console import Console
 
-    from safelight.cli.az.model_table import card_table
+    from safelight.cli.models.model_table import card_table
 
     Console(highlight=False).print(card_table(card))
 
@@ -113,7 +113,7 @@ app.command("quantize")(quantize)
 
 
 def _show_plan(model: Model, flags: JsonObject, output: OutputFormat | None) -> None:
-    from safelight.cli.az.model_plan import plan_of
+    from safelight.cli.models.model_plan import plan_of
 
     report = plan_of(model, flags)
     if format_of(output) is not OutputFormat.TABLE:
@@ -121,7 +121,7 @@ def _show_plan(model: Model, flags: JsonObject, output: OutputFormat | None) -> 
         return
     from rich.console import Console
 
-    from safelight.cli.az.plan_table import plan_table
+    from safelight.cli.models.plan_table import plan_table
 
     Console(highlight=False, soft_wrap=True).print(plan_table(report), markup=False)
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageCms
 
 from safelight.errors import InvalidRequest
-from safelight.picture.icc_profiles import Primaries, build_profile
+from safelight.picture.incoming.icc_profiles import Primaries, build_profile
 
 MAX_PROFILE_BYTES = 4 * 1024 * 1024
 """The largest that printers' profiles come to; Pillow reads 1 MiB of a PNG's."""

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from safelight.errors import InvalidRequest
-from safelight.picture.colour_spaces import in_srgb
-from safelight.picture.file_parts import check_parts
-from safelight.picture.jpeg_ends import END, lacks_only_its_end
+from safelight.picture.incoming.colour_spaces import in_srgb
+from safelight.picture.incoming.file_parts import check_parts
+from safelight.picture.incoming.jpeg_ends import END, lacks_only_its_end
 
 _NAMES: Mapping[str, str] = {
     "PNG": "PNG",

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from safelight.errors import InvalidRequest
-from safelight.picture.still_pictures import read_still_picture
+from safelight.picture.incoming.still_pictures import read_still_picture
 
 MAX_PIXELS = 16_777_216
 SIDE = 4096

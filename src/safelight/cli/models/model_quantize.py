@@ -37,8 +37,8 @@ def quantize(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from safelight.cli.az.registered_models import find_registered
     from safelight.cli.download import locate
+    from safelight.cli.models.registered_models import find_registered
     from safelight.engine.families.quantized_checkpoint import quantize_checkpoint
     from safelight.engine.family import network_classes
     from safelight.model.checkpoint import check_checkpoint

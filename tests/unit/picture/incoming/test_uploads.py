@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
+from safelight.picture.incoming.uploads import FittedImage, Upload, fit_upload
 from safelight.picture.parameters import size_for_image
-from safelight.picture.uploads import FittedImage, Upload, fit_upload
 from tests.fakes import FAKE_SPEC
 
 SQUARE = (64, 64)

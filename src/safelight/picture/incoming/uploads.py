@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from safelight.errors import InvalidRequest
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import SourceImage
+from safelight.picture.incoming.still_pictures import read_still_picture
 from safelight.picture.parameters import size_for_image, size_in_force
-from safelight.picture.still_pictures import read_still_picture
 
 DEFAULT_STRENGTH = 0.6
 DEFAULT_MASKED_STRENGTH = 1.0

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from safelight.engine.autoencoder import Pixels
+from safelight.engine.pixels.autoencoder import Pixels
 from safelight.picture.generation import SourceImage
 
 

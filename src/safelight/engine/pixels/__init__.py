@@ -1,0 +1,1 @@
+"""Latents become pixels, small ones or all, and pixels latents."""
