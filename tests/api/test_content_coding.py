@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from safelight.api.http.body import declared_bytes
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 BODY = json.dumps({"prompt": "a fox", "seed": 7}).encode()
 FORM = (

@@ -16,8 +16,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.unit.picture.test_still_pictures import NOT_READ
-from tests.unit.picture.test_uploads import animated, encoded, left_red, png_of_size, with_hole
+from tests.unit.picture.incoming.test_still_pictures import NOT_READ
+from tests.unit.picture.incoming.test_uploads import animated, encoded, left_red, png_of_size, with_hole
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 PICTURE, MASK = encoded(left_red()), encoded(with_hole())

@@ -20,7 +20,7 @@ from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, Connect, ended, serving_jobs
 from tests.fakes import fake_command
 from tests.live_server import eventually, live_server
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 GENERATIONS = "/v1/images/generations"
 BY_LINK = {"prompt": "a fox", "seed": 7, "response_format": "url"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 BODY = {"prompt": "a fox", "seed": 7, "response_format": "url"}
 

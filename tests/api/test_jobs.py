@@ -26,7 +26,7 @@ from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs
 from tests.live_server import eventually
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 IMAGE = encoded(left_red())
 REQUESTS: dict[str, dict[str, Any]] = {

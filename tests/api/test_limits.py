@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from safelight.api.http.data_urls import PIECE_CHARACTERS, from_base64
-from safelight.server.jobs.preferences import read_preferences
 from safelight.errors import InvalidRequest
+from safelight.server.jobs.preferences import read_preferences
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 OPENAI, EDITS = "/v1/images/generations", "/v1/images/edits"
 PICTURE = encoded(left_red())

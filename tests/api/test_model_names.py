@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from safelight.errors import ConfigurationError
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.pictures import from_base64
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 URL = "/v1/images/generations"
 LOOPBACK = {"host": "localhost"}

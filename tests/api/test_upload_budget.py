@@ -14,7 +14,7 @@ from safelight.api.http.upload_budget import NUM_DECODERS, UploadBudget
 from safelight.errors import Overloaded
 from tests.fakes import until
 from tests.live_server import LiveServer, eventually, live_server
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 PICTURE = encoded(left_red((512, 512)), "JPEG", quality=95)
 EDITS = "/v1/images/edits"

@@ -12,8 +12,8 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from tests.compat.conftest import KEY
 from tests.live_server import LiveServer
-from tests.unit.picture.test_still_pictures import NOT_READ
-from tests.unit.picture.test_uploads import encoded, left_red, with_hole
+from tests.unit.picture.incoming.test_still_pictures import NOT_READ
+from tests.unit.picture.incoming.test_uploads import encoded, left_red, with_hole
 
 PATHS = ["", "/", "/predict", "/score"]
 

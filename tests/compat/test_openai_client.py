@@ -20,7 +20,7 @@ from PIL import Image
 from tests.compat.conftest import KEY
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
 from tests.live_server import LiveServer, eventually, live_server
-from tests.unit.picture.test_uploads import encoded, left_red, with_hole
+from tests.unit.picture.incoming.test_uploads import encoded, left_red, with_hole
 
 
 @pytest.fixture

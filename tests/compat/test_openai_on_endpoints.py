@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.online_client import OnlineClient, register_tiny_model
 from tests.online_server import OnlineServer, online_server
-from tests.unit.picture.test_uploads import encoded, left_red
+from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
 DEPLOYMENT = "azureml-model-deployment"
 

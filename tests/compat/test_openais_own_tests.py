@@ -21,7 +21,7 @@ import pytest
 from tests.fakes import FAKE_SPEC, FakeDeployment
 from tests.fetch import WHY_NOT, openai_sdist
 from tests.live_server import LiveServer, live_server
-from tests.unit.picture.test_uploads import encoded, left_red, with_hole
+from tests.unit.picture.incoming.test_uploads import encoded, left_red, with_hole
 
 IMAGES = "tests/api_resources/test_images.py"
 KEPT = ("tests/__init__.py", "tests/utils.py", "tests/api_resources/__init__.py", IMAGES)

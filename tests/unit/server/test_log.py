@@ -7,7 +7,7 @@ import warnings
 
 from safelight.picture.incoming.still_pictures import read_still_picture
 from safelight.server.run import silence_pillow
-from tests.unit.picture.test_file_parts import chunk, png_of
+from tests.unit.picture.incoming.test_file_parts import chunk, png_of
 
 
 def exif(num_tags: int) -> bytes:

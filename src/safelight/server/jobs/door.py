@@ -18,7 +18,6 @@ from safelight.api import jobs
 from safelight.api.http.body import declared_bytes, read_bytes
 from safelight.api.http.disconnect import while_connected
 from safelight.api.http.links import known_server_url, server_url
-from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai
@@ -34,6 +33,7 @@ from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUn
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of, vouch_for
 from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.server.jobs.resend import send_through
 from safelight.settings import Settings
 

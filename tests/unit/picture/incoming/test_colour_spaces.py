@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from tests import icc
-from tests.unit.picture.test_uploads import encoded, fit, pixels_of, refusal
+from tests.unit.picture.incoming.test_uploads import encoded, fit, pixels_of, refusal
 
 P3 = icc.profile(icc.DISPLAY_P3, icc.SRGB_CURVE)
 SPACES: dict[str, tuple[bytes, Any, float | None]] = {

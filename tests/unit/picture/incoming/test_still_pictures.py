@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from safelight.errors import InvalidRequest
 from safelight.picture.incoming.still_pictures import name_format
-from tests.unit.picture.test_uploads import animated, encoded, fit, left_red, pixels_of, refusal, with_hole
+from tests.unit.picture.incoming.test_uploads import animated, encoded, fit, left_red, pixels_of, refusal, with_hole
 
 READ = "PNG, JPEG, WebP, AVIF, GIF or BMP"
 
