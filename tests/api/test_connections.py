@@ -529,15 +529,3 @@ def test_what_comes_in_between_is_answered_while_hundreds_of_clients_connect_and
 
         assert [patient.get("/health").status_code for _ in range(20)] == [200] * 20
         assert all(each.exception() is None for each in leaving)
-
-
-@pytest.mark.parametrize(("num_sent", "num_answered"), [(9, 9), (200, 9)])
-def test_of_many_requests_that_are_sent_ahead_the_first_few_are_answered_and_then_the_connection_ends(
-    patient: LiveServer, num_sent: int, num_answered: int
-) -> None:
-    with Wire(patient) as wire:
-        received = wire.send(GET * (num_sent - 1) + GET.replace(HOST, f"{HOST}Connection: close\r\n")).read_to_end()
-
-    assert received.count(b"HTTP/1.1 200 OK") == num_answered
-    assert received.lower().count(b"connection: close") == 1
-    assert b"connection: close" in received[received.rindex(b"HTTP/1.1") :].lower()

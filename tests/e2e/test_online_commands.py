@@ -170,7 +170,7 @@ def test_a_folder_is_found_from_where_the_command_runs_unless_the_server_has_a_m
     assert json.loads(run(*create, "sprite"))["model"] == "sprite"
     assert json.loads(run(*create, "./sprite"))["model"] == str(folders[1])
     (tmp_path / "flux.gguf").write_bytes(b"GGUF")
-    assert f"{tmp_path / 'flux.gguf'} is a GGUF file" in run(*create, "flux.gguf")
+    assert f"{tmp_path / 'flux.gguf'} cannot be read: its head is not whole" in run(*create, "flux.gguf")
     assert "there is no such file or folder" in run(*create, "models/flux.gguf")
 
 

@@ -38,8 +38,6 @@ PACE_S = 0.25
 """Over how long that is measured, at least."""
 PATIENCE_S = 5.0
 """With a client that has a key: it makes room only if it has moved nothing for so long."""
-MAX_AHEAD = 8
-"""Of requests that were sent before the answer to the one before them; whoever sends more waits like others."""
 ASK_AFTER_S = 0.05
 """Most answers are there before; then nobody need be asked whether it has left."""
 LISTEN_S = 0.1
@@ -84,14 +82,14 @@ class ClientConnection(H11Protocol):
         is_crowded: Callable[[], bool],
     ) -> None:
         super().__init__(config, state, app_state)
-        self.conn = self._http = StrictConnection(is_last_answer=lambda: is_crowded() or self._num_ahead >= MAX_AHEAD)
+        self.conn = self._http = StrictConnection(is_last_answer=is_crowded)
         self._sock = sock
         self._settings = settings
         self._room = room
         self._is_full = is_full
         self._is_refused = self._is_aborted = False
         self._sends_on = self._has_ended = False
-        self._num_received = self._num_drains = self._num_ahead = 0
+        self._num_received = self._num_drains = 0
         self._wait: tuple[object, ...] = ()
         self._since = self._mark = 0.0
         self._paced_at = self._paced = 0.0
@@ -144,7 +142,6 @@ class ClientConnection(H11Protocol):
         self._look_again()
 
     def on_response_complete(self) -> None:
-        self._num_ahead = self._num_ahead + 1 if self._http.has_unread else 0
         super().on_response_complete()
         self._unset_keepalive_if_required()  # it would no longer count once the first byte has come
         if self._has_ended and not self._is_answering:
