@@ -9,7 +9,7 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from safelight import __version__
@@ -27,7 +27,7 @@ from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.http.cors import add_cors
-from safelight.server.http.docs_files import HeldFiles
+from safelight.server.http.docs_files import HeldFiles, held_schema
 from safelight.server.http.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
 from safelight.server.jobs.wiring import Jobs
@@ -109,6 +109,8 @@ def _hold_files_of_docs(app: FastAPI) -> None:
     for route in app.routes:
         if isinstance(route, Mount) and isinstance(route.app, StaticFiles):
             route.app = HeldFiles(directory=route.app.directory)
+        elif isinstance(route, Route) and route.path == app.openapi_url:
+            route.app = held_schema(app)
 
 
 def _server_key(settings: Settings) -> ServerKey | None:

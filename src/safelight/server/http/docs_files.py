@@ -1,16 +1,17 @@
-"""The style and script of `/docs`, from memory: an open file takes a descriptor until its client has taken it."""
+"""What `/docs` shows, from memory: an open file takes a descriptor until its client has taken it, a schema time."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-from starlette.responses import FileResponse, Response, StreamingResponse
+from fastapi import FastAPI
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 PIECE_BYTES = 64 * 1024
 """No more is handed to a connection before its client has taken most of what came before."""
@@ -27,6 +28,19 @@ class HeldFiles(StaticFiles):
             return response
         headers = {name: value for name, value in response.headers.items() if name != "accept-ranges"}
         return StreamingResponse(pieces(_content(Path(full_path))), status_code=status_code, headers=headers)
+
+
+def held_schema(app: FastAPI) -> ASGIApp:
+    """The OpenAPI document, rendered once: nobody needs a key to ask for it."""
+
+    @cache
+    def document() -> bytes:
+        return bytes(JSONResponse(app.openapi()).body)
+
+    async def openapi(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(document(), media_type="application/json")(scope, receive, send)
+
+    return openapi
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
