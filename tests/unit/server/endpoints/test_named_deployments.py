@@ -203,7 +203,7 @@ def test_where_all_are_full_it_is_said_before_the_body_is_read(endpoint: Endpoin
     endpoint.deployments["blue"].door.refusal = Overloaded("full", retry_after_s=3)
     with endpoint.client() as client:
         one_is_not = client.post(URL, json={"model": "Green"})
-        endpoint.deployments["Green"].door.refusal = Overloaded("full too")
+        endpoint.deployments["Green"].door.refusal = Overloaded("full too", retry_after_s=3)
         all_are = client.post(URL, json={"model": "Green"})
 
     assert one_is_not.json()["by"] == "Green"
