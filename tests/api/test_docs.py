@@ -80,3 +80,14 @@ def test_the_docs_page_works_without_a_key_where_one_is_set(connect: Callable[..
     assert client.get("/docs").status_code == 200
     assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
     assert client.get("/metrics").status_code == 401
+
+
+def test_the_document_is_rendered_once_for_all_who_ask(connect: Callable[..., TestClient]) -> None:
+    """Nobody needs a key for it, and it is long: rendering it for each of thousands would keep others waiting."""
+    client = connect()
+    first = client.get("/openapi.json")
+
+    client.app.openapi_schema["info"]["title"] = "rendered again"  # type: ignore[attr-defined]
+
+    assert client.get("/openapi.json").content == first.content
+    assert first.json()["info"]["title"] == "Safelight"
