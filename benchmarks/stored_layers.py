@@ -2,8 +2,8 @@
 
     python -m benchmarks.stored_layers [--rounds 5] [--tokens 512] [--torchao]
 
-One thread, 3072 x 9216 as in FLUX.1's blocks; all take turns. `--torchao` adds torchao's layers, if it is installed. The
-last line says for how many shapes of products this machine makes the same of images together and one by one.
+One thread, 3072 x 9216 as in FLUX.1's blocks; all take turns. `--torchao` adds torchao's layers, if it is installed.
+The last line says for how many shapes of products this machine makes the same of images together and one by one.
 """
 
 from __future__ import annotations
