@@ -44,7 +44,9 @@ def by_kind(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {each["kind"]: each for each in manifests}
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING, {"persistence": {"enabled": False}}], ids=["plain", "all", "no disk"])
+@pytest.mark.parametrize(
+    "values", [{}, EVERYTHING, {"persistence": {"enabled": False}}], ids=["plain", "all", "no disk"]
+)
 def test_every_manifest_is_valid_for_kubernetes(values: dict[str, Any], tmp_path: Path) -> None:
     manifests = render(values, tmp_path)
     assert manifests
