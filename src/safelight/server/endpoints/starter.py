@@ -18,7 +18,7 @@ from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
-from safelight.errors import ConfigurationError, SafelightError
+from safelight.errors import ConfigurationError, DownloadError, ModelLoadError, SafelightError
 from safelight.model import hub
 from safelight.model.catalog import Model, name_in
 from safelight.model.locate import locate_folder, spec_in
