@@ -1,4 +1,4 @@
-"""The routes of jobs: how one stands, what it was answered with, and its end. `server/job_door.py` makes them."""
+"""The routes of jobs: how one stands, what it was answered with, and its end. `server/jobs/door.py` makes them."""
 
 from __future__ import annotations
 
