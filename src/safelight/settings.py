@@ -77,7 +77,7 @@ class EngineOptions(BaseModel):
             return memory
         found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.ASCII | re.IGNORECASE)
         if found is None or found[2].upper() not in _BYTES_IN:
-            raise ValueError(f"{memory[:32]!r} is no amount of memory; write it as 12GB or 11GiB")
+            raise ValueError("this is no amount of memory; write it as 12GB or 11GiB")
         return int(float(found[1]) * _BYTES_IN[found[2].upper()])
 
 

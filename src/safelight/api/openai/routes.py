@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject, segments_of
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, Served, segments_of
 from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import read_json_object
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
@@ -36,14 +36,13 @@ from safelight.api.openai.wire import (
     render,
     to_generation_request,
 )
-from safelight.disk import Disk
 from safelight.errors import StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import GenerationResult, ImageFormat
 from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.links import ImageStore, open_image_store
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import DeploymentSettings, Settings
+from safelight.settings import Settings
 
 
 class ErrorObject(BaseModel):
@@ -65,6 +64,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return error_responses(ErrorEnvelope, {status: _DESCRIPTIONS[status] for status in statuses})
 
 
+TITLE = "OpenAI"
 ROOTS = ("/v1", "/openai/v1")
 """OpenAI's, and Azure's since its API needs no versions."""
 LINKED_BY_DEFAULT = frozenset({"dall-e-2", "dall-e-3"})
@@ -111,14 +111,14 @@ _LINKS: dict[str, Any] = {
 }
 
 
-def create_router(
-    dispatcher: Dispatcher, settings: Settings, deployment: DeploymentSettings, uploads: UploadBudget, disk: Disk
-) -> APIRouter:
+def create_router(served: Served) -> APIRouter:
     """The routes of this dialect."""
-    router = APIRouter(tags=["OpenAI"])
-    model = served_model(deployment, dispatcher.spec)
-    store = open_image_store(settings, disk)
-    routes = _ImageRoutes(dispatcher, settings, deployment.request_timeout_s, model, store, uploads)
+    router = APIRouter(tags=[TITLE])
+    model = served_model(served.deployment, served.dispatcher.spec)
+    store = open_image_store(served.settings, served.disk)
+    routes = _ImageRoutes(
+        served.dispatcher, served.settings, served.deployment.request_timeout_s, model, store, served.uploads
+    )
     for root in ROOTS:
         _add_image_routes(router, routes, root)
         _add_model_routes(router, model, root)
@@ -268,7 +268,10 @@ def _error_body(_path: str, report: ErrorReport) -> JsonObject:
 
 DIALECT = Dialect(
     name="openai",
+    title=TITLE,
+    create_router=create_router,
     owns_path=owns_path,
     error_body=_error_body,
     address_of=address_of,
+    is_open=lambda path: path.startswith(IMAGE_LINKS),
 )
