@@ -17,6 +17,7 @@ from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
+from safelight.model.heads.library_formats import four_bit_type, library_in_config, torchao_type
 from safelight.model.heads.own_format import kind_in_config
 from safelight.model.other_formats import explain_folder
 from safelight.model.recorded_digests import sha256_of
@@ -164,10 +165,10 @@ def _check_not_quantized(folder: Path, component: str) -> None:
     method = next((name for file, name in QUANTIZER_FILES.items() if (place / file).exists()), None)
     settings = config.get("quantization_config") or config.get("compression_config")
     try:
-        is_own = kind_in_config(config) is not None
+        is_read = kind_in_config(config) is not None or library_in_config(config) is not None
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{named(folder, component)} cannot be read: {error.message}") from None
-    if settings and not is_own:
+    if settings and not is_read:
         method = _method_in(settings) or method or "a method that its config.json does not name"
     if method is not None:
         raise UnsupportedModel(
@@ -178,6 +179,8 @@ def _check_not_quantized(folder: Path, component: str) -> None:
 def _method_in(settings: object) -> str | None:
     if not isinstance(settings, dict):
         return None
-    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):  # the only one that once left its name out
-        return "bitsandbytes"
-    return str(settings["quant_method"]) if settings.get("quant_method") else None
+    if settings.get("load_in_4bit"):  # the only one that once left its name out
+        return f"bitsandbytes in {four_bit_type(settings)}"
+    method = settings.get("quant_method")
+    kind = torchao_type(settings) if method == "torchao" else None
+    return None if not method else f"{method} as {kind}" if kind else str(method)

@@ -146,11 +146,17 @@ def test_a_component_of_another_class_than_the_index_says_is_refused(tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "method"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
-        ({"load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}, "bitsandbytes in fp4"),
+        ({"load_in_4bit": True}, "bitsandbytes in fp4"),
+        ({"quant_method": "bitsandbytes"}, "bitsandbytes"),
         ({"quant_method": "quanto", "weights_dtype": "int8"}, "quanto"),
         ({"quant_method": "sdnq", "weights_dtype": "uint4"}, "sdnq"),
-        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, "torchao"),
+        (
+            {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}},
+            "torchao as Int4WeightOnlyConfig",
+        ),
+        ({"quant_method": "torchao", "quant_type": "int8wo"}, "torchao as int8wo"),
+        ({"quant_method": "torchao"}, "torchao"),
         ({"quant_method": "gguf", "compute_dtype": "bfloat16"}, "gguf"),
         ({"quant_method": "fp8"}, "fp8"),
         ({"bits": 4}, "a method that its config.json does not name"),

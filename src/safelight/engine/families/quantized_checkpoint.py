@@ -23,6 +23,7 @@ from safelight.errors import InvalidRequest, ModelLoadError, UnsupportedModel
 from safelight.model.checkpoint import SIDECAR, check_checkpoint
 from safelight.model.configs import INDEX, read_json
 from safelight.model.families.layout import Layout
+from safelight.model.heads.library_formats import library_in_config
 from safelight.model.heads.own_format import METHOD
 from safelight.model.memory.plan import in_gigabytes
 from safelight.model.recorded_digests import record_digests
@@ -70,6 +71,8 @@ def quantize_checkpoint(
 
 def _plan(source: Source, kind: Quantization) -> QuantizedFiles | None:
     config = read_json(source.place / "config.json")
+    if library_in_config(config) is not None:
+        return None
     tensors = component_tensors(source.place.parent, source.network, config)
     return plan_files(partial(make_network, source), tensors, kind)
 

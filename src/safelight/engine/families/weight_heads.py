@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import read_json
 from safelight.model.heads.file_head import read_head
+from safelight.model.heads.library_formats import Library, find_packed, library_in_config
 from safelight.model.heads.own_format import METADATA, kind_in_config, own_scales
 from safelight.model.weight_files import PLAIN_WEIGHTS
 
@@ -61,8 +62,12 @@ def check_weights(place: Path, paths: Iterable[Path], component_class: Any) -> N
 
     `paths` are the safetensors files of the component in `place`. Raises what the libraries do on a broken file.
     """
-    kind = kind_in_config(read_json(place / "config.json"))
-    heads = _read_heads(paths) if kind is None else _read_own_heads(paths, kind)
+    config = read_json(place / "config.json")
+    kind, library = kind_in_config(config), library_in_config(config)
+    if library is not None:
+        heads = _read_packed_heads(paths, library)
+    else:
+        heads = _read_heads(paths) if kind is None else _read_own_heads(paths, kind)
     is_of_diffusers = issubclass(component_class, ModelMixin)
     differences = (_compare_diffusers if is_of_diffusers else _compare_transformers)(place, heads, component_class)
     unexpected = [name for name in differences.unexpected if not _INERT.search(name)]
@@ -98,6 +103,15 @@ def _read_own_heads(paths: Iterable[Path], kind: str) -> dict[str, _Head]:
             tensor = head.tensors[name]
             heads[name] = _Head(path, "F32" if name in scales else tensor.dtype, tensor.shape)
     return heads
+
+
+def _read_packed_heads(paths: Iterable[Path], library: Library) -> dict[str, _Head]:
+    """As if nothing were quantized: of files that the library wrote. Raises UnsupportedModel."""
+    files = {path: read_head(path) for path in paths}
+    packed, first = find_packed(files, library), next(iter(files))
+    where = {name: path for path, head in files.items() for name in head.tensors}
+    heads = {name: _Head(where[name], tensor.dtype, tensor.shape) for name, tensor in packed.plain.items()}
+    return heads | {name: _Head(where.get(name, first), "F32", weight.shape) for name, weight in packed.weights.items()}
 
 
 def _compare_diffusers(place: Path, heads: Mapping[str, _Head], component_class: Any) -> _Differences:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from safelight.engine.weights.files import FileTensor, open_file, open_tensors
+from safelight.engine.weights.packed_weights import open_packed
 from safelight.errors import UnsupportedModel
+from safelight.model.heads.library_formats import library_in_config
 from safelight.model.single_files.names import Source
 from safelight.model.single_files.parts import check_complete, read_part
 from safelight.model.weight_files import Network, find_weights
@@ -21,6 +23,9 @@ def component_tensors(folder: Path, network: Network, config: Mapping[str, Any])
     """
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
+        library = library_in_config(config)
+        if library is not None:
+            return _renamed(open_packed(paths, library))
         return _renamed({name: tensor for path in paths for name, tensor in open_file(path).items()})
     part = read_part(paths[0], network.name)
     check_complete(part, config)

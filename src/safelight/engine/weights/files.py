@@ -17,7 +17,8 @@ from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, dequantize_functio
 from gguf import GGMLQuantizationType
 from torch import Tensor
 
-from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.engine.weights.stored_weights import Nf4Weight
+from safelight.errors import ModelLoadError
 from safelight.model.heads.file_head import read_head
 from safelight.model.heads.own_format import NF4
 from safelight.model.heads.quantizer_marks import Scales, find_scales
@@ -58,7 +59,7 @@ class FileTensor:
     dtype: str
     """As the file's format calls it: `BF16`, `F8_E4M3`, `Q4_K`."""
     scale: Tensor | None = None
-    """fp32, (1, 1) or (rows, 1): the values are multiplied by it. Of nf4 fp16, (rows, blocks of a row)."""
+    """fp32, (1, 1) or (rows, 1): the values are multiplied by it. Of nf4 fp16 or fp32, (rows, blocks of a row)."""
     quant_type: GGMLQuantizationType | None = None
     """Of GGUF's blocks; None for numbers."""
 
@@ -84,12 +85,10 @@ class FileTensor:
         return replace(self, values=values, shape=shape)
 
     def numbers(self, dtype: torch.dtype) -> Tensor:
-        """What it stands for. It may be a view of the file: clone it before writing to it.
-
-        Raises UnsupportedModel for nf4, which only stands where it is multiplied.
-        """
+        """What it stands for. It may be a view of the file: clone it before writing to it."""
         if self.is_nf4:
-            raise UnsupportedModel(f"{self.place} is nf4, and only layers that repeat may be; quantize the model again")
+            assert self.scale is not None, "its head has been checked"
+            return Nf4Weight(self.values, self.scale).rows(0, len(self.values), dtype)
         if self.quant_type is not None:
             block, block_bytes = GGML_QUANT_SIZES[self.quant_type]
             blocks = self.values.reshape(-1, block_bytes)

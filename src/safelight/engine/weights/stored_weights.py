@@ -14,7 +14,7 @@ from torch import Tensor, nn
 INT8_MAX = 127
 FLOAT8_MAX = 448.0  # of float8_e4m3fn
 NF4_BLOCK = 64
-_NF4_LEVELS = torch.tensor(
+NF4_LEVELS = torch.tensor(
     [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
      -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
      0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
@@ -71,7 +71,7 @@ class Nf4Weight(_Rows):
     def __init__(self, pairs: Tensor, scales: Tensor) -> None:
         """`pairs`: uint8 (out_features, in_features / 2), the first number in the high bits.
 
-        `scales`: fp16 (out_features, blocks in a row).
+        `scales`: fp16 or fp32 (out_features, blocks in a row).
         """
         super().__init__(pairs.shape[1] * 2, pairs=pairs, scales=scales)
 
@@ -85,7 +85,7 @@ class Nf4Weight(_Rows):
 @cache
 def _nf4_table(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Byte -> the two numbers that it holds, as one integer: a CPU looks one up twenty times as fast as two."""
-    pairs = torch.cartesian_prod(_NF4_LEVELS, _NF4_LEVELS).to(device, dtype)
+    pairs = torch.cartesian_prod(NF4_LEVELS, NF4_LEVELS).to(device, dtype)
     return pairs.view(torch.int64 if dtype.itemsize == 4 else torch.int32).reshape(-1)
 
 
@@ -140,7 +140,7 @@ def quantize_nf4(weight: Tensor) -> Quantized:
     blocks = weight.float().view(len(weight), -1, math.gcd(weight.shape[1], NF4_BLOCK))
     scales = blocks.abs().amax(dim=2).half()
     shares = blocks / torch.where(scales > 0, scales, torch.ones_like(scales)).float()[:, :, None]
-    between = (_NF4_LEVELS[1:] + _NF4_LEVELS[:-1]) / 2
+    between = (NF4_LEVELS[1:] + NF4_LEVELS[:-1]) / 2
     levels = torch.bucketize(shares, between.to(shares.device), out_int32=True).view(len(weight), -1, 2)
     return (levels[..., 0] * 16 + levels[..., 1]).to(torch.uint8), scales
 

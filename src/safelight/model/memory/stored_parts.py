@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safelight.model.checkpoint import check_checkpoint
+from safelight.model.configs import read_json
 from safelight.model.heads.file_head import read_head
-from safelight.model.heads.own_format import METADATA, is_own, own_scales
+from safelight.model.heads.library_formats import Library, find_packed, library_in_config
+from safelight.model.heads.own_format import KINDS, METADATA, NF4, is_own, own_scales
 from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
 from safelight.model.heads.tensor_head import TensorHead
 from safelight.model.single_files.parts import read_part
@@ -50,6 +52,9 @@ def describe_parts(folder: Path) -> dict[str, StoredPart]:
 def _describe(folder: Path, network: Network) -> StoredPart:
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
+        library = library_in_config(read_json(folder / network.name / "config.json"))
+        if library is not None:
+            return _describe_packed(paths, library)
         heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
         return _describe_own(paths) or _summed("safetensors", paths, heads, "")
     part = read_part(paths[0], network.name)
@@ -70,6 +75,20 @@ def _describe_own(paths: list[Path]) -> StoredPart | None:
         num_bytes += sum(tensor.num_bytes for tensor in head.tensors.values())
     kind = str(heads[paths[0]].metadata[METADATA])
     return replace(_summed("safetensors", paths, tensors, ""), dtype=kind, num_bytes=num_bytes)
+
+
+_KINDS = {dtype: kind for kind, dtype in KINDS.items()} | {NF4: "nf4"}
+
+
+def _describe_packed(paths: list[Path], library: Library) -> StoredPart:
+    """The matrices' dtype in the words of our own option, and whose it is; in bytes what they take in memory."""
+    packed = find_packed({path: read_head(path) for path in paths}, library)
+    kinds = {f"{_KINDS[weight.dtype]} of {library}" for weight in packed.weights.values()}
+    matrices = {
+        name: TensorHead(weight.dtype, weight.shape, 0, weight.num_bytes) for name, weight in packed.weights.items()
+    }
+    summed = _summed("safetensors", paths, {**packed.plain, **matrices}, "")
+    return replace(summed, dtype=min(kinds)) if kinds else summed
 
 
 _REPEATED = re.compile(r"(blocks?|blk|layers?)\.\d+\..*weight$")

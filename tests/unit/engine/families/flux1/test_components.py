@@ -322,7 +322,7 @@ def test_weights_that_read_guidance_where_the_config_has_none_are_refused(
 def test_a_quantized_component_is_refused_whether_or_not_its_library_is_here(
     folder: Path, component: str, method: str
 ) -> None:
-    settings = {"quant_method": method, "load_in_4bit": method == "bitsandbytes"}
+    settings = {"quant_method": method}
     _edit(folder / component / "config.json", lambda config: config | {"quantization_config": settings})
 
     with pytest.raises(UnsupportedModel, match=rf"{component} is quantized with {method}, which is not read"):
