@@ -1,7 +1,8 @@
-"""`python -m tests.e2e.warm.forks SOCKET`: forks a replica for each who asks, until its standard input ends."""
+"""`python -m tests.e2e.warm.forks replica|command SOCKET`: forks one for each who asks, until standard input ends."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -10,21 +11,30 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-
-import safelight.engine.engine
-import safelight.engine.families.flux1.family  # noqa: F401
-from safelight.serving.replica import process
+from importlib import import_module
 
 MAX_BYTES = 1024 * 1024
 MAX_FDS = 1024
+IMPORTED = {
+    "replica": (
+        "safelight.engine.engine",
+        "safelight.engine.families.flux1.family",
+        "safelight.serving.replica.process",
+    ),
+    "command": (
+        *("PIL.Image", "cryptography.fernet", "httpx", "msgspec", "numpy", "pydantic_settings"),
+        *("rich.markup", "rich.progress", "rich.table", "sqlalchemy", "typer", "yaml", "asyncio", "safelight.errors"),
+    ),
+}
+"""Of a command nothing that reads the environment when it is imported, as huggingface_hub does: each has its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """A replica, and who asked for it: the end of either ends the other."""
+    """A process, and who asked for it: the end of either ends the other."""
 
     pid: int
     asker: socket.socket
@@ -33,10 +43,12 @@ class Fork:
 
 
 def main() -> None:
+    kind, path = sys.argv[1:]
+    for module in IMPORTED[kind]:
+        import_module(module)
     gc.freeze()
-    path = Path(sys.argv[1])
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, selectors.DefaultSelector() as selector:
-        listener.bind(str(path))
+        listener.bind(path)
         listener.listen()
         selector.register(listener, selectors.EVENT_READ)
         selector.register(sys.stdin, selectors.EVENT_READ)
@@ -45,17 +57,16 @@ def main() -> None:
                 if key.fileobj is sys.stdin:
                     return
                 if key.fileobj is listener:
-                    begin(listener.accept()[0], selector)
+                    begin(kind, listener.accept()[0], selector)
                 elif selector.get_map().get(key.fd) == key:  # else the other end of it was seen first
                     finish(key.data, selector)
 
 
-def begin(asker: socket.socket, selector: selectors.BaseSelector) -> None:
-    asker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MAX_BYTES)
-    message, fds, _, _ = socket.recv_fds(asker, MAX_BYTES, 3)
+def begin(kind: str, asker: socket.socket, selector: selectors.BaseSelector) -> None:
+    message, fds, _, _ = socket.recv_fds(asker, MAX_BYTES, 4)
     pid = os.fork()
     if pid == 0:
-        become_replica(*json.loads(message), *fds)
+        become(kind, *json.loads(message), fds)
     for fd in fds:
         os.close(fd)
     fork = Fork(pid, asker, os.pidfd_open(pid))
@@ -67,7 +78,8 @@ def finish(fork: Fork, selector: selectors.BaseSelector) -> None:
     """It has ended, or who asked for it has, and then it is killed."""
     selector.unregister(fork.asker)
     selector.unregister(fork.end)
-    signal.pidfd_send_signal(fork.end, signal.SIGKILL)  # nothing happens to what has ended
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(fork.end, signal.SIGKILL)  # nothing happens to what has ended
     _, status = os.waitpid(fork.pid, 0)
     with suppress(BrokenPipeError):
         fork.asker.send(str(status).encode())
@@ -75,24 +87,40 @@ def finish(fork: Fork, selector: selectors.BaseSelector) -> None:
     os.close(fork.end)
 
 
-def become_replica(folder: str, environment: dict[str, str], fd: int, stdout: int, stderr: int) -> None:
+def become(kind: str, argv: list[str], folder: str, environment: dict[str, str], fds: list[int]) -> None:
     """Does not return."""
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, fd in enumerate(fds):  # which are greater than these: the listener's and others came before
+        os.dup2(fd, number)
+    os.closerange(len(fds), MAX_FDS)
+    sys.argv = argv
+    status = run(entry(kind))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def entry(kind: str) -> Callable[[], None]:
+    module = "safelight.serving.replica.process" if kind == "replica" else "safelight.cli.main"
+    main: Callable[[], None] = import_module(module).main
+    return main
+
+
+def run(main: Callable[[], None]) -> int:
+    """To its end, with what Python does then. Returns the exit status."""
+    status = 0
     try:
-        os.setsid()
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.dup2(fd, 3)
-        os.closerange(4, MAX_FDS)
-        sys.argv = ["replica", "--fd", "3"]
-        process.main()
+        main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001  it is on its own now
         traceback.print_exc()
-    finally:
-        os._exit(1)
+        status = 1
+    atexit._run_exitfuncs()
+    return status
 
 
 if __name__ == "__main__":
