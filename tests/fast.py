@@ -14,7 +14,9 @@ TESTS = Path(__file__).parent
 LEFT_OUT = (
     "unit/engine",
     "unit/serving/backends",
-    "unit/cli/test_commands.py",
+    *(f"unit/serving/test_{name}.py" for name in ("dispatcher", "provenance", "start")),
+    *(f"unit/server/endpoints/test_{name}.py" for name in ("starter", "wiring")),
+    *("unit/control/test_kill.py", "unit/cli/test_commands.py", "unit/cli/models/test_model_plan.py"),
     *(f"unit/model/test_{name}.py" for name in ("card", "file_sets", "hub", "single_files")),
     *(f"api/test_{name}.py" for name in ("connections", "disconnect", "full_disk", "held_while_loading", "hosts")),
     *(f"api/test_{name}.py" for name in ("image_links_s3", "job_webhooks", "jobs", "pressure", "strict_http")),
@@ -25,6 +27,7 @@ PROCESSES = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system")
 MODULES = ("torch", "transformers", "diffusers", "tests.live_server")
 
 _is_watching = False
+_started: list[str] = []
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
@@ -32,11 +35,20 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_collection() -> None:
+    assert all((TESTS / each).exists() for each in LEFT_OUT)
     _watch(True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [each for each in items if "postgresql" not in each.name]
+
+
+def pytest_runtest_teardown() -> None:
+    """Also of what was raised where nobody looks, such as in a task of a server."""
+    if _started:
+        what = ", ".join(_started)
+        _started.clear()
+        pytest.fail(f"{what} makes this slow; name the file in LEFT_OUT of {__name__}", pytrace=False)
 
 
 def pytest_unconfigure() -> None:
@@ -49,10 +61,9 @@ def _watch(is_watching: bool) -> None:
 
 
 def _check(event: str, arguments: tuple[object, ...]) -> None:
-    if not _is_watching:
-        return
-    if event in PROCESSES or (event == "import" and arguments[0] in MODULES):
-        pytest.fail(f"not fast: {event} {arguments[0]!r}; name this test's file in {__name__}.LEFT_OUT")
+    if _is_watching and (event in PROCESSES or (event == "import" and arguments[0] in MODULES)):
+        _started.append(f"{event} {arguments[0]!r}")
+        raise RuntimeError(f"in the fast tests there is no {event} {arguments[0]!r}")
 
 
 sys.addaudithook(_check)
