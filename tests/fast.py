@@ -40,7 +40,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = [each for each in items if "postgresql" not in each.name]
+    items[:] = [each for each in items if "postgresql" not in f"{each.name} {getattr(each, 'fixturenames', '')}"]
 
 
 def pytest_runtest_teardown() -> None:
