@@ -9,7 +9,7 @@ PORT ?= 8000
 MODEL ?= sprite
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve fetch web test lint format bench sprite eval-sprite clean
+.PHONY: help install serve fetch web test test-fast lint format bench sprite eval-sprite clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,10 @@ web: $(VENV)/.installed-dev ## build the page (sources: web/) into the package; 
 
 test: lint ## everything CI runs: lint, types, architecture, and the whole suite
 	@$(MAKE) --no-print-directory fetch || echo "Going on without it: the tests that need it will say so."
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.installed-dev ## the tests for in between: a minute or so, no process, no server, no torch
+	$(BIN)/python -m pytest -p tests.fast --numprocesses auto tests/test_house.py tests/unit tests/api
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, and the import rules
 	$(BIN)/ruff format --check .
