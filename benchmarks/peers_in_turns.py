@@ -1,0 +1,115 @@
+"""Safelight beside a lock and beside LitServe's dynamic batches, on one model: throughput and p95, in turns.
+
+    python -m benchmarks.peers_in_turns [--rounds 5] [--pictures 64] [--clients 16]
+
+All three speak Hugging Face's form on loopback. They are asked for the same pictures: all alike (256x256, 4 steps), by
+one client and by many; and of 2 to 8 steps, arriving when they arrive (Poisson), a little more than the lock makes.
+LitServe is installed by `pip install -e '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from benchmarks.rows import Row, add_options, report
+from benchmarks.servers import in_turns, peer, safelight
+from safelight.cli.bench.load import Load, Run
+from safelight.cli.bench.mix import parse_mix
+from safelight.cli.bench.summary import percentile
+from safelight.cli.bench.target import Target
+
+ALIKE = parse_mix("256x256@4")
+DIFFERENT = parse_mix("256x256@2-8")
+ARRIVING = "2 to 8 steps, arriving when they arrive"
+RATE_OF_LOCK = 1.1
+TIMEOUT_S = 300.0
+US, LOCK, LITSERVE = "Safelight", "FluxPipeline with a lock", "LitServe, batches of 8"
+
+
+def main() -> None:
+    options = _parse_options()
+    with ExitStack() as stack:
+        servers = {
+            US: stack.enter_context(safelight("sprite", "--max-queued-requests", "500"))[0],
+            LOCK: stack.enter_context(peer("lock"))[0],
+            LITSERVE: stack.enter_context(peer("litserve_batches"))[0],
+        }
+        rows = _measure(servers, options)
+    report("peers_in_turns", rows, store=options.store)
+
+
+def _measure(servers: dict[str, Target], options: argparse.Namespace) -> list[Row]:
+    one = list(in_turns(servers, _closed(1, options.pictures // 4), ALIKE, options.rounds))
+    many = list(in_turns(servers, _closed(options.clients, options.pictures), ALIKE, options.rounds))
+    mixed = list(in_turns(servers, _closed(options.clients, options.pictures), DIFFERENT, options.rounds))
+    rate = RATE_OF_LOCK * statistics.median(_throughput(each[LOCK]) for each in many)
+    arriving = list(in_turns(servers, _open(rate, options.pictures), DIFFERENT, options.rounds))
+    of_many = f"{options.clients} clients, alike"
+    of_mixed = f"{options.clients} clients, 2 to 8 steps"
+    return [
+        _row("pictures a second, one client, alike", one, US, LOCK),
+        _row("pictures a second, one client, alike", one, LITSERVE, LOCK),
+        _row(f"pictures a second, {of_many}", many, US, LOCK),
+        _row(f"pictures a second, {of_many}", many, LITSERVE, LOCK),
+        _row(f"pictures a second, {of_many}", many, US, LITSERVE, at_least=1.0),
+        _row(f"pictures a second, {of_mixed}", mixed, US, LITSERVE, at_least=1.3),
+        _row(f"pictures a second, {of_mixed}", mixed, US, LOCK),
+        _row(f"p95, {of_many}", many, US, LOCK, of=_p95, at_most=0.75),
+        _row(f"p95, {of_many}", many, LITSERVE, LOCK, of=_p95),
+        _row(f"p95, {of_mixed}", mixed, US, LITSERVE, of=_p95),
+        _row(f"p95, {ARRIVING}", arriving, US, LOCK, of=_p95, note=f"{rate:.1f} a second"),
+        _row(f"p95, {ARRIVING}", arriving, US, LITSERVE, of=_p95, note=f"{rate:.1f} a second"),
+    ]
+
+
+def _row(
+    what: str,
+    rounds: list[dict[str, Run]],
+    of_whom: str,
+    against: str,
+    *,
+    of: Callable[[Run], float | None] | None = None,
+    note: str = "",
+    **bounds: float,
+) -> Row:
+    measured = of or _throughput
+    pairs = [(measured(each[of_whom]), measured(each[against])) for each in rounds]
+    values = [mine / theirs for mine, theirs in pairs if mine and theirs]
+    name = what if of_whom == US else f"{what}: {of_whom}"
+    if not values:
+        return Row(what=name, against=against, value=None, note="no picture came in time")
+    return Row.of_rounds(name, against=against, values=values, note=note, bar="1" if bounds else "", **bounds)
+
+
+def _throughput(run: Run) -> float:
+    """Pictures a second, to the end of the last: a batch that ends a moment after the time is up is not lost."""
+    return sum(each.error is None for each in run.counted) / run.seconds
+
+
+def _p95(run: Run) -> float | None:
+    values = [each.latency_s for each in run.counted if each.error is None]
+    return percentile(values, 95) if values else None
+
+
+def _closed(clients: int, num_pictures: int) -> Load:
+    return Load(clients=clients, requests=num_pictures, warm_up_s=0.0, timeout_s=TIMEOUT_S)
+
+
+def _open(rate: float, num_pictures: int) -> Load:
+    return Load(rate=rate, requests=num_pictures, warm_up_s=0.0, timeout_s=TIMEOUT_S)
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=64, help="of each run; one client makes a quarter")
+    parser.add_argument("--clients", type=int, default=16)
+    add_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Servers as child processes, each on a port of its own, and load on them in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from safelight.cli.bench.connections import Connections
+from safelight.cli.bench.load import Load, Run, ask, run_load
+from safelight.cli.bench.mix import Picture, Shape, pictures
+from safelight.cli.bench.target import Target, parse_target
+
+START_TIMEOUT_S = 300
+SAFELIGHT = ("-c", "from safelight.cli.main import main; main()", "serve")
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+"""For all alike: what waits must not take the cores of what is measured."""
+
+
+@contextmanager
+def safelight(model: str = "sprite", *options: str) -> Iterator[tuple[Target, psutil.Process]]:
+    """A server of Safelight that makes pictures."""
+    with (
+        tempfile.TemporaryDirectory(prefix="safelight-bench-") as data_dir,
+        serving([*SAFELIGHT, model, "--data-dir", data_dir, "--log-level", "error", *options]) as server,
+    ):
+        yield server
+
+
+@contextmanager
+def peer(module: str, *options: str) -> Iterator[tuple[Target, psutil.Process]]:
+    with serving(["-m", f"benchmarks.peers.{module}", *options]) as server:
+        yield server
+
+
+@contextmanager
+def serving(arguments: Sequence[str]) -> Iterator[tuple[Target, psutil.Process]]:
+    """What `python ARGUMENTS --port PORT` serves, from its first picture on; its words go to a file until it fails."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    target = parse_target(f"http://127.0.0.1:{port}/")
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(
+            [sys.executable, *arguments, "--port", str(port)],
+            env=os.environ | ENVIRONMENT,
+            stdout=words,
+            stderr=words,
+            cwd=Path(__file__).parents[1],
+        )
+        try:
+            if not asyncio.run(_makes_a_picture(target, process)):
+                words.seek(0)
+                sys.exit(f"{' '.join(arguments)} makes no picture: {words.read().decode(errors='replace')[-2000:]}")
+            yield target, psutil.Process(process.pid)
+        finally:
+            _stop(process)
+
+
+def in_turns(
+    servers: Mapping[str, Target], load: Load, shapes: Sequence[Shape], rounds: int
+) -> Iterator[dict[str, Run]]:
+    """A run of each server a round; the one that begins takes turns, too."""
+    names = list(servers)
+    for index in range(rounds):
+        turn = index % len(names)
+        yield {name: run_on(servers[name], load, shapes, seed=index) for name in (*names[turn:], *names[:turn])}
+
+
+def run_on(target: Target, load: Load, shapes: Sequence[Shape], seed: int = 0) -> Run:
+    run = Run(target, load)
+    asyncio.run(run_load(target, load, pictures(shapes, (), seed), run, asyncio.Event()))
+    failed = [each for each in run.counted if each.error is not None]
+    if failed:
+        print(f"{target.shown}: {len(failed)} failed, such as {failed[0].error}: {failed[0].message}", flush=True)
+    return run
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Of a process and its children."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+async def _makes_a_picture(target: Target, process: subprocess.Popen[bytes]) -> bool:
+    connections, deadline = Connections(target, START_TIMEOUT_S), time.monotonic() + START_TIMEOUT_S
+    picture = Picture(Shape("first"), "a red cat", None, 7)
+    try:
+        while process.poll() is None and time.monotonic() < deadline:
+            if (await ask(connections, target, picture, time.perf_counter())).error is None:
+                return True
+            await asyncio.sleep(0.5)
+        return False
+    finally:
+        connections.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """With its children: LitServe leaves its worker behind if only the parent is asked."""
+    try:
+        family = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for each in psutil.wait_procs(family, timeout=5)[1]:
+        each.kill()
