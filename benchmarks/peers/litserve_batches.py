@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.litserve_batches --port 8002
 
-A call of FluxPipeline has one size and one number of steps: what of a batch differs in them is made one after the other.
+A call of FluxPipeline has one size and one number of steps: what of a batch differs in them is made in turns.
 """
 
 from __future__ import annotations

@@ -73,10 +73,10 @@ def bench(
         raise _wrong("serve_options", "--serve-options are for a model that a server is started for, not for a URL")
     measurement = Measurement(
         first=target(subject, api, api_key_env, api_key_file) if is_url else subject,
-        second=target(compare, compare_api, compare_api_key_env, compare_api_key_file) if compare else None,
+        second=target(compare, compare_api, compare_api_key_env, compare_api_key_file) if compare is not None else None,
         load=load,
-        asked=Asked(parse_mix(mix) if mix else (Shape("as it comes"),), tuple(prompt or ()), seed),
-        rounds=(rounds or 5) if compare else 1,
+        asked=Asked(parse_mix(mix) if mix is not None else (Shape("as it comes"),), tuple(prompt or ()), seed),
+        rounds=(rounds or 5) if compare is not None else 1,
         serve_options=serve_options or "",
     )
     measure(measurement, Outputs(json, plot, price_per_hour))

@@ -134,7 +134,12 @@ async def _receive(connection: _Connection) -> Answer:
     status, headers, content = 0, {}, bytearray()
     await _read_more(connection, is_first=True)
     while True:
-        event = connection.http.next_event()
+        try:
+            event = connection.http.next_event()
+        except h11.RemoteProtocolError:
+            if status and connection.reader.at_eof():
+                raise EOFError("the connection was closed within the answer") from None
+            raise
         if event is h11.NEED_DATA:
             await _read_more(connection)
         elif isinstance(event, h11.Response):
@@ -146,8 +151,6 @@ async def _receive(connection: _Connection) -> Answer:
                 raise NoAnswer("too large", f"the answer has more than {MAX_ANSWER_BYTES} bytes")
         elif isinstance(event, h11.EndOfMessage):
             return Answer(status, headers, bytes(content))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise EOFError("the connection was closed within the answer")
 
 
 async def _read_more(connection: _Connection, *, is_first: bool = False) -> None:
