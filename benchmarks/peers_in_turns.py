@@ -10,12 +10,12 @@ LitServe is installed by `pip install -e '.[bench]'`.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from benchmarks.rows import Row, add_options, report
-from benchmarks.servers import in_turns, peer, safelight
+from benchmarks.servers import peer, safelight, take_turn
 from safelight.cli.bench.load import Load, Run
 from safelight.cli.bench.mix import parse_mix
 from safelight.cli.bench.summary import percentile
@@ -29,6 +29,17 @@ TIMEOUT_S = 300.0
 US, LOCK, LITSERVE = "Safelight", "FluxPipeline with a lock", "LitServe, batches of 8"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A run of each server in each of four loads."""
+
+    one: dict[str, Run]
+    many: dict[str, Run]
+    mixed: dict[str, Run]
+    arriving: dict[str, Run]
+    rate: float
+
+
 def main() -> None:
     options = _parse_options()
     with ExitStack() as stack:
@@ -37,31 +48,46 @@ def main() -> None:
             LOCK: stack.enter_context(peer("lock"))[0],
             LITSERVE: stack.enter_context(peer("litserve_batches"))[0],
         }
-        rows = _measure(servers, options)
-    report("peers_in_turns", rows, store=options.store)
+        rounds: list[Round] = []
+        for index in range(options.rounds):
+            rounds.append(_round(servers, options, index, rounds))
+            report("peers_in_turns", _rows(rounds, options), store=options.store)
 
 
-def _measure(servers: dict[str, Target], options: argparse.Namespace) -> list[Row]:
-    one = list(in_turns(servers, _closed(1, options.pictures // 4), ALIKE, options.rounds))
-    many = list(in_turns(servers, _closed(options.clients, options.pictures), ALIKE, options.rounds))
-    mixed = list(in_turns(servers, _closed(options.clients, options.pictures), DIFFERENT, options.rounds))
-    rate = RATE_OF_LOCK * statistics.median(_throughput(each[LOCK]) for each in many)
-    arriving = list(in_turns(servers, _open(rate, options.pictures), DIFFERENT, options.rounds))
+def _round(servers: dict[str, Target], options: argparse.Namespace, index: int, before: list[Round]) -> Round:
+    """Everything once: so a run that is cut off has whole rounds."""
+    many = take_turn(servers, _closed(options.clients, options.pictures), ALIKE, index)
+    rate = before[0].rate if before else RATE_OF_LOCK * _throughput(many[LOCK])
+    return Round(
+        one=take_turn(servers, _closed(1, options.pictures // 4), ALIKE, index),
+        many=many,
+        mixed=take_turn(servers, _closed(options.clients, options.pictures), DIFFERENT, index),
+        arriving=take_turn(servers, _open(rate, options.pictures), DIFFERENT, index),
+        rate=rate,
+    )
+
+
+def _rows(rounds: list[Round], options: argparse.Namespace) -> list[Row]:
+    one, many, mixed, arriving = (
+        [getattr(each, name) for each in rounds] for name in ("one", "many", "mixed", "arriving")
+    )
     of_many = f"{options.clients} clients, alike"
     of_mixed = f"{options.clients} clients, 2 to 8 steps"
+    note = f"{rounds[0].rate:.1f} requests a second"
     return [
         _row("pictures a second, one client, alike", one, US, LOCK),
         _row("pictures a second, one client, alike", one, LITSERVE, LOCK),
         _row(f"pictures a second, {of_many}", many, US, LOCK),
         _row(f"pictures a second, {of_many}", many, LITSERVE, LOCK),
         _row(f"pictures a second, {of_many}", many, US, LITSERVE, at_least=1.0),
-        _row(f"pictures a second, {of_mixed}", mixed, US, LITSERVE, at_least=1.3),
         _row(f"pictures a second, {of_mixed}", mixed, US, LOCK),
+        _row(f"pictures a second, {of_mixed}", mixed, LITSERVE, LOCK),
+        _row(f"pictures a second, {of_mixed}", mixed, US, LITSERVE, at_least=1.3),
         _row(f"p95, {of_many}", many, US, LOCK, of=_p95, at_most=0.75),
         _row(f"p95, {of_many}", many, LITSERVE, LOCK, of=_p95),
         _row(f"p95, {of_mixed}", mixed, US, LITSERVE, of=_p95),
-        _row(f"p95, {ARRIVING}", arriving, US, LOCK, of=_p95, note=f"{rate:.1f} a second"),
-        _row(f"p95, {ARRIVING}", arriving, US, LITSERVE, of=_p95, note=f"{rate:.1f} a second"),
+        _row(f"p95, {ARRIVING}", arriving, US, LOCK, of=_p95, note=note),
+        _row(f"p95, {ARRIVING}", arriving, US, LITSERVE, of=_p95, note=note),
     ]
 
 

@@ -65,14 +65,11 @@ def serving(arguments: Sequence[str]) -> Iterator[tuple[Target, psutil.Process]]
             _stop(process)
 
 
-def in_turns(
-    servers: Mapping[str, Target], load: Load, shapes: Sequence[Shape], rounds: int
-) -> Iterator[dict[str, Run]]:
-    """A run of each server a round; the one that begins takes turns, too."""
+def take_turn(servers: Mapping[str, Target], load: Load, shapes: Sequence[Shape], index: int) -> dict[str, Run]:
+    """A run of each server, asked for the same; with each `index` another one begins."""
     names = list(servers)
-    for index in range(rounds):
-        turn = index % len(names)
-        yield {name: run_on(servers[name], load, shapes, seed=index) for name in (*names[turn:], *names[:turn])}
+    first = index % len(names)
+    return {name: run_on(servers[name], load, shapes, seed=index) for name in (*names[first:], *names[:first])}
 
 
 def run_on(target: Target, load: Load, shapes: Sequence[Shape], seed: int = 0) -> Run:
