@@ -3,13 +3,14 @@
     python -m benchmarks.curves [--rounds 3] [--pictures 16]
 
 All of `sprite`, and by size of two FLUX-width blocks with random weights. In each round every point is measured once,
-so that other work on the machine bends no curve; a point is the median of its rounds, and the rows are ratios of points.
+so that other work on the machine bends no curve; a point is the median of its rounds, and rows are ratios of points.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,7 +48,6 @@ def main() -> None:
     by_batch = _median_of(options.rounds, BATCHES, lambda rows, seed: stage_costs.measure(engine, int(rows), seed).step)
     wide = _wide_blocks()
     by_wide_size = _median_of(options.rounds, WIDE_SIZES, lambda size, _: _wide_step_s(wide, int(size)))
-    del engine, wide
     by_clients, by_load = _of_server(options)
     memory = {f"batch of {rows}": {size: _memory_mib(size, rows) for size in SIZES} for rows in (1, 8)}
     curves = [
@@ -145,7 +145,7 @@ def _measure_memory(size: int, rows: int) -> None:
     engine.step(batch)
     for each in batch:
         engine.decode(each)
-    peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024  # noqa: SIM115
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps((peak - loaded) / MIB))
 
 
