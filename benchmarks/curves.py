@@ -1,4 +1,4 @@
-"""How cost grows: seconds by size, by steps, by batch; throughput by clients; waiting by load; memory by size and batch.
+"""How cost grows: seconds by size, steps and batch, throughput by clients, waiting by load, memory by size and batch.
 
     python -m benchmarks.curves [--rounds 3] [--pictures 16]
 
