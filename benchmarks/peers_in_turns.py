@@ -4,7 +4,7 @@
 
 All three speak Hugging Face's form on loopback. They are asked for the same pictures: all alike (256x256, 4 steps), by
 one client and by many; and of 2 to 8 steps, arriving when they arrive (Poisson), a little more than the lock makes.
-LitServe is installed by `pip install -e '.[bench]'`.
+`make bench` installs LitServe.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from safelight.cli.bench.mix import Picture, Shape, pictures
 from safelight.cli.bench.target import Target, parse_target
 
 START_TIMEOUT_S = 300
+PEERS_PYTHON = Path(sys.prefix) / "peers" / "bin" / "python"
+"""As `make bench` makes it."""
 SAFELIGHT = ("-c", "from safelight.cli.main import main; main()", "serve")
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 """For all alike: what waits must not take the cores of what is measured."""
@@ -38,19 +40,21 @@ def safelight(model: str = "sprite", *options: str) -> Iterator[tuple[Target, ps
 
 @contextmanager
 def peer(module: str, *options: str) -> Iterator[tuple[Target, psutil.Process]]:
-    with serving(["-m", f"benchmarks.peers.{module}", *options]) as server:
+    """One of `benchmarks/peers`, by a Python of its own: what LitServe brings along must not change our server."""
+    python = str(PEERS_PYTHON) if PEERS_PYTHON.exists() else sys.executable
+    with serving(["-m", f"benchmarks.peers.{module}", *options], python=python) as server:
         yield server
 
 
 @contextmanager
-def serving(arguments: Sequence[str]) -> Iterator[tuple[Target, psutil.Process]]:
+def serving(arguments: Sequence[str], *, python: str = sys.executable) -> Iterator[tuple[Target, psutil.Process]]:
     """What `python ARGUMENTS --port PORT` serves, from its first picture on; its words go to a file until it fails."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     target = parse_target(f"http://127.0.0.1:{port}/")
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
-            [sys.executable, *arguments, "--port", str(port)],
+            [python, *arguments, "--port", str(port)],
             env=os.environ | ENVIRONMENT,
             stdout=words,
             stderr=words,
