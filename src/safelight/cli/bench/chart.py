@@ -65,8 +65,7 @@ def _chart(chart: Chart) -> Iterator[str]:
         colour = _COLOURS[index % len(_COLOURS)]
         places = [(_x(x, xs), _y(y, ys)) for x, y in line]
         yield from _points(places, colour) if chart.is_scatter else _line(places, colour)
-        at = WIDTH - _RIGHT - 150 * (index % 3)
-        place = f'x="{at}" y="{18 + 14 * (index // 3)}" text-anchor="end"'
+        place = f'x="{WIDTH - _RIGHT}" y="{18 + 14 * index}" text-anchor="end"'
         yield f'<text {place} style="fill:{colour}">{escape(name)}</text>'
 
 

@@ -94,7 +94,8 @@ async def run_rounds(measurement: Measurement, console: Console) -> list[Run]:
             for each in targets if index % 2 == 0 else targets[::-1]:
                 if not stop.is_set():
                     runs.append(run := Run(each, load))
-                    title = each.shown if rounds == 1 else f"round {index + 1} of {rounds}: {each.shown}"
+                    place = "first" if each is target else "second"
+                    title = "Measuring" if measurement.second is None else f"Round {index + 1}/{rounds}, {place}"
                     async with shown_progress(console, run, title):
                         await run_load(each, load, asked.pictures(index), run, stop)
     return runs
