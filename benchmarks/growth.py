@@ -64,7 +64,7 @@ def main() -> None:
         ):
             after = [asyncio.run(_all_at_once(target, process, num, accept)) for _ in range(TIMES)]
             rows.append(_after(what, after))
-            report("growth", rows, store=options.store)
+            report("growth", rows, store=options.store, is_last=False)
         samples, num_requests = asyncio.run(_mixed(target, process, 60 * options.minutes))
         rows += _slopes(samples, num_requests, options.minutes)
         report("growth", rows, store=options.store)

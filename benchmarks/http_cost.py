@@ -42,7 +42,9 @@ def main() -> None:
             rates["large"].append(_requests_a_core(ours, process, options.requests // 25, index, LARGE))
             added_ms.append(_p50_ms(ours, options.requests // 4))
             bare_ms.append(_p50_ms(bare, options.requests // 4))
-            report("http_cost", _rows(rates, added_ms, bare_ms), store=options.store)
+            report(
+                "http_cost", _rows(rates, added_ms, bare_ms), store=options.store, is_last=index == options.rounds - 1
+            )
 
 
 def _rows(rates: dict[str, list[float]], added_ms: list[float], bare_ms: list[float]) -> list[Row]:

@@ -50,7 +50,7 @@ def main() -> None:
                 Row.of_rounds("the same", against="nobody leaves", values=list(ratios)),
                 Row.of_rounds("the ideal by stage costs", against="nobody leaves", values=list(ideals)),
             ]
-            report("leavers", rows, store=options.store)
+            report("leavers", rows, store=options.store, is_last=index == options.rounds - 1)
 
 
 async def _throughput(target: Target, num_pictures: int, leave: bool) -> float:

@@ -40,7 +40,7 @@ def main() -> None:
         rounds: list[dict[str, Run]] = []
         for index in range(options.rounds):
             rounds.append(take_turn(servers, load, SHAPES, index))
-            report("mixed_sizes", _rows(rounds, rate), store=options.store)
+            report("mixed_sizes", _rows(rounds, rate), store=options.store, is_last=index == options.rounds - 1)
 
 
 def _rows(rounds: list[dict[str, Run]], rate: float) -> list[Row]:

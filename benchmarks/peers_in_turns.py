@@ -51,7 +51,7 @@ def main() -> None:
         rounds: list[Round] = []
         for index in range(options.rounds):
             rounds.append(_round(servers, options, index, rounds))
-            report("peers_in_turns", _rows(rounds, options), store=options.store)
+            report("peers_in_turns", _rows(rounds, options), store=options.store, is_last=index == options.rounds - 1)
 
 
 def _round(servers: dict[str, Target], options: argparse.Namespace, index: int, before: list[Round]) -> Round:

@@ -25,6 +25,8 @@ from rich.table import Table
 from benchmarks.machine import Machine, load_average, this_machine, versions
 
 FOLDER = Path(__file__).parent / "results"
+FEWEST_ROUNDS = 3
+"""Of fewer there is no spread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class Row:
 
     def is_worse_than(self, stored: Row) -> bool:
         """Outside of the stored spread, on the side where nobody wants it; where there is no bar, on either side."""
-        if self.value is None or stored.low is None or stored.high is None:
+        if self.value is None or stored.low is None or stored.high is None or stored.rounds < FEWEST_ROUNDS:
             return False
         is_lower, is_higher = self.value < stored.low, self.value > stored.high
         return (is_lower and self.at_most is None) or (is_higher and self.at_least is None)
@@ -136,8 +138,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", action="store_true", help="keep the rows for the table of docs/performance.md")
 
 
-def report(name: str, rows: Sequence[Row], *, store: bool = False, curves: Sequence[Curve] = ()) -> None:
-    """Print the rows, and what of them is worse than before; with `store` keep them."""
+def report(
+    name: str, rows: Sequence[Row], *, store: bool = False, curves: Sequence[Curve] = (), is_last: bool = True
+) -> None:
+    """Print the rows, and what of them is worse than before; with `store` keep them.
+
+    Before the last round they are kept beside what is stored, as `NAME.partial`: a run that is cut off is not lost.
+    """
     module = sys.modules["__main__"].__spec__
     arguments = (each for each in sys.argv[1:] if each != "--store")
     done = Report(
@@ -151,12 +158,14 @@ def report(name: str, rows: Sequence[Row], *, store: bool = False, curves: Seque
         curves=tuple(curves),
     )
     print_rows([done])
-    for line in worse(done, read_report(name)):
+    for line in worse(done, read_report(name)) if is_last else ():
         print(line)
     if store:
         FOLDER.mkdir(exist_ok=True)
-        text = json.dumps(asdict(done), indent=1, ensure_ascii=False)
-        (FOLDER / f"{name}.json").write_text(text + "\n")
+        partial = FOLDER / f"{name}.partial"
+        partial.write_text(json.dumps(asdict(done), indent=1, ensure_ascii=False) + "\n")
+        if is_last:
+            partial.replace(FOLDER / f"{name}.json")
 
 
 def read_report(name: str) -> Report | None:

@@ -237,6 +237,16 @@ def test_ctrl_c_ends_it_with_what_was_measured(tmp_path: Path) -> None:
     assert (made["pictures"], made["unfinished"], made["is_stopped"]) == (2, 1, True)
 
 
+def test_ctrl_c_before_anything_is_measured_ends_it_at_once() -> None:
+    with bare_server(lambda _: HANG) as server:
+        process = subprocess.Popen([str(SAFELIGHT), "bench", server.url], env=environment(), stderr=subprocess.PIPE)
+        eventually(lambda: len(server.requests) == 1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, errors) == (130, b"")
+
+
 def test_a_model_gets_a_server_of_its_own_which_is_gone_after(tiny_flux_folder: Path, tmp_path: Path) -> None:
     env = {"SAFELIGHT_API_KEY": KEY, "TMPDIR": str(tmp_path)}
     made = figures(str(tiny_flux_folder), *SHORT, "--clients", "2", "--serve-options", "--max-batch-size 2", env=env)

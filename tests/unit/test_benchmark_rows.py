@@ -64,6 +64,20 @@ def test_worse_is_outside_of_the_stored_spread_where_nobody_wants_it(
     assert any("WORSE" in line for line in told) is is_worse
 
 
+def test_rounds_before_the_last_are_kept_and_compared_with_nothing(
+    stored: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report("some", [replace(stored.rows[0], value=0.1)], store=True, is_last=False)
+    told_before = capsys.readouterr().out
+    kept = read_report("some")
+    report("some", [replace(stored.rows[0], value=0.2)], store=True)
+
+    assert kept == stored
+    assert "WORSE" not in told_before
+    assert "WORSE" in capsys.readouterr().out
+    assert [path.name for path in rows.FOLDER.iterdir()] == ["some.json"]
+
+
 def test_ratios_of_another_machine_are_not_compared(stored: Report) -> None:
     now = replace(
         stored, rows=(replace(stored.rows[0], value=0.1),), machine=replace(stored.machine, features=("none",))

@@ -77,7 +77,10 @@ def measure(measurement: Measurement, outputs: Outputs) -> None:
             write_whole(path, None)
     console = Console(highlight=False, soft_wrap=True, stderr=outputs.json == Path("-"))
     progress = Console(highlight=False, soft_wrap=True, stderr=True)
-    runs = asyncio.run(run_rounds(measurement, progress))
+    try:
+        runs = asyncio.run(run_rounds(measurement, progress))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     _report(console, runs, measurement, outputs)
 
 
@@ -85,7 +88,7 @@ async def run_rounds(measurement: Measurement, console: Console) -> list[Run]:
     """Each server in its turn; the one that begins takes turns, too."""
     load, asked, rounds = measurement.load, measurement.asked, measurement.rounds
     runs: list[Run] = []
-    async with _stopped_by_signals() as stop, _reachable(measurement, console) as target:
+    async with _stopped_by_signals(runs) as stop, _reachable(measurement, console) as target:
         targets = [target] if measurement.second is None else [target, measurement.second]
         for each in targets:
             with console.status(f"Asking {each.shown} for a first picture ..."):
@@ -113,15 +116,15 @@ async def _reachable(measurement: Measurement, console: Console) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _stopped_by_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that Ctrl-C or SIGTERM sets; the second ends the command at once."""
+async def _stopped_by_signals(runs: Sequence[Run]) -> AsyncIterator[asyncio.Event]:
+    """An event that Ctrl-C or SIGTERM sets; the second, or one before the first run, ends the command at once."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     task = asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
 
     def on_signal() -> None:
-        if stop.is_set():
+        if stop.is_set() or not runs:
             task.cancel()
         stop.set()
 
