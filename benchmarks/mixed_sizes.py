@@ -13,8 +13,8 @@ import argparse
 from contextlib import ExitStack
 
 from benchmarks.rows import Row, add_options, report
-from benchmarks.servers import run_on, safelight, take_turn
-from safelight.cli.bench.load import Load, Run
+from benchmarks.servers import Turn, run_on, safelight, take_turn
+from safelight.cli.bench.load import Load
 from safelight.cli.bench.mix import parse_mix
 from safelight.cli.bench.summary import percentile
 
@@ -30,20 +30,20 @@ def main() -> None:
     options = _parse_options()
     with ExitStack() as stack:
         servers = {
-            US: stack.enter_context(safelight("sprite", *QUEUE))[0],
-            IN_TURN: stack.enter_context(safelight("sprite", *QUEUE, "--max-concurrent-requests", "1"))[0],
+            US: stack.enter_context(safelight("sprite", *QUEUE)),
+            IN_TURN: stack.enter_context(safelight("sprite", *QUEUE, "--max-concurrent-requests", "1")),
         }
         full = Load(clients=4, requests=options.pictures // 2, warm_up_s=0, timeout_s=TIMEOUT_S)
-        capacity = run_on(servers[IN_TURN], full, SHAPES)
+        capacity = run_on(servers[IN_TURN][0], full, SHAPES)
         rate = options.load * len(capacity.counted) / capacity.seconds
         load = Load(rate=rate, requests=options.pictures, warm_up_s=0, timeout_s=TIMEOUT_S)
-        rounds: list[dict[str, Run]] = []
+        rounds: list[dict[str, Turn]] = []
         for index in range(options.rounds):
             rounds.append(take_turn(servers, load, SHAPES, index))
             report("mixed_sizes", _rows(rounds, rate), store=options.store, is_last=index == options.rounds - 1)
 
 
-def _rows(rounds: list[dict[str, Run]], rate: float) -> list[Row]:
+def _rows(rounds: list[dict[str, Turn]], rate: float) -> list[Row]:
     """How many times as long it takes first come first served, for the small; and us, for the large."""
     rows = []
     for percent in PERCENTS:
@@ -59,9 +59,9 @@ def _rows(rounds: list[dict[str, Run]], rate: float) -> list[Row]:
     return rows
 
 
-def _latency(run: Run, shape: str, percent: float) -> float:
+def _latency(turn: Turn, shape: str, percent: float) -> float:
     return percentile(
-        [each.latency_s for each in run.counted if each.error is None and each.shape.name == shape], percent
+        [each.latency_s for each in turn.run.counted if each.error is None and each.shape.name == shape], percent
     )
 
 

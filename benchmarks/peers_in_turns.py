@@ -15,11 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from benchmarks.rows import Row, add_options, report
-from benchmarks.servers import peer, safelight, take_turn
-from safelight.cli.bench.load import Load, Run
+from benchmarks.servers import Server, Turn, peer, safelight, take_turn
+from safelight.cli.bench.load import Load
 from safelight.cli.bench.mix import parse_mix
 from safelight.cli.bench.summary import percentile
-from safelight.cli.bench.target import Target
 
 ALIKE = parse_mix("256x256@4")
 DIFFERENT = parse_mix("256x256@2-8")
@@ -33,10 +32,10 @@ US, LOCK, LITSERVE = "Safelight", "FluxPipeline with a lock", "LitServe, batches
 class Round:
     """A run of each server in each of four loads."""
 
-    one: dict[str, Run]
-    many: dict[str, Run]
-    mixed: dict[str, Run]
-    arriving: dict[str, Run]
+    one: dict[str, Turn]
+    many: dict[str, Turn]
+    mixed: dict[str, Turn]
+    arriving: dict[str, Turn]
     rate: float
 
 
@@ -44,9 +43,9 @@ def main() -> None:
     options = _parse_options()
     with ExitStack() as stack:
         servers = {
-            US: stack.enter_context(safelight("sprite", "--max-queued-requests", "500"))[0],
-            LOCK: stack.enter_context(peer("lock"))[0],
-            LITSERVE: stack.enter_context(peer("litserve_batches"))[0],
+            US: stack.enter_context(safelight("sprite", "--max-queued-requests", "500")),
+            LOCK: stack.enter_context(peer("lock")),
+            LITSERVE: stack.enter_context(peer("litserve_batches")),
         }
         rounds: list[Round] = []
         for index in range(options.rounds):
@@ -54,7 +53,7 @@ def main() -> None:
             report("peers_in_turns", _rows(rounds, options), store=options.store, is_last=index == options.rounds - 1)
 
 
-def _round(servers: dict[str, Target], options: argparse.Namespace, index: int, before: list[Round]) -> Round:
+def _round(servers: dict[str, Server], options: argparse.Namespace, index: int, before: list[Round]) -> Round:
     """Everything once: so a run that is cut off has whole rounds."""
     many = take_turn(servers, _closed(options.clients, options.pictures), ALIKE, index)
     rate = before[0].rate if before else RATE_OF_LOCK * _throughput(many[LOCK])
@@ -83,6 +82,12 @@ def _rows(rounds: list[Round], options: argparse.Namespace) -> list[Row]:
         _row(f"pictures a second, {of_mixed}", mixed, US, LOCK),
         _row(f"pictures a second, {of_mixed}", mixed, LITSERVE, LOCK),
         _row(f"pictures a second, {of_mixed}", mixed, US, LITSERVE, at_least=1.3),
+        _row("pictures a second of CPU, one client, alike", one, US, LOCK, of=_a_cpu_second),
+        _row(f"pictures a second of CPU, {of_many}", many, US, LOCK, of=_a_cpu_second),
+        _row(f"pictures a second of CPU, {of_many}", many, LITSERVE, LOCK, of=_a_cpu_second),
+        _row(f"pictures a second of CPU, {of_many}", many, US, LITSERVE, of=_a_cpu_second),
+        _row(f"pictures a second of CPU, {of_mixed}", mixed, US, LOCK, of=_a_cpu_second),
+        _row(f"pictures a second of CPU, {of_mixed}", mixed, US, LITSERVE, of=_a_cpu_second),
         _row(f"p95, {of_many}", many, US, LOCK, of=_p95, at_most=0.75),
         _row(f"p95, {of_many}", many, LITSERVE, LOCK, of=_p95),
         _row(f"p95, {of_mixed}", mixed, US, LITSERVE, of=_p95),
@@ -93,11 +98,11 @@ def _rows(rounds: list[Round], options: argparse.Namespace) -> list[Row]:
 
 def _row(
     what: str,
-    rounds: list[dict[str, Run]],
+    rounds: list[dict[str, Turn]],
     of_whom: str,
     against: str,
     *,
-    of: Callable[[Run], float | None] | None = None,
+    of: Callable[[Turn], float | None] | None = None,
     note: str = "",
     **bounds: float,
 ) -> Row:
@@ -110,13 +115,18 @@ def _row(
     return Row.of_rounds(name, against=against, values=values, note=note, bar="1" if bounds else "", **bounds)
 
 
-def _throughput(run: Run) -> float:
+def _throughput(turn: Turn) -> float:
     """Pictures a second, to the end of the last: a batch that ends a moment after the time is up is not lost."""
-    return sum(each.error is None for each in run.counted) / run.seconds
+    return sum(each.error is None for each in turn.run.counted) / turn.run.seconds
 
 
-def _p95(run: Run) -> float | None:
-    values = [each.latency_s for each in run.counted if each.error is None]
+def _a_cpu_second(turn: Turn) -> float:
+    """Pictures for a second of CPU, which is what throughput comes to where all cores are busy."""
+    return sum(each.error is None for each in turn.run.samples) / turn.cpu_s
+
+
+def _p95(turn: Turn) -> float | None:
+    values = [each.latency_s for each in turn.run.counted if each.error is None]
     return percentile(values, 95) if values else None
 
 

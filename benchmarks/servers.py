@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -27,9 +28,11 @@ SAFELIGHT = ("-c", "from safelight.cli.main import main; main()", "serve")
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 """For all alike: what waits must not take the cores of what is measured."""
 
+Server = tuple[Target, psutil.Process]
+
 
 @contextmanager
-def safelight(model: str = "sprite", *options: str) -> Iterator[tuple[Target, psutil.Process]]:
+def safelight(model: str = "sprite", *options: str) -> Iterator[Server]:
     """A server of Safelight that makes pictures."""
     with (
         tempfile.TemporaryDirectory(prefix="safelight-bench-") as data_dir,
@@ -39,7 +42,7 @@ def safelight(model: str = "sprite", *options: str) -> Iterator[tuple[Target, ps
 
 
 @contextmanager
-def peer(module: str, *options: str) -> Iterator[tuple[Target, psutil.Process]]:
+def peer(module: str, *options: str) -> Iterator[Server]:
     """One of `benchmarks/peers`, by a Python of its own: what LitServe brings along must not change our server."""
     python = str(PEERS_PYTHON) if PEERS_PYTHON.exists() else sys.executable
     with serving(["-m", f"benchmarks.peers.{module}", *options], python=python) as server:
@@ -47,7 +50,7 @@ def peer(module: str, *options: str) -> Iterator[tuple[Target, psutil.Process]]:
 
 
 @contextmanager
-def serving(arguments: Sequence[str], *, python: str = sys.executable) -> Iterator[tuple[Target, psutil.Process]]:
+def serving(arguments: Sequence[str], *, python: str = sys.executable) -> Iterator[Server]:
     """What `python ARGUMENTS --port PORT` serves, from its first picture on; its words go to a file until it fails."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -69,11 +72,27 @@ def serving(arguments: Sequence[str], *, python: str = sys.executable) -> Iterat
             _stop(process)
 
 
-def take_turn(servers: Mapping[str, Target], load: Load, shapes: Sequence[Shape], index: int) -> dict[str, Run]:
-    """A run of each server, asked for the same; with each `index` another one begins."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one server did, and what it took."""
+
+    run: Run
+    cpu_s: float
+    """Of all its processes: other work on the machine does not count, unless it empties their caches."""
+
+
+def take_turn(servers: Mapping[str, Server], load: Load, shapes: Sequence[Shape], index: int) -> dict[str, Turn]:
+    """Of each server, asked for the same; with each `index` another one begins."""
     names = list(servers)
     first = index % len(names)
-    return {name: run_on(servers[name], load, shapes, seed=index) for name in (*names[first:], *names[:first])}
+    return {name: _turn(servers[name], load, shapes, index) for name in (*names[first:], *names[:first])}
+
+
+def _turn(server: Server, load: Load, shapes: Sequence[Shape], seed: int) -> Turn:
+    target, process = server
+    before_s = cpu_s(process)
+    run = run_on(target, load, shapes, seed)
+    return Turn(run, cpu_s(process) - before_s)
 
 
 def run_on(target: Target, load: Load, shapes: Sequence[Shape], seed: int = 0) -> Run:
