@@ -200,6 +200,14 @@ def test_clients_come_back_when_they_are_told_unless_told_otherwise(choice: tupl
     assert (made["errors"] > 4) is asked_on
 
 
+def test_a_server_that_says_to_come_back_next_week_does_not_keep_a_count_from_its_end() -> None:
+    refusal = json_response("503 Full", {"error": "full"}, "retry-after: 604800")
+    with bare_server(lambda number: refusal if number else picture(0)) as server:
+        made = figures(server.url, "--warm-up", "0", "--requests", "3", "--timeout", "1")["servers"][0]
+
+    assert (made["errors"], made["told_to_come_back"]) == (3, 3)
+
+
 def test_a_server_that_still_loads_is_waited_for() -> None:
     loads = json_response("503 Later", {"error": "loads"}, "retry-after: 0")
     with bare_server(lambda number: loads if number < 3 else picture(0)) as server:

@@ -43,7 +43,7 @@ class Load:
     warm_up_s: float = 3.0
     timeout_s: float = 120.0
     honours_retry_after: bool = True
-    """A client that is told when to come back waits so long. In an open loop nobody waits."""
+    """A client that is told when to come back waits so long, or for its timeout. In an open loop nobody waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class _Driver:
             return PAUSE_S
         if not self._load.honours_retry_after:
             return 0.0
-        return PAUSE_S if sample.retry_after_s is None else sample.retry_after_s
+        return PAUSE_S if sample.retry_after_s is None else min(sample.retry_after_s, self._load.timeout_s)
 
     def _end(self) -> None:
         if self._load.requests is not None:
