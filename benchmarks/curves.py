@@ -49,17 +49,19 @@ def main() -> None:
     wide = _wide_blocks()
     by_wide_size = _median_of(options.rounds, WIDE_SIZES, lambda size, _: _wide_step_s(wide, int(size)))
     by_clients, by_load = _of_server(options)
-    memory = {f"batch of {rows}": {size: _memory_mib(size, rows) for size in SIZES} for rows in (1, 8)}
     curves = [
         _curve("A picture of sprite by its size", "pixels of a side", "seconds", {"4 steps": by_size}),
         _curve("A picture of sprite by its steps", "steps", "seconds", {"256x256": by_steps}),
         _curve("A step of sprite by rows in the batch", "rows", "seconds a row", {"256x256": by_batch}),
         _curve("Throughput by clients", "clients", "pictures a second", {"sprite, 256x256, 4 steps": by_clients}),
         _curve("Waiting by load", "share of the capacity", "seconds until the picture", by_load),
-        _curve("Memory by size and batch", "pixels of a side", "MiB above the loaded model, at most", memory),
         _curve("Two FLUX-width blocks by size", "pixels of a side", "seconds a step", {"fp32": by_wide_size}),
     ]
-    report("curves", _rows(by_size, by_steps, by_batch, by_clients, by_wide_size), store=options.store, curves=curves)
+    rows = _rows(by_size, by_steps, by_batch, by_clients, by_wide_size)
+    report("curves", rows, store=options.store, curves=curves, is_last=False)
+    memory = {f"batch of {batch}": {size: _memory_mib(size, batch) for size in SIZES} for batch in (1, 8)}
+    curves.append(_curve("Memory by size and batch", "pixels of a side", "MiB above the loaded model, at most", memory))
+    report("curves", rows, store=options.store, curves=curves)
 
 
 def _rows(by_size: Points, by_steps: Points, by_batch: Points, by_clients: Points, by_wide_size: Points) -> list[Row]:

@@ -28,6 +28,9 @@ from tests.fakes import FAKE_SPEC, FakeEngine, FakeEngineOptions
 
 SPEC = replace(FAKE_SPEC, max_size=2048, max_pixels=2048 * 2048, default_num_inference_steps=1)
 
+DAY_S = 86_400.0
+"""Of ten thousand that wait at once on a busy machine the last ones wait long."""
+
 
 class NoiseEngine(FakeEngine):
     """Pixels that no PNG makes smaller, drawn once for each size."""
@@ -60,7 +63,9 @@ def main() -> None:
         run_replica(socket.socket(fileno=options.fd), lambda message: Prepared(message, options.step))
         return
     raise_descriptor_limit()
-    settings = Settings(port=options.port, max_connections=options.connections, log_level="error")
+    settings = Settings(
+        port=options.port, max_connections=options.connections, request_timeout_s=DAY_S, log_level="error"
+    )
     replica = LocalReplica(
         "replica 0",
         Load(folder="/nowhere", spec=SPEC, options=EngineOptions()),
