@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def peer(module: str, *options: str) -> Iterator[Server]:
 @contextmanager
 def serving(arguments: Sequence[str], *, python: str = sys.executable) -> Iterator[Server]:
     """What `python ARGUMENTS --port PORT` serves, from its first picture on; its words go to a file until it fails."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or whoever ends a benchmark leaves its servers behind
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     target = parse_target(f"http://127.0.0.1:{port}/")
