@@ -74,6 +74,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the next smaller plan."""
     picture_s: float | None = None
     """What the steps of the default picture take, by its own estimate."""
+    decodes_beside_steps: bool = False
+    """Decoding has a thread of its own, as on a CPU."""
     raise_on_load: str | None = None
     """Loading raises what nobody foresaw, with the text of this file, while it exists."""
 
@@ -109,6 +111,10 @@ class FakeEngine:
     @property
     def picture_s(self) -> float | None:
         return self._options.picture_s
+
+    @property
+    def decodes_beside_steps(self) -> bool:
+        return self._options.decodes_beside_steps
 
     @property
     def num_held(self) -> int:
