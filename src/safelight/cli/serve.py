@@ -45,7 +45,7 @@ def serve(
     memory: engine_flags.Memory = None,
     num_threads: Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")] = None,
-    max_concurrent_requests: Annotated[int | None, typer.Option(help="Requests a replica runs at once [8].")] = None,
+    max_concurrent_requests: Annotated[int | None, typer.Option(help="Requests a replica runs at once [16].")] = None,
     max_queued_requests: Annotated[int | None, typer.Option(help="Requests that wait; one more gets 429 [64].")] = None,
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds after which a request is dropped with 408 [180].")

@@ -204,6 +204,8 @@ class GenerationResult:
     """Those of the request, and those that came up since; each thing once."""
     timings: Timings
     num_text_tokens: int = 0
+    is_repeated: bool = False
+    """Made for an earlier request that was identical, and kept."""
 
 
 class Queued(msgspec.Struct, frozen=True, tag=True):
