@@ -28,7 +28,7 @@ from safelight.engine.pace import estimate_picture_s
 from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.pixels.decoder import Decoder
 from safelight.engine.pixels.kept_pixels import put_back
-from safelight.engine.pixels.previews import Projection, fit_projection, is_fitted_at_once
+from safelight.engine.pixels.previews import PreviewProjection, Projection, fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
@@ -161,7 +161,7 @@ class Engine:
         self._prompt_encoder = PromptEncoder(
             family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
         )
-        self._projection = self._fit_projection() if is_fitted_at_once(components.autoencoder) else None
+        self._projection = PreviewProjection(self._fit_projection, beside_steps=components.device.type == "cpu")
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
         self._loras = KeptLoras(spec.loras, family.read_lora, max_bytes=options.lora_cache_bytes)
         self._denoising: dict[Generation, _Denoising] = {}
@@ -197,6 +197,8 @@ class Engine:
         if generation.seed >= SEED_PERIOD:
             warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
         self._denoising[generation] = denoising = self._begin(generation, prompts)
+        if request.num_previews and request.preview_decoder == "projection":
+            self._projection.prepare()
         denoising.loras = tuple(loras)
         generation.warnings += warnings
         generation.num_steps = denoising.noise_scheduler.num_calls
@@ -226,8 +228,7 @@ class Engine:
         if generation.request.preview_decoder == "autoencoder":
             image = decode_latents(self._components.autoencoder, latents)
         else:
-            self._projection = self._projection or self._fit_projection()
-            image = self._projection(latents)
+            image = self._projection.get()(latents)
         return self._with_what_is_kept(generation, to_pixels(image.nan_to_num()))
 
     @torch.inference_mode()

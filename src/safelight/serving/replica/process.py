@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,7 @@ def main() -> None:
 
 
 def prepare_engine(load: Load) -> Prepared:
+    sys.modules.setdefault("peft", None)  # type: ignore[arg-type]  # diffusers imports it, for nothing that we use
     from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
 
     return engine.prepare_engine(Path(load.folder), load.options, spec=load.spec)
