@@ -72,6 +72,8 @@ class GenerationRequest:
     num_previews: int = 0
     """Of each image, while it develops; fewer come if it has fewer steps."""
     preview_decoder: PreviewDecoder = "projection"
+    tells_steps: bool = True
+    """Whether anybody wants to hear of each step."""
     is_streamed: bool = False
     """Whether each image is sent as soon as it is there, before the others are."""
     timeout_s: float = 180.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
@@ -141,7 +141,7 @@ class Dispatcher:
         """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
         if (kept := self._results.find(request)) is not None:
             return kept
-        async with aclosing(self.stream(request)) as events:
+        async with aclosing(self.stream(replace(request, tells_steps=False))) as events:
             async for event in events:
                 if isinstance(event, Completed):
                     self._results.keep(request, event.result)

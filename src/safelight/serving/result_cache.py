@@ -14,7 +14,14 @@ from safelight.engine.lru_cache import LruCache
 from safelight.picture.generation import GenerationRequest, GenerationResult, Timings
 
 _encoder = msgspec.msgpack.Encoder()
-_OF_EACH = {"id": "", "timeout_s": 1.0, "num_previews": 0, "is_streamed": False, "preview_decoder": "projection"}
+_OF_EACH = {
+    "id": "",
+    "timeout_s": 1.0,
+    "num_previews": 0,
+    "tells_steps": True,
+    "is_streamed": False,
+    "preview_decoder": "projection",
+}
 """What two requests for the same pictures may differ in."""
 
 

@@ -228,6 +228,8 @@ class ReplicaLoop:
                     self._stages.append((self._preview, generation))
 
     def _send_progress(self, generation: Generation) -> None:
+        if not generation.request.tells_steps:
+            return
         ticket = self._owners[generation].ticket
         self._tell(ticket, Step(generation.image_index, generation.step_index, generation.num_steps))
 

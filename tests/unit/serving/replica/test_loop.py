@@ -456,3 +456,11 @@ def test_who_leaves_while_another_thread_decodes_for_him_disturbs_nobody(caplog:
     assert isinstance(replica.results()[3], Completed)
     assert replica.engine.num_held == 0
     assert not caplog.records
+
+
+def test_who_waits_for_nothing_but_the_result_is_told_of_no_step() -> None:
+    replica = Replica()
+
+    replica.run(submit(1, num_inference_steps=3, tells_steps=False))
+
+    assert [type(event) for _, event in replica.events()] == [Completed]
