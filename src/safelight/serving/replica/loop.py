@@ -216,8 +216,8 @@ class ReplicaLoop:
         with self._failures_of(batch):
             self._engine.step(batch)
         self._step_s = self._count_time("step", self._clock() - began_at)
-        num_rows = sum(generation.num_rows for generation in batch)
-        self._counters += Counters(steps_run=len(batch), batch_sizes={num_rows: 1})
+        self._batcher.observe(batch, self._step_s)
+        self._counters += Counters(steps_run=len(batch), batch_sizes={sum(each.num_rows for each in batch): 1})
         for generation in batch:
             generation.denoise_s += self._step_s
         self._report()
