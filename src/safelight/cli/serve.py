@@ -24,7 +24,7 @@ Replicas = Annotated[int | None, typer.Option(help="Processes that each load the
 NumThreads = Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")]
 MaxConcurrentRequests = Annotated[
-    int | None, typer.Option("--max-concurrent-requests", help="Requests a replica runs at once [8].")
+    int | None, typer.Option("--max-concurrent-requests", help="Requests a replica runs at once [16].")
 ]
 MaxQueuedRequests = Annotated[int | None, typer.Option(help="Requests that wait; one more gets 429 [64].")]
 RequestTimeout = Annotated[
