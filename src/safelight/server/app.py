@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from safelight import __version__
 from safelight.api import dialects
 from safelight.api.dialect import Served
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.disk import Disk
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics

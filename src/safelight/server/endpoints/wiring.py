@@ -16,7 +16,7 @@ from safelight import __version__
 from safelight.api import dialects
 from safelight.api.azure import routes as azure
 from safelight.api.dialect import Served
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.endpoints.tokens import OidcVerifier
