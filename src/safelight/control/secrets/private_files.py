@@ -35,12 +35,17 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write whole or not at all, readable by the owner only from the first byte on."""
+    write_private_bytes(path, f"{text}\n".encode())
+
+
+def write_private_bytes(path: Path, content: bytes) -> None:
+    """As `write_private`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

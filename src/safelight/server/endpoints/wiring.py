@@ -22,12 +22,18 @@ from safelight.api.openai import routes as openai
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.endpoints.tokens import OidcVerifier
+from safelight.control.jobs.owners import SECRET_FILE as JOB_SECRET_FILE
+from safelight.control.jobs.owners import JobSecrets
 from safelight.control.plane import ControlPlane
-from safelight.control.secrets.encryption import KeyRing, check_keys
-from safelight.control.secrets.private_files import read_admin_token
-from safelight.control.store.database import open_database
+from safelight.control.secrets.encryption import Cipher, KeyRing, check_keys
+from safelight.control.secrets.private_files import ADMIN_TOKEN_FILE, read_admin_token
+from safelight.control.secrets.shared_files import share_files
+from safelight.control.store.database import Database, open_database
+from safelight.control.store.gateways import Gateways, News
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError
+from safelight.picture.links import KEY_FILE as LINKS_KEY_FILE
+from safelight.picture.links import make_key
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
 from safelight.server.auth import KeyMiddleware
@@ -61,6 +67,9 @@ class OnlineEndpoints:
         try:
             with self._database.transaction() as session:
                 check_keys(session, key_ring.cipher)
+            if self._database.is_shared:
+                _share_files(self._database, key_ring.cipher, settings.data_dir)
+            self.gateways = Gateways(self._database)
         except ConfigurationError:
             self._database.close()
             self._lock.close()
@@ -75,7 +84,9 @@ class OnlineEndpoints:
             starter=DeploymentStarter(settings, self._create_deployment_app, command=command),
             routes=self.routes,
             logs=logs,
+            standing=self.gateways.standing,
         )
+        self.gateways.tell(self._note)
         self.plane = ControlPlane(
             database=self._database,
             cipher=key_ring.cipher,
@@ -83,7 +94,7 @@ class OnlineEndpoints:
             admin_token=read_admin_token(settings.data_dir),
             wake=self._reconciler.wake,
             publish=self._reconciler.publish,
-            rotate_encryption_key=lambda: key_ring.rotate(self._database),
+            rotate_encryption_key=lambda: key_ring.rotate(self._database, is_shared=self.gateways.standing.has_others),
         )
 
     def announce(self, url: str, certificate: Path | None = None) -> None:
@@ -92,16 +103,22 @@ class OnlineEndpoints:
         write_address(self._settings.data_dir, address)
 
     async def start(self) -> None:
+        await self.gateways.start()
         await self._reconciler.start()
+
+    def _note(self, _: News) -> None:
+        self._reconciler.wake()
 
     async def drain(self) -> None:
         """Refuse what is new, let every deployment finish what it has, and end the replicas."""
         self.routes.refuse_new()
+        self.gateways.resign()
         await self._reconciler.stop()
 
     async def stop(self) -> None:
         """`drain`, and let go of the database and the data directory."""
         await self.drain()
+        await self.gateways.stop()
         self._database.close()
         self._lock.close()
 
@@ -188,6 +205,14 @@ def _lock(data_dir: Path) -> TextIO:
     with suppress(OSError):  # for people only, and a full disk is no reason not to start
         os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
+
+
+def _share_files(database: Database, cipher: Cipher, data_dir: Path) -> None:
+    """The administrator's token, and what signs links to pictures, webhooks and the names of jobs' owners."""
+    read_admin_token(data_dir)
+    JobSecrets(data_dir)
+    make_key(data_dir / LINKS_KEY_FILE)
+    share_files(database, cipher, [data_dir / name for name in (ADMIN_TOKEN_FILE, JOB_SECRET_FILE, LINKS_KEY_FILE)])
 
 
 def _secret(value: _HasSecret | None) -> str | None:
