@@ -64,6 +64,12 @@ class Database:
         """Whether other gateways may use it too."""
         return self._engine.dialect.name != "sqlite"
 
+    @property
+    def file(self) -> Path | None:
+        """SQLite's."""
+        name = self._engine.url.database
+        return None if self.is_shared or name in (None, "", ":memory:") else Path(str(name))
+
     def connect_arguments(self) -> dict[str, Any]:
         """What libpq is told by the URL: for a connection that is not one of the pool's."""
         return dict(self._engine.dialect.create_connect_args(self._engine.url)[1])

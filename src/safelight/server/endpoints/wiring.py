@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,6 +47,8 @@ from safelight.serving.backends.local import COMMAND
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
 
+logger = logging.getLogger(__name__)
+
 DATA_PLANE_DIALECTS = (openai.DIALECT, huggingface.DIALECT)
 
 
@@ -60,19 +63,20 @@ class OnlineEndpoints:
 
     def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
-        self._lock = _lock(settings.data_dir)
+        self._locks = [_lock(settings.data_dir)]
         self.disk = Disk()
         self._database = open_database(_secret(settings.database_url), settings.data_dir, self.disk)
         key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys), self.disk)
         try:
+            if self._database.file is not None:
+                self._locks.append(_lock_database(self._database.file))
             with self._database.transaction() as session:
                 check_keys(session, key_ring.cipher)
             if self._database.is_shared:
                 _share_files(self._database, key_ring.cipher, settings.data_dir)
             self.gateways = Gateways(self._database)
         except ConfigurationError:
-            self._database.close()
-            self._lock.close()
+            self._let_go()
             raise
         self.uploads = UploadBudget(settings.max_held_upload_bytes)
         logs = DeploymentLogs(settings.data_dir / "logs")
@@ -86,6 +90,7 @@ class OnlineEndpoints:
             logs=logs,
             standing=self.gateways.standing,
         )
+        self._has_warned = False
         self.gateways.tell(self._note)
         self.plane = ControlPlane(
             database=self._database,
@@ -108,6 +113,13 @@ class OnlineEndpoints:
 
     def _note(self, _: News) -> None:
         self._reconciler.wake()
+        is_alone = not self.gateways.standing.alive or not self.gateways.standing.has_others
+        if not is_alone and self._settings.image_store_url is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "links to pictures open only at the gateway that made them; give all gateways of the database the same "
+                "SAFELIGHT_IMAGE_STORE_URL"
+            )
 
     async def drain(self) -> None:
         """Refuse what is new, let every deployment finish what it has, and end the replicas."""
@@ -119,8 +131,12 @@ class OnlineEndpoints:
         """`drain`, and let go of the database and the data directory."""
         await self.drain()
         await self.gateways.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._database.close()
-        self._lock.close()
+        for lock in self._locks:
+            lock.close()
 
     def gateway(self, app: ASGIApp) -> EndpointGateway:
         """The application with endpoints in front of it."""
@@ -189,19 +205,36 @@ def _lock(data_dir: Path) -> TextIO:
     """Two servers over one data directory would start every replica twice."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (data_dir / "lock").open("w", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"data_dir {data_dir} cannot be written: {error.strerror}; give another --data-dir"
         ) from None
+    return _lock_file(
+        data_dir / "lock",
+        f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
+        "SAFELIGHT_ONLINE_ENDPOINTS=false",
+    )
+
+
+def _lock_database(path: Path) -> TextIO:
+    return _lock_file(
+        path.with_name(f"{path.name}-lock"),
+        f"another server uses the database {path}; SQLite is for one of them: give this one a database of its own, or "
+        "all of them a PostgreSQL (docs/scaling.md)",
+    )
+
+
+def _lock_file(path: Path, if_taken: str) -> TextIO:
+    """Raises ConfigurationError."""
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}; give another --data-dir") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ConfigurationError(
-            f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
-            "SAFELIGHT_ONLINE_ENDPOINTS=false"
-        ) from None
+        raise ConfigurationError(if_taken) from None
     with suppress(OSError):  # for people only, and a full disk is no reason not to start
         os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
