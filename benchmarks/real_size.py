@@ -40,6 +40,7 @@ from benchmarks.random_flux import SPREAD, plan_flux, write_flux
 from safelight.model.checkpoint import read_model_spec
 from safelight.picture.generation import Completed, Failed, Step
 from safelight.picture.parameters import build_generation_request
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.start import create_dispatcher
 from safelight.settings import load_settings
 
@@ -119,7 +120,7 @@ async def _generate(folder: Path, steps: int, options: argparse.Namespace) -> Ru
         seed=7,
         timeout_s=DAY_S,
     )
-    dispatcher = create_dispatcher(settings, folder, spec)
+    dispatcher = create_dispatcher(find_factory(settings), settings, folder, spec)
     with ReplicaWatch() as watch:
         run = Run(f"generate, {steps} step{'s' if steps > 1 else ''}", watch)
         begun_at = time.perf_counter()

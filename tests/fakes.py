@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,7 +29,8 @@ from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.picture.generation import Generation, GenerationRequest
 from safelight.picture.recipe import Backend
-from safelight.serving.backends.local import LocalReplica
+from safelight.serving.backends.local import LocalReplicas
+from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
 from safelight.serving.replica.loop import Engine
@@ -224,30 +226,28 @@ class FakeDeployment:
 
 
 def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
-    """The `command` of a LocalReplica, or of `create_dispatcher`, that runs FakeEngine."""
+    """The `command` of LocalReplicas that runs FakeEngine."""
     return [sys.executable, str(Path(__file__).resolve()), msgspec.json.encode(options or FakeEngineOptions()).decode()]
+
+
+def fake_replicas(options: FakeEngineOptions | None = None) -> ReplicasFactory:
+    """What makes replicas that run FakeEngine."""
+    return partial(LocalReplicas, command=fake_command(options))
 
 
 def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
     """A dispatcher whose child processes run FakeEngine; not started yet."""
     deployment = deployment or FakeDeployment()
     options = EngineOptions(max_batch_size=deployment.max_batch_size)
-    load = Load(folder="/nowhere", spec=deployment.spec, options=options)
-    replicas = [
-        LocalReplica(
-            f"replica {index}",
-            load,
-            environment=dict(os.environ),
-            command=fake_command(deployment.options),
-            first_backoff_s=deployment.first_backoff_s,
-            min_patience_s=deployment.min_patience_s,
-        )
-        for index in range(deployment.num_replicas)
-    ]
+    launch = Launch(
+        load=Load(folder="/nowhere", spec=deployment.spec, options=options),
+        num_replicas=deployment.num_replicas,
+        max_concurrent_requests=deployment.max_concurrent_requests,
+        min_patience_s=deployment.min_patience_s,
+    )
+    command = fake_command(deployment.options)
     return Dispatcher(
-        deployment.spec,
-        replicas,
-        max_concurrent_requests_per_instance=deployment.max_concurrent_requests,
+        LocalReplicas(launch, command=command, first_backoff_s=deployment.first_backoff_s),
         max_queued_requests=deployment.max_queued_requests,
         hold_while_loading_s=deployment.hold_while_loading_s,
     )

@@ -21,7 +21,7 @@ from safelight.server.certificates import certificate_files
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.http.listener import Server
 from safelight.settings import load_settings
-from tests.fakes import FakeEngineOptions, fake_command, fake_dispatcher, until
+from tests.fakes import FakeEngineOptions, fake_dispatcher, fake_replicas, until
 
 START_TIMEOUT_S = 120
 STARTED = "Serving at "
@@ -109,7 +109,7 @@ def main() -> None:
         picture_s=float(os.environ["FAKE_ENGINE_PICTURE_S"]) if "FAKE_ENGINE_PICTURE_S" in os.environ else None,
         raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
-    online = OnlineEndpoints(settings, command=fake_command(gates))
+    online = OnlineEndpoints(settings, fake_replicas(gates))
     certificate, _ = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"

@@ -14,7 +14,8 @@ from safelight.cli.commands import LazyCommand, command_line
 from safelight.model.catalog import find_model
 from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
-from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.backends.registry import find_factory
+from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
 
 Json = dict[str, Any]
@@ -82,10 +83,11 @@ def _openapi_documents() -> tuple[Json, Json]:
     """Of the server and of its control plane, put together as `safelight serve` does, but never started."""
     spec = find_model("black-forest-labs-flux.1-schnell").spec
     assert spec is not None, "the catalogue describes what it names"
-    dispatcher = Dispatcher(spec, [], max_concurrent_requests_per_instance=1, max_queued_requests=0)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), database_url=None, encryption_keys=None)
-        online = OnlineEndpoints(settings)
+        create_replicas = find_factory(settings)
+        dispatcher = create_dispatcher(create_replicas, settings, Path(folder), spec)
+        online = OnlineEndpoints(settings, create_replicas)
         apps = create_app(settings, dispatcher, online), create_arm_app(online.plane, settings)
         asyncio.run(online.stop())
         return apps[0].openapi(), apps[1].openapi()

@@ -122,6 +122,7 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
+    runtime: str = Field("local", description="where replicas run; local: as processes of this machine")
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     hold_while_loading_s: float = Field(
@@ -278,13 +279,13 @@ def part_of(settings: BaseModel, part: type[Part], **changes: object) -> Part:
     return part.model_validate({name: getattr(settings, name) for name in part.model_fields} | changes)
 
 
-def engine_options(settings: Settings, variables: Mapping[str, str], *, num_threads: int) -> EngineOptions:
+def engine_options(settings: Settings, variables: Mapping[str, str]) -> EngineOptions:
     """Those of a replica, some of which the environment `variables` of its deployment may say.
 
     Raises ConfigurationError naming the variable, and not its value, which may be a secret.
     """
     values = {name: getattr(settings, name) for name in EngineOptions.model_fields}
-    return _with_variables(EngineOptions, values | {"num_threads": num_threads}, variables)
+    return _with_variables(EngineOptions, values, variables)
 
 
 def deployment_settings(variables: Mapping[str, str], **values: object) -> DeploymentSettings:

@@ -15,7 +15,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
 from safelight.settings import Settings
 from tests.api.control_plane import WORKSPACE
 from tests.api.fake_dispatcher import FakeDispatcher
-from tests.fakes import fake_command
+from tests.fakes import fake_replicas
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def connect(dispatcher: FakeDispatcher) -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture
 def online(tmp_path: Path) -> OnlineEndpoints:
-    return OnlineEndpoints(Settings(data_dir=tmp_path), command=fake_command())
+    return OnlineEndpoints(Settings(data_dir=tmp_path), fake_replicas())
 
 
 @pytest.fixture

@@ -46,7 +46,11 @@ SNAPSHOT = Snapshot(
     queued=3,
     running=2,
     restarts=1,
-    replicas=(ReplicaSnapshot(name="replica 0", state=ReplicaState.LOADING, detail="killed by SIGKILL", pid=7),),
+    replicas=(
+        ReplicaSnapshot(
+            name="replica 0", state=ReplicaState.LOADING, detail="killed by SIGKILL", whereabouts={"pid": 7}
+        ),
+    ),
     counters=Counters(
         transformer_calls=11,
         steps_run=20,

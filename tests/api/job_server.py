@@ -14,6 +14,7 @@ from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import fake_replicas
 from tests.live_server import eventually
 
 Connect = Callable[..., TestClient]
@@ -29,7 +30,7 @@ def serving_jobs(dispatcher: FakeDispatcher, data_dir: Path) -> Iterator[Connect
 
         def start(dispatcher: FakeDispatcher = dispatcher, **settings: Any) -> TestClient:
             values = Settings(data_dir=data_dir, **settings)
-            app = create_app(values, dispatcher, OnlineEndpoints(values))  # type: ignore[arg-type]
+            app = create_app(values, dispatcher, OnlineEndpoints(values, fake_replicas()))  # type: ignore[arg-type]
             return stack.enter_context(TestClient(app, headers=bearer("k") if "api_key" in settings else None))
 
         yield start

@@ -13,6 +13,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.control_plane import WORKSPACE, put_endpoint
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import fake_replicas
 
 
 def test_a_patch_of_a_connection_keeps_what_it_does_not_name(arm: Callable[..., Response]) -> None:
@@ -232,7 +233,7 @@ def test_every_answer_is_one_that_the_reference_names(arm: Callable[..., Respons
 
 def test_an_error_that_no_one_foresaw_is_still_arms_json(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    online = OnlineEndpoints(settings)
+    online = OnlineEndpoints(settings, fake_replicas())
     app = create_app(settings, FakeDispatcher(), online)  # type: ignore[arg-type]
     with online.plane.database.transaction() as session:
         session.execute(text("DROP TABLE connections"))

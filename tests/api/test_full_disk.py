@@ -16,6 +16,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, ended
 from tests.api.test_jobs import SteppedDispatcher
+from tests.fakes import fake_replicas
 from tests.full_disk import Trouble, no_file_grows, no_page_is_free, nothing_may_be_written
 from tests.live_server import eventually
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
@@ -54,7 +55,7 @@ def stepped() -> Iterator[SteppedDispatcher]:
 def client(stepped: SteppedDispatcher, tmp_path: Path) -> Iterator[TestClient]:
     """Of a server with an endpoint `flux`, as its administrator."""
     settings = Settings(data_dir=tmp_path)
-    online = OnlineEndpoints(settings)
+    online = OnlineEndpoints(settings, fake_replicas())
     with TestClient(create_app(settings, stepped, online)) as client:  # type: ignore[arg-type]
         client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
         client.put(ENDPOINT, json={"properties": {}}).raise_for_status()

@@ -18,7 +18,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, Connect, ended, serving_jobs
-from tests.fakes import fake_command
+from tests.fakes import fake_replicas
 from tests.live_server import eventually, live_server
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
@@ -64,7 +64,7 @@ def connect(dispatcher: FakeDispatcher, tmp_path: Path) -> Iterator[Connect]:
 def forged_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClient, FakeDispatcher]]:
     """A server that is asked by names that are not its own; it has an endpoint `kept`."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("data"), base_domain="images.example.org")
-    online, dispatcher = OnlineEndpoints(settings, command=fake_command()), FakeDispatcher()
+    online, dispatcher = OnlineEndpoints(settings, fake_replicas()), FakeDispatcher()
     with TestClient(create_app(settings, dispatcher, online)) as client:  # type: ignore[arg-type]
         client.headers["Authorization"] = f"Bearer {online.plane.admin_token}"
         client.put(KEPT, json={"properties": {}}).raise_for_status()

@@ -25,6 +25,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs
+from tests.fakes import fake_replicas
 from tests.live_server import eventually
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
 
@@ -420,7 +421,7 @@ def test_a_job_that_took_the_server_down_three_times_is_not_tried_again(
     settings = Settings(data_dir=tmp_path)
 
     def start() -> TestClient:
-        return TestClient(create_app(settings, stepped, OnlineEndpoints(settings)))  # type: ignore[arg-type]
+        return TestClient(create_app(settings, stepped, OnlineEndpoints(settings, fake_replicas())))  # type: ignore[arg-type]
 
     with start() as client:
         accepted = client.post(OPENAI, json={"prompt": "a fox"}, headers=ASYNC)

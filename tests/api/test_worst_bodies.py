@@ -21,6 +21,7 @@ from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
+from tests.fakes import fake_replicas
 
 pytestmark = pytest.mark.anyio
 
@@ -180,7 +181,7 @@ class Server:
 @pytest.fixture
 def server(dispatcher: FakeDispatcher, tmp_path: Path) -> Iterator[Server]:
     settings = Settings(data_dir=tmp_path)
-    online = OnlineEndpoints(settings)
+    online = OnlineEndpoints(settings, fake_replicas())
     yield Server(create_app(settings, dispatcher, online), online.plane.admin_token)  # type: ignore[arg-type]
     asyncio.run(online.stop())
 

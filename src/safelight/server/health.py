@@ -78,6 +78,7 @@ def _describe(replica: ReplicaSnapshot) -> dict[str, str | int | None]:
         "name": replica.name,
         "state": replica.state,
         "detail": replica.detail,
-        "pid": replica.pid,
+        "pid": None,
+        **replica.whereabouts,
         "restarts": replica.restarts,
     }

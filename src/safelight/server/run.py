@@ -24,6 +24,7 @@ from safelight.server.certificates import certificate_files
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.http.listener import Server, raise_descriptor_limit
 from safelight.server.pace import OF_SERVE, pace_warning
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
@@ -39,9 +40,11 @@ def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     _configure_logging(settings.log_level, console)
     silence_pillow()
     raise_descriptor_limit()
+    create_replicas = find_factory(settings)
     with _bind(settings) as listener:
-        online = OnlineEndpoints(settings) if settings.online_endpoints else None
-        asyncio.run(_serve(settings, listener, create_dispatcher(settings, folder, spec), online, console))
+        online = OnlineEndpoints(settings, create_replicas) if settings.online_endpoints else None
+        dispatcher = create_dispatcher(create_replicas, settings, folder, spec)
+        asyncio.run(_serve(settings, listener, dispatcher, online, console))
 
 
 async def _serve(

@@ -1,6 +1,6 @@
 """Who may run now, who waits, and who is told to come back: the door of the dispatcher.
 
-A replica runs a bounded number of requests; a bounded number waits, first come, first served; one more is refused at
+A replica has a bounded number of places; a bounded number waits, first come, first served; one more is refused at
 once. A place in a replica is given to the least loaded one that is ready. While replicas load, requests are held for
 a while, as many as may wait.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
@@ -23,21 +23,23 @@ _SMOOTHING = 0.2
 
 
 class Admission:
-    """Counts places in replicas, and keeps the queue. All of it runs in the event loop's thread."""
+    """Counts places in replicas, and keeps the queue. All of it runs in the event loop's thread.
+
+    `replicas` says which there are now: some backends start and end them as they are needed.
+    """
 
     def __init__(
         self,
-        replicas: Sequence[Replica],
+        replicas: Callable[[], Sequence[Replica]],
         *,
-        max_concurrent_requests: int,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
     ) -> None:
-        self._max_concurrent_requests = max_concurrent_requests
+        self._replicas = replicas
         self._max_queued_requests = max_queued_requests
         self._max_queue_wait_s = max_queue_wait_s
-        self._running: dict[Replica, int] = dict.fromkeys(replicas, 0)
+        self._running: Counter[Replica] = Counter()
         self._hold_while_loading_s = hold_while_loading_s
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._held: set[asyncio.Future[None]] = set()
@@ -50,7 +52,7 @@ class Admission:
 
     @property
     def num_running(self) -> int:
-        return sum(self._running.values())
+        return self._running.total()
 
     def check(self) -> None:
         """Raises NotReady or Overloaded if a request that comes now is refused."""
@@ -115,6 +117,8 @@ class Admission:
 
     def release(self, replica: Replica) -> None:
         self._running[replica] -= 1
+        if not self._running[replica]:
+            del self._running[replica]
         self.wake()
 
     def observe(self, service_s: float) -> None:
@@ -132,7 +136,7 @@ class Admission:
             if not waiter.done():
                 self._running[replica] += 1
                 waiter.set_result(replica)
-        if all(replica.state is ReplicaState.FAILED for replica in self._running):
+        if all(replica.state is ReplicaState.FAILED for replica in self._replicas()):
             self.refuse_waiting(NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S))
 
     def close(self, error: SafelightError) -> None:
@@ -162,7 +166,7 @@ class Admission:
         )
 
     def _has(self, *states: ReplicaState) -> bool:
-        return any(replica.state in states for replica in self._running)
+        return any(replica.state in states for replica in self._replicas())
 
     def _check_queue(self) -> None:
         if self.num_queued >= self._max_queued_requests:
@@ -185,20 +189,19 @@ class Admission:
     def _least_loaded(self) -> Replica | None:
         free = [
             replica
-            for replica, num_running in self._running.items()
-            if replica.state is ReplicaState.READY and num_running < self._max_concurrent_requests
+            for replica in self._replicas()
+            if replica.state is ReplicaState.READY and self._running[replica] < replica.num_places
         ]
         return min(free, key=lambda replica: self._running[replica], default=None)
 
     def _retry_after_s(self) -> int:
         """When what waits now will have been served, at the pace of the last requests."""
-        num_ready = sum(replica.state is ReplicaState.READY for replica in self._running)
-        num_places = max(1, num_ready * self._max_concurrent_requests)
-        seconds = (self._service_s or 1.0) * (self.num_queued + 1) / num_places
+        num_places = sum(each.num_places for each in self._replicas() if each.state is ReplicaState.READY)
+        seconds = (self._service_s or 1.0) * (self.num_queued + 1) / max(1, num_places)
         return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER_S)
 
     def _why_not_ready(self) -> str:
-        states = "; ".join(describe(replica) for replica in self._running)
+        states = "; ".join(describe(replica) for replica in self._replicas())
         return f"no replica can take the request: {states}"
 
 

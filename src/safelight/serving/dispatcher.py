@@ -6,7 +6,7 @@ Cancelling the task that waits, or closing the stream, cancels the work: that is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, Re
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
-from safelight.serving.backends.protocol import Replica, ReplicaState
+from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
 
 SHUTDOWN_RETRY_AFTER_S = 10
@@ -28,7 +28,7 @@ class ReplicaSnapshot:
     state: ReplicaState
     detail: str = ""
     """Why it ended the last time, or why it cannot be started."""
-    pid: int | None = None
+    whereabouts: Mapping[str, str | int] = field(default_factory=dict)
     restarts: int = 0
 
 
@@ -48,19 +48,15 @@ class Dispatcher:
 
     def __init__(
         self,
-        spec: ModelSpec,
-        replicas: Sequence[Replica],
+        replicas: Replicas,
         *,
-        max_concurrent_requests_per_instance: int,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
     ) -> None:
-        self.spec = spec
-        self._replicas = tuple(replicas)
+        self._replicas = replicas
         self._admission = Admission(
-            replicas,
-            max_concurrent_requests=max_concurrent_requests_per_instance,
+            lambda: replicas.members,
             max_queued_requests=max_queued_requests,
             max_queue_wait_s=max_queue_wait_s,
             hold_while_loading_s=hold_while_loading_s,
@@ -68,8 +64,12 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._num_in_flight = 0
         self._is_draining = False
-        for replica in replicas:
-            replica.on_change = self._on_change
+        replicas.on_change = self._on_change
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model can do."""
+        return self._replicas.spec
 
     @property
     def is_ready(self) -> bool:
@@ -79,23 +79,22 @@ class Dispatcher:
     @property
     def last_words(self) -> str:
         """What the replica whose error `wait_until_ready` raises wrote last to standard error; may hold secrets."""
-        return self._replicas[0].last_words
+        return self._replicas.members[0].last_words
 
     @property
     def picture_s(self) -> float | None:
         """Seconds that the steps of the default picture may take; None: next to nothing, or not known yet."""
-        return next((replica.picture_s for replica in self._replicas if replica.picture_s is not None), None)
+        return next((each.picture_s for each in self._replicas.members if each.picture_s is not None), None)
 
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
-        for replica in self._replicas:
-            await replica.start()
+        await self._replicas.start()
 
     async def wait_for_plan(self) -> str:
         """How the model is about to lie in memory, in one line; empty if it is ready, or was given up, without one."""
         over = (ReplicaState.READY, ReplicaState.FAILED, ReplicaState.STOPPED)
-        while not (plan := next((each.plan for each in self._replicas if each.plan), "")):
-            if any(replica.state in over for replica in self._replicas):
+        while not (plan := next((each.plan for each in self._replicas.members if each.plan), "")):
+            if any(replica.state in over for replica in self._replicas.members):
                 break
             await self._wait_for_change()
         return plan
@@ -103,8 +102,8 @@ class Dispatcher:
     async def wait_until_ready(self) -> None:
         """Raises what keeps the model from loading once no replica can become ready any more."""
         while not self.is_ready:
-            if all(replica.state in (ReplicaState.FAILED, ReplicaState.STOPPED) for replica in self._replicas):
-                raise self._replicas[0].error or NotReady("the server is shutting down")
+            if all(each.state in (ReplicaState.FAILED, ReplicaState.STOPPED) for each in self._replicas.members):
+                raise self._replicas.members[0].error or NotReady("the server is shutting down")
             await self._wait_for_change()
 
     async def drain(self, timeout_s: float) -> None:
@@ -120,7 +119,7 @@ class Dispatcher:
         """End the replicas now. What is queued or running fails with GenerationCancelled."""
         self._refuse_new()
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
-        await asyncio.gather(*(replica.stop() for replica in self._replicas))
+        await self._replicas.stop()
 
     def check(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
@@ -157,9 +156,9 @@ class Dispatcher:
         return Snapshot(
             queued=self._admission.num_queued,
             running=self._admission.num_running,
-            restarts=sum(replica.restarts for replica in self._replicas),
-            replicas=tuple(self._snapshot_of(replica) for replica in self._replicas),
-            counters=sum((replica.counters for replica in self._replicas), Counters()),
+            restarts=self._replicas.restarts,
+            replicas=tuple(self._snapshot_of(replica) for replica in self._replicas.members),
+            counters=self._replicas.counters,
         )
 
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
@@ -212,7 +211,7 @@ class Dispatcher:
 
     @property
     def _has_ready_replica(self) -> bool:
-        return any(replica.state is ReplicaState.READY for replica in self._replicas)
+        return any(replica.state is ReplicaState.READY for replica in self._replicas.members)
 
     def _refuse_new(self) -> None:
         self._is_draining = True
@@ -233,7 +232,7 @@ class Dispatcher:
             name=replica.name,
             state=ReplicaState.DRAINING if is_draining else replica.state,
             detail=replica.error.message if replica.error else "",
-            pid=replica.pid,
+            whereabouts=replica.whereabouts,
             restarts=replica.restarts,
         )
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from safelight.model.families import registry
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.picture.generation import Completed, GenerationRequest, Preview, Step
 from safelight.picture.parameters import build_generation_request
+from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
@@ -57,7 +59,7 @@ def spec(folder: Path) -> ModelSpec:
 @pytest.fixture(scope="module")
 async def dispatcher(folder: Path, spec: ModelSpec) -> AsyncIterator[Dispatcher]:
     settings = Settings(device="cpu", dtype="float32", num_threads=1)
-    dispatcher = create_dispatcher(settings, folder, spec, command=COMMAND)
+    dispatcher = create_dispatcher(partial(LocalReplicas, command=COMMAND), settings, folder, spec)
     await dispatcher.start()
     await dispatcher.wait_until_ready()
     yield dispatcher

@@ -20,14 +20,16 @@ class StillReplica:
     name: str = "replica 0"
     state: ReplicaState = ReplicaState.READY
     error: SafelightError | None = None
+    num_places: int = 1
 
 
 def admission(
     *replicas: StillReplica, places: int = 1, queue: int = 10, wait_s: float | None = None, hold_s: float = 0.0
 ) -> Admission:
+    for each in replicas:
+        each.num_places = places
     return Admission(
-        cast("list[Replica]", list(replicas)),
-        max_concurrent_requests=places,
+        lambda: cast("list[Replica]", list(replicas)),
         max_queued_requests=queue,
         max_queue_wait_s=wait_s,
         hold_while_loading_s=hold_s,

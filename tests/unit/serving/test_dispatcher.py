@@ -50,7 +50,7 @@ def transformer_calls(dispatcher: Dispatcher) -> int:
 
 
 def kill(dispatcher: Dispatcher, index: int = 0) -> None:
-    pid = dispatcher.snapshot().replicas[index].pid
+    pid = dispatcher.snapshot().replicas[index].whereabouts["pid"]
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
@@ -283,7 +283,7 @@ async def test_the_queue_is_first_come_first_served(gate: Gate) -> None:
 
 async def test_a_killed_replica_fails_its_requests_with_a_retriable_error_and_comes_back(gate: Gate) -> None:
     async with running_dispatcher(gated(gate)) as dispatcher:
-        first_pid = dispatcher.snapshot().replicas[0].pid
+        first_pid = dispatcher.snapshot().replicas[0].whereabouts["pid"]
         running = await begin(dispatcher, fake_request(num_images_per_prompt=2), gate)
         before = dispatcher.snapshot().counters
 
@@ -297,7 +297,7 @@ async def test_a_killed_replica_fails_its_requests_with_a_retriable_error_and_co
         assert await dispatcher.generate(fake_request())
         snapshot = dispatcher.snapshot()
     assert snapshot.restarts == 1
-    assert snapshot.replicas[0].pid not in (None, first_pid)
+    assert snapshot.replicas[0].whereabouts.get("pid") not in (None, first_pid)
     assert "SIGKILL" in snapshot.replicas[0].detail
     assert snapshot.counters.transformer_calls == before.transformer_calls + 4  # counters go on where they were
 
@@ -374,7 +374,7 @@ async def test_stopping_ends_a_replica_that_is_still_loading(tmp_path: Path) -> 
     dispatcher = fake_dispatcher(FakeDeployment(options=FakeEngineOptions(load_gate=str(tmp_path / "never"))))
     await dispatcher.start()
     await until(lambda: dispatcher.snapshot().replicas[0].state == "loading")
-    pid = dispatcher.snapshot().replicas[0].pid
+    pid = dispatcher.snapshot().replicas[0].whereabouts["pid"]
     assert pid is not None
 
     await dispatcher.stop()
@@ -445,7 +445,7 @@ async def test_a_signal_to_the_process_group_does_not_end_a_running_request(gate
     """Service managers send SIGTERM to every process of a service; the gateway alone decides when a replica ends."""
     async with running_dispatcher(gated(gate)) as dispatcher:
         running = await begin(dispatcher, fake_request(), gate)
-        pid = dispatcher.snapshot().replicas[0].pid
+        pid = dispatcher.snapshot().replicas[0].whereabouts["pid"]
         assert pid is not None
 
         for number in (signal.SIGTERM, signal.SIGINT):

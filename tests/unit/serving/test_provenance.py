@@ -21,7 +21,7 @@ from safelight.picture.recipe import Recipe
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
-from tests.fakes import FAKE_SPEC, expected_pixels, fake_command, fake_request
+from tests.fakes import FAKE_SPEC, expected_pixels, fake_replicas, fake_request
 from tests.signing import write_signing_files
 
 FORMATS: tuple[ImageFormat, ...] = ("png", "jpeg", "webp")
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def dispatcher_for(folder: Path, **settings: Any) -> AsyncIterator[Dispatcher]:
-    dispatcher = create_dispatcher(Settings(**settings), folder, FAKE_SPEC, command=fake_command())
+    dispatcher = create_dispatcher(fake_replicas(), Settings(**settings), folder, FAKE_SPEC)
     await dispatcher.start()
     try:
         await dispatcher.wait_until_ready()
@@ -129,7 +129,7 @@ def test_a_certificate_that_cannot_sign_starts_no_replica(tmp_path: Path) -> Non
     files = write_signing_files(tmp_path, starts_in_days=-9, ends_in_days=-2)
 
     with pytest.raises(ConfigurationError, match="expired on"):
-        create_dispatcher(Settings(**files.settings), tmp_path, FAKE_SPEC, command=fake_command())  # type: ignore[arg-type]
+        create_dispatcher(fake_replicas(), Settings(**files.settings), tmp_path, FAKE_SPEC)  # type: ignore[arg-type]
 
 
 def recipe_in(content: bytes) -> Recipe:

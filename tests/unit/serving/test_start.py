@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safelight.serving.backends.local import LocalReplica
+from safelight.serving.backends.local import LocalReplicas
+from safelight.serving.backends.protocol import Launch, Replicas
 from safelight.serving.messages import Load, encode_frame, gateway_messages
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, EngineOptions, Settings
-from tests.fakes import FAKE_SPEC, fake_command
+from tests.fakes import FAKE_SPEC
 
 CHANGED = {
     "device": "cpu",
@@ -30,8 +31,14 @@ CHANGED = {
 
 def loads(settings: Settings, deployment: DeploymentSettings | None = None) -> list[Load]:
     """What each replica is told to load, as it reads it."""
-    dispatcher = create_dispatcher(settings, Path("/nowhere"), FAKE_SPEC, deployment=deployment, command=fake_command())
-    frames = [encode_frame(each._load) for each in dispatcher._replicas if isinstance(each, LocalReplica)]
+    launched: list[LocalReplicas] = []
+
+    def create_replicas(launch: Launch) -> Replicas:
+        launched.append(LocalReplicas(launch))
+        return launched[-1]
+
+    create_dispatcher(create_replicas, settings, Path("/nowhere"), FAKE_SPEC, deployment=deployment)
+    frames = [encode_frame(each._load) for each in launched[0].members]
     messages = [gateway_messages.decode(frame[4:]) for frame in frames]
     return [each for each in messages if isinstance(each, Load)]
 

@@ -107,6 +107,7 @@ def generate(
     from safelight.cli.pictures.make_pictures import make_pictures
     from safelight.model.loras import locate_loras
     from safelight.picture.parameters import build_generation_request
+    from safelight.serving.backends.registry import find_factory
     from safelight.serving.start import create_dispatcher
     from safelight.settings import load_settings
 
@@ -196,7 +197,9 @@ def generate(
         timeout_s=deadline(timeout),
     )
     paths = _output_paths(output, n)
-    result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))
+    result = asyncio.run(
+        make_pictures(create_dispatcher(find_factory(settings), settings, folder, spec), request, console)
+    )
     for warning in result.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
     for image, path in zip(result.images, paths, strict=True):

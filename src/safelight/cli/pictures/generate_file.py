@@ -35,6 +35,7 @@ from safelight.errors import DeadlineExceeded, EngineFailure, InvalidRequest, Sa
 from safelight.model.checkpoint import revision_of
 from safelight.model.loras import locate_loras
 from safelight.model.revision import hub_id_of
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, Settings, part_of
 
@@ -130,7 +131,7 @@ def _local_source(settings: Settings, concurrency: int, timeout_s: float) -> Loc
     deployment = part_of(settings, DeploymentSettings, max_concurrent_requests_per_instance=concurrency)
     spec = replace(spec, loras=locate_loras(settings.loras))
     names = (spec.name, *filter(None, [hub_id_of(folder)]))
-    dispatcher = create_dispatcher(settings, folder, spec, deployment=deployment)
+    dispatcher = create_dispatcher(find_factory(settings), settings, folder, spec, deployment=deployment)
     return LocalSource(dispatcher, names=names, revision=revision_of(folder), timeout_s=timeout_s)
 
 

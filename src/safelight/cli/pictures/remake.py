@@ -28,6 +28,7 @@ from safelight.picture.generation import GenerationRequest, ImageFormat, SourceI
 from safelight.picture.incoming.uploads import Upload, fit_upload
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.recipe import PROMPTS, Recipe, digest
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings, load_settings
 
@@ -69,7 +70,9 @@ def remake(
         write_whole(output, None)  # better found out now than after minutes of work
     request = _request(recipe, spec, picture.image_format, start, timeout_s)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    result = asyncio.run(make_pictures(create_dispatcher(settings, folder, spec), request, console))
+    result = asyncio.run(
+        make_pictures(create_dispatcher(find_factory(settings), settings, folder, spec), request, console)
+    )
     content = result.images[0].content
     if output is not None:
         write_whole(output, content)

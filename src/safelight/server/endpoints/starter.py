@@ -1,4 +1,4 @@
-"""Serving for the reconciler: a deployment becomes a dispatcher with local replicas, and the application before it."""
+"""Serving for the reconciler: a deployment becomes a dispatcher with replicas, and the application before it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.server.pace import OF_DEPLOYMENT, pace_warning
-from safelight.serving.backends.local import COMMAND, LOAD_TIMEOUT_S, MIN_PATIENCE_S
+from safelight.serving.backends.protocol import LOAD_TIMEOUT_S, MIN_PATIENCE_S, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, Settings, deployment_settings, part_of
@@ -72,18 +72,17 @@ class ServedDeployment:
 
 
 class DeploymentStarter:
-    """Fetches models from the hub and starts replicas on this machine."""
+    """Fetches models from the hub and starts replicas of them."""
 
     def __init__(
         self,
         settings: Settings,
+        create_replicas: ReplicasFactory,
         create_app: Callable[[DeploymentSettings, Dispatcher], ASGIApp],
-        *,
-        command: Sequence[str] = COMMAND,
     ) -> None:
         self._settings = settings
+        self._create_replicas = create_replicas
         self._create_app = create_app
-        self._command = command
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
         if model.hub_id is None:
@@ -112,11 +111,11 @@ class DeploymentStarter:
         for warning in warnings_for(spec):
             log.write(f"warning: {warning}")
         dispatcher = create_dispatcher(
+            self._create_replicas,
             self._settings,
             deployment.folder,
             model_spec,
             deployment=settings,
-            command=self._command,
             variables=deployment.environment,
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
             min_patience_s=spec.max_silence_s or MIN_PATIENCE_S,
@@ -133,7 +132,7 @@ class DeploymentStarter:
             await dispatcher.stop()
             raise
         slow = pace_warning(
-            model_spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
+            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
         )
         if slow is not None:
             log.write(f"warning: {slow}")

@@ -43,7 +43,7 @@ from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.web import model as web_model
-from safelight.serving.backends.local import COMMAND
+from safelight.serving.backends.protocol import ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
 
@@ -61,7 +61,7 @@ class _HasSecret(Protocol):
 class OnlineEndpoints:
     """Everything behind connections, endpoints and deployments. Opens the database at once; `start` starts replicas."""
 
-    def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, settings: Settings, create_replicas: ReplicasFactory) -> None:
         self._settings = settings
         self._locks = [_lock(settings.data_dir)]
         self.disk = Disk()
@@ -85,7 +85,7 @@ class OnlineEndpoints:
         self._reconciler = Reconciler[ServedDeployment](
             self._database,
             key_ring.cipher,
-            starter=DeploymentStarter(settings, self._create_deployment_app, command=command),
+            starter=DeploymentStarter(settings, create_replicas, self._create_deployment_app),
             routes=self.routes,
             logs=logs,
             standing=self.gateways.standing,

@@ -1,19 +1,30 @@
-"""What the dispatcher knows of a replica: a name, a state, and a way to send it a request."""
+"""What the dispatcher knows of replicas, wherever they run: what each is doing, and a way to send it a request.
+
+A backend is a module with `create_factory` and a line of `registry.py`. It may tell of its replicas one by one, or of
+one with many places; what starts later, or is taken away, comes to `Replicas.members` and goes from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from safelight.errors import SafelightError
+from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
+from safelight.serving.messages import Load
+from safelight.settings import Settings
+
+LOAD_TIMEOUT_S = 3600.0
+MIN_PATIENCE_S = 300.0
 
 
 class ReplicaState(StrEnum):
     STARTING = "starting"
-    """Its process is being started, or waits to be started again."""
+    """It is being started, or waits to be started again."""
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
@@ -23,23 +34,40 @@ class ReplicaState(StrEnum):
     STOPPED = "stopped"
 
 
-class Replica(Protocol):
-    """One process that owns one device."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What a backend is to start: what each replica loads, how many there are, and how patient to be with them."""
 
-    on_change: Callable[[], None]
-    """Called after every change of state."""
+    load: Load
+    """`options.num_threads` may be None: as many as a replica has cores, where it runs."""
+    num_replicas: int = 1
+    max_concurrent_requests: int = 8
+    """What one replica runs at once."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The environment of the deployment; its replicas see `for_libraries` of it."""
+    load_timeout_s: float = LOAD_TIMEOUT_S
+    min_patience_s: float = MIN_PATIENCE_S
+    """A replica that leaves a message unanswered for longer, and for twice a request's timeout, hangs."""
+
+
+class Replica(Protocol):
+    """One process that owns one device; or several of them, of which their backend chooses one for each request."""
 
     @property
     def name(self) -> str: ...
     @property
     def state(self) -> ReplicaState: ...
     @property
+    def num_places(self) -> int:
+        """How many requests it may run at once, now."""
+
+    @property
     def error(self) -> SafelightError | None:
         """Why it ended the last time, or cannot be started."""
 
     @property
     def last_words(self) -> str:
-        """The end of what its process wrote to standard error, if it ended unforeseen; may hold secrets."""
+        """The end of what it wrote to its log, if it ended unforeseen; may hold secrets."""
 
     @property
     def plan(self) -> str:
@@ -50,20 +78,48 @@ class Replica(Protocol):
         """Seconds that the steps of the default picture may take; None: next to nothing, or not known yet."""
 
     @property
-    def pid(self) -> int | None: ...
+    def whereabouts(self) -> Mapping[str, str | int]:
+        """Where it runs, in the words of its backend, for whoever looks after it."""
+
     @property
     def restarts(self) -> int: ...
-    @property
-    def counters(self) -> Counters:
-        """Totals over all its lives."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None:
-        """End it now; its requests fail with GenerationCancelled."""
 
     def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
         """The events of a request, up to Completed or Failed. Closing the generator early cancels the request.
 
         Raises ReplicaLost or Overloaded at once if it cannot be sent.
         """
+
+
+class Replicas(Protocol):
+    """All that serve one model in one backend. Whoever drains lets them finish first, and stops them then."""
+
+    on_change: Callable[[], None]
+    """Called after every change of a state, a plan, a number of places, or of the members."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model can do; that of the launch until a replica is ready and knows better."""
+
+    @property
+    def members(self) -> Sequence[Replica]:
+        """Never empty: one that is still to come is there as STARTING."""
+
+    @property
+    def restarts(self) -> int:
+        """Of all that there ever were: it only grows."""
+
+    @property
+    def counters(self) -> Counters:
+        """Totals over all that there ever were, and all their lives."""
+
+    async def start(self) -> None:
+        """Begin to start them, without waiting until they are ready."""
+
+    async def stop(self) -> None:
+        """End them now; their requests fail with GenerationCancelled."""
+
+
+ReplicasFactory = Callable[[Launch], Replicas]
+"""How deployments and `serve` make replicas."""
+CreateFactory = Callable[[Settings], ReplicasFactory]

@@ -14,7 +14,7 @@ from safelight.errors import ConfigurationError
 from safelight.server.endpoints.starter import DeploymentStarter
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
-from tests.fakes import fake_command
+from tests.fakes import fake_replicas
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +44,7 @@ async def test_a_deployment_decides_its_replicas_timeouts_and_queue(model_folder
         return Starlette()
 
     server = Settings(replicas=1, request_timeout_s=100.0, max_queued_requests=9, loras=("server=a.safetensors",))
-    starter = DeploymentStarter(server, create_app, command=fake_command())
+    starter = DeploymentStarter(server, fake_replicas(), create_app)
 
     serving = await starter.start(deployment(model_folder), DeploymentLog(tmp_path / "logs"))
     await serving.stop()
@@ -67,7 +67,7 @@ async def test_loras_that_make_no_sense_are_refused_with_the_variable_that_says_
 ) -> None:
     (tmp_path / "b.safetensors").write_bytes(b"")
     said = loras.replace("b.s", f"{tmp_path}/b.s")
-    starter = DeploymentStarter(Settings(), lambda *_: Starlette(), command=fake_command())
+    starter = DeploymentStarter(Settings(), fake_replicas(), lambda *_: Starlette())
 
     with pytest.raises(ConfigurationError, match=r"^environment variable SAFELIGHT_LORAS of the deployment: \w"):
         await starter.start(deployment(model_folder, SAFELIGHT_LORAS=said), DeploymentLog(tmp_path / "logs"))

@@ -10,16 +10,16 @@ from safelight.control.secrets.encryption import KEY_FILE
 from safelight.errors import ConfigurationError
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
-from tests.fakes import fake_command
+from tests.fakes import fake_replicas
 
 
 def test_a_server_whose_encryption_key_is_lost_says_so_before_it_starts(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    before = OnlineEndpoints(settings, command=fake_command())
+    before = OnlineEndpoints(settings, fake_replicas())
     with before.plane.database.transaction() as session:
         put_connection(session, before.plane.cipher, ConnectionSpec(name="hub", credentials={"HF_TOKEN": "hf_secret"}))
     asyncio.run(before.stop())
     (tmp_path / KEY_FILE).unlink()
 
     with pytest.raises(ConfigurationError, match="put back the file encryption-keys"):
-        OnlineEndpoints(settings, command=fake_command())
+        OnlineEndpoints(settings, fake_replicas())

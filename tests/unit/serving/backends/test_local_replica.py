@@ -25,7 +25,9 @@ from safelight.errors import (
     UnsupportedModel,
 )
 from safelight.picture.generation import Failed, Step
-from safelight.serving.backends.local import LocalReplica
+from safelight.serving.backends.local_replica import LocalReplica
+from safelight.serving.backends.protocol import Launch
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -45,9 +47,10 @@ from safelight.serving.messages import (
 )
 from safelight.serving.start import create_dispatcher
 from safelight.settings import EngineOptions, Settings
-from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_request, until
+from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions, Gate, fake_command, fake_replicas, fake_request, until
 
 LOAD = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions())
+LAUNCH = Launch(load=LOAD)
 
 
 class Child:
@@ -160,13 +163,13 @@ while received := sock.recv(65536):
 
 @contextmanager
 def _replica(command: list[str]) -> Iterator[LocalReplica]:
-    yield LocalReplica("replica 0", LOAD, environment=dict(os.environ), command=command, first_backoff_s=0.01)
+    yield LocalReplica("replica 0", LAUNCH, environment=dict(os.environ), command=command, first_backoff_s=0.01)
 
 
 async def failure_of(command: list[str]) -> str:
     """What is said of a replica that never comes up."""
     with _replica(command) as replica:
-        await replica.start()
+        replica.start()
         try:
             await until(lambda: replica.state == "failed")
         finally:
@@ -201,7 +204,7 @@ async def test_a_replica_that_talks_nonsense_is_given_up(frames: list[bytes]) ->
 async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again() -> None:
     frames = [encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready()), encode_frame(Hello(PROTOCOL_VERSION))]
     with _replica(script(*frames)) as replica:
-        await replica.start()
+        replica.start()
         try:
             await until(lambda: replica.restarts >= 4)
         finally:
@@ -226,7 +229,7 @@ lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
 sock.sendall({hello!r} + ({ready!r} if lives.read_text() == "x" else {refused!r}))
 """
     with _replica([sys.executable, "-c", code]) as replica:
-        await replica.start()
+        replica.start()
         try:
             await until(lambda: replica.state == "failed" or replica.restarts >= 4)
             assert (type(replica.error), replica.state == "failed") == (type(error), state == "failed")
@@ -251,7 +254,7 @@ async def test_all_that_a_replica_has_sent_is_passed_on_at_once_however_many_oth
             await asyncio.sleep(0)
 
     with _replica(command) as replica:
-        await replica.start()
+        replica.start()
         await until(lambda: replica.state == "ready")
         async with aclosing(replica.stream(fake_request(), age_s=0.0)) as events:
             first = await anext(events)
@@ -279,7 +282,7 @@ async def test_what_the_system_ends_for_its_memory_is_not_tried_again_and_names_
     (tmp_path / "full").touch()
     options = FakeEngineOptions(plan="plan: int8", smaller=smaller, kill_on_load=str(tmp_path / "full"))
     with _replica(fake_command(options)) as replica:
-        await replica.start()
+        replica.start()
         await until(lambda: replica.state == "failed")
         await replica.stop()
 
@@ -293,11 +296,10 @@ async def test_what_the_system_ends_for_its_memory_is_not_tried_again_and_names_
 @pytest.mark.anyio
 async def test_a_replica_that_is_ended_while_it_serves_says_what_needs_less_and_is_started_again() -> None:
     with _replica(fake_command(FakeEngineOptions(plan="plan: int8", smaller="--quantization nf4"))) as replica:
-        await replica.start()
+        replica.start()
         await until(lambda: replica.state == "ready")
-        assert replica.pid is not None
 
-        os.kill(replica.pid, signal.SIGKILL)
+        os.kill(int(replica.whereabouts["pid"]), signal.SIGKILL)
 
         await until(lambda: replica.error is not None)
         told = replica.error
@@ -326,7 +328,7 @@ async def test_a_replica_that_wants_too_much_memory_is_told_from_one_that_fails(
 async def test_what_a_replica_says_is_passed_on_and_its_end_is_kept(capfd: pytest.CaptureFixture[str]) -> None:
     code = "import os; os.write(2, b'x' * 200_000 + b'the end'); os._exit(1)"
     with _replica([sys.executable, "-c", code]) as replica:
-        await replica.start()
+        replica.start()
         await until(lambda: replica.state == "failed")
         await replica.stop()
 
@@ -343,8 +345,9 @@ async def test_a_command_that_does_not_exist_is_a_failure_that_names_it() -> Non
 @pytest.mark.anyio
 async def test_a_replica_that_does_not_load_in_time_is_given_up_at_once(tmp_path: Path) -> None:
     command = fake_command(FakeEngineOptions(load_gate=str(tmp_path / "never")))
-    replica = LocalReplica("replica 0", LOAD, environment=dict(os.environ), command=command, load_timeout_s=0.1)
-    await replica.start()
+    launch = Launch(load=LOAD, load_timeout_s=0.1)
+    replica = LocalReplica("replica 0", launch, environment=dict(os.environ), command=command)
+    replica.start()
     try:
         await until(lambda: replica.state == "failed")
     finally:
@@ -366,11 +369,11 @@ async def test_a_request_to_a_replica_that_is_not_ready_fails_at_once() -> None:
 async def test_no_key_is_in_the_environment_or_the_arguments_of_a_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAFELIGHT_API_KEY", "very-secret")
     monkeypatch.setenv("HF_TOKEN", "hf_very-secret")
-    dispatcher = create_dispatcher(Settings(), Path("/nowhere"), FAKE_SPEC, command=fake_command())
+    dispatcher = create_dispatcher(fake_replicas(), Settings(), Path("/nowhere"), FAKE_SPEC)
     await dispatcher.start()
     try:
         await dispatcher.wait_until_ready()
-        process = Path("/proc") / str(dispatcher.snapshot().replicas[0].pid)
+        process = Path("/proc") / str(dispatcher.snapshot().replicas[0].whereabouts["pid"])
 
         environment, arguments = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
     finally:
@@ -382,7 +385,7 @@ async def test_no_key_is_in_the_environment_or_the_arguments_of_a_replica(monkey
 
 @pytest.mark.anyio
 async def test_the_real_replica_process_says_why_a_folder_cannot_be_loaded(tmp_path: Path) -> None:
-    dispatcher = create_dispatcher(Settings(), tmp_path, FAKE_SPEC)
+    dispatcher = create_dispatcher(find_factory(Settings()), Settings(), tmp_path, FAKE_SPEC)
     await dispatcher.start()
     try:
         with pytest.raises((ModelLoadError, ConfigurationError), match=str(tmp_path)):
@@ -396,7 +399,7 @@ async def test_the_real_replica_process_says_why_a_folder_cannot_be_loaded(tmp_p
 async def test_stopping_at_any_moment_of_the_start_leaves_nothing_behind(num_turns: int) -> None:
     """Warnings are errors here: a socket that is not closed or a process that is not awaited fails the test."""
     with _replica(fake_command()) as replica:
-        await replica.start()
+        replica.start()
         for _ in range(num_turns):
             await asyncio.sleep(0)
 
@@ -404,4 +407,4 @@ async def test_stopping_at_any_moment_of_the_start_leaves_nothing_behind(num_tur
 
     gc.collect()
     assert replica.state == "stopped"
-    assert replica.pid is None
+    assert not replica.whereabouts

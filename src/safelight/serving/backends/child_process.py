@@ -1,0 +1,110 @@
+"""One life of a replica's process: started with a socket and an end of standard error, and awaited at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from safelight.serving.backends.standard_error import StandardError
+
+EXIT_TIMEOUT_S = 10.0
+
+
+class Child:
+    """A process, and our end of its socket."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        stderr: StandardError,
+    ) -> None:
+        self.reader = reader
+        self.writer = writer
+        self._process = process
+        self._stderr = stderr
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """Below zero: the signal that ended it."""
+        return self._process.returncode
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it has written to standard error."""
+        return self._stderr.read_last()
+
+    async def end(self) -> None:
+        """Close the socket, and wait to the end, even if the waiting task is cancelled: no process is left behind."""
+        self.writer.transport.abort()
+        ending = asyncio.create_task(_end(self._process))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await ending
+            raise
+        finally:
+            self._stderr.close()
+
+
+@asynccontextmanager
+async def spawned(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Child]:
+    """The running process. When the block is left its socket is closed, and its end awaited. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        reader, writer = await asyncio.open_connection(sock=ours)
+        stderr = StandardError()
+        try:
+            process = await _spawn(command, environment, theirs.fileno(), stderr.child_end)
+        except BaseException:
+            writer.transport.abort()
+            stderr.close()
+            raise
+        finally:
+            os.close(stderr.child_end)
+    child = Child(process, reader, writer, stderr)
+    try:
+        yield child
+    finally:
+        await child.end()
+
+
+async def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], fd: int, stderr: int
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        "--fd",
+        str(fd),
+        pass_fds=(fd,),
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """A replica ends when its socket is closed; one that does not is killed."""
+    try:
+        async with asyncio.timeout(EXIT_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def manner_of(exit_status: int | None) -> str:
+    """How a process ended, in words."""
+    if exit_status is None or exit_status >= 0:
+        return f"with status {exit_status}"
+    return f"by {signal.Signals(-exit_status).name}"
