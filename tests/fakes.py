@@ -221,6 +221,7 @@ class FakeDeployment:
     max_concurrent_requests: int = 8
     max_queued_requests: int = 64
     hold_while_loading_s: float = 0.0
+    idle_unload_s: float = 0.0
     first_backoff_s: float = 0.01
     min_patience_s: float = 300.0
 
@@ -250,6 +251,7 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
         LocalReplicas(launch, command=command, first_backoff_s=deployment.first_backoff_s),
         max_queued_requests=deployment.max_queued_requests,
         hold_while_loading_s=deployment.hold_while_loading_s,
+        idle_unload_s=deployment.idle_unload_s,
     )
 
 

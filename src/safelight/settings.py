@@ -95,6 +95,9 @@ class DeploymentSettings(BaseModel):
     max_queue_wait_s: float | None = Field(
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
     )
+    idle_unload: float = Field(
+        0.0, ge=0, description="seconds without a request after which the model leaves memory; 0: it stays"
+    )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     loras: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"

@@ -75,6 +75,10 @@ class FakeDispatcher:
     states: tuple[ReplicaState, ...] | None = None
     """Of its replicas, if they are not the one of `SNAPSHOT`."""
 
+    @property
+    def is_available(self) -> bool:
+        return self.is_ready
+
     async def start(self) -> None:
         pass
 

@@ -53,6 +53,13 @@ def serve(
     hold_while_loading: Annotated[
         float | None, typer.Option(help="Seconds that a request waits for a model that loads, before it gets 503 [30].")
     ] = None,
+    idle_unload: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds without a request after which the model leaves memory, until the next one brings it back [0: "
+            "it stays]. A deployment may say another SAFELIGHT_IDLE_UNLOAD."
+        ),
+    ] = None,
     max_connections: Annotated[
         int | None, typer.Option(help="Connections open at once, as far as descriptors allow [1024].")
     ] = None,
@@ -165,6 +172,7 @@ def serve(
         max_queued_requests=max_queued_requests,
         request_timeout_s=request_timeout,
         hold_while_loading_s=hold_while_loading,
+        idle_unload=idle_unload,
         max_connections=max_connections,
         header_timeout_s=header_timeout,
         keep_alive_timeout_s=keep_alive_timeout,

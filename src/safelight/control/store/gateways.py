@@ -2,7 +2,7 @@
 
 One session of PostgreSQL's is all of it. While it lasts the gateway holds an advisory lock of its own number, by which
 others see it alive, and one of them the lock of the leader; PostgreSQL frees both when the session ends. NOTIFY brings
-news; a look each second finds what a notification that was lost would have told.
+news; a look each half second finds what a notification that was lost would have told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHANNEL = "safelight"
-POLL_S = 1.0
+POLL_S = 0.5
 RETRY_S = 0.5
 ANSWER_TIMEOUT_S = 5.0
 """A database that does not answer for so long is away."""
@@ -95,7 +95,7 @@ class Gateways:
         self._tried = asyncio.Event()
 
     def tell(self, listener: Listener) -> None:
-        """From now on `listener` is called with all news, and at least every second while the database is there."""
+        """From now on `listener` is called with all news, and at least every `POLL_S` while the database is there."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
