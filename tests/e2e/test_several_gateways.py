@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.gateways import Gateway, gateway, gateways, serve_flux
 from tests.e2e.online_client import PROMPT, OnlineClient
+from tests.fakes import Gate
 from tests.live_server import eventually
 from tests.postgresql import postgresql_server
 
@@ -175,8 +176,8 @@ def test_a_job_is_seen_and_its_result_read_at_any_gateway(a: OnlineClient, b: On
 def test_a_job_that_is_canceled_at_one_gateway_stops_at_another(
     database_url: str, tmp_path: Path, pair: Sequence[Gateway], key: str
 ) -> None:
-    gate = tmp_path / "gate"
-    with gateway(tmp_path / "c", database_url, FAKE_ENGINE_GATE=str(gate)) as c:
+    gate = Gate(tmp_path / "gate")
+    with gateway(tmp_path / "c", database_url, FAKE_ENGINE_GATE=str(gate.path)) as c:
         eventually(lambda: c.client.get("/endpoints/flux/v1/models", headers=bearer(key)).status_code == 200)
         accepted = c.client.post("/endpoints/flux/score", json=PROMPT, headers=bearer(key, Prefer="respond-async"))
         job = accepted.headers["location"]
@@ -207,6 +208,28 @@ def test_a_gateway_with_another_encryption_key_is_refused_with_what_to_set(
         gateway(tmp_path / "c", database_url, SAFELIGHT_ENCRYPTION_KEYS=""),
     ):
         pass
+
+
+def test_a_deployment_that_nobody_asks_for_leaves_memory_as_it_says_itself_and_comes_back(
+    pair: Sequence[Gateway], a: OnlineClient, key: str
+) -> None:
+    variables = {"environmentVariables": {"SAFELIGHT_IDLE_UNLOAD": "0.5"}}
+    assert a.deploy("rare", **variables)["status"] == "Succeeded"
+    headers = bearer(key, azureml_model_deployment="rare")
+
+    def is_unloaded() -> bool:
+        health = a.get("/endpoints/flux/health/ready", headers=headers).json()
+        return [each["state"] for each in health["replicas"]] == ["unloaded"]
+
+    eventually(is_unloaded)
+    pids = _replica_pids(pair[0])
+    pictures = [a.draw(key, azureml_model_deployment=name).json() for name in ("rare", "blue")]
+    job = a.post("/endpoints/flux/score", json=PROMPT, headers=headers | {"Prefer": "respond-async"})
+
+    assert pictures[0] == pictures[1]
+    eventually(lambda: a.get(job.headers["location"], headers=headers).json()["state"] == "succeeded")
+    assert pids < _replica_pids(pair[0]) or is_unloaded()
+    a.finish(a.arm("DELETE", "/onlineEndpoints/flux/deployments/rare"))
 
 
 def _are_replaced(before: set[int], now: set[int]) -> bool:

@@ -43,7 +43,7 @@ class ServedDeployment:
         self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
     ) -> None:
         self.model_id = model_id
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
         self._num_inside = 0
@@ -59,7 +59,7 @@ class ServedDeployment:
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
-        self._dispatcher.check_at_door()
+        self.dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -68,7 +68,7 @@ class ServedDeployment:
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self._dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:

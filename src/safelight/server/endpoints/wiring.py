@@ -38,9 +38,11 @@ from safelight.picture.links import make_key
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
 from safelight.server.auth import KeyMiddleware
+from safelight.server.endpoints import status
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
+from safelight.server.endpoints.status import ReadStatus, status_of
 from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.web import model as web_model
 from safelight.serving.backends.protocol import ReplicasFactory
@@ -138,12 +140,14 @@ class OnlineEndpoints:
         for lock in self._locks:
             lock.close()
 
-    def gateway(self, app: ASGIApp) -> EndpointGateway:
-        """The application with endpoints in front of it."""
+    def gateway(self, app: ASGIApp, own: Dispatcher | None = None) -> EndpointGateway:
+        """The application with endpoints in front of it; `own` serves its model."""
         return EndpointGateway(
             app,
             routes=self.routes,
-            arm=create_arm_app(self.plane, self._settings),
+            arm=create_arm_app(
+                self.plane, self._settings, lambda: status_of(self.gateways.standing, own, self.routes.all())
+            ),
             errors=ErrorRenderer(DATA_PLANE_DIALECTS),
             settings=self._settings,
             uploads=self.uploads,
@@ -174,12 +178,13 @@ def create_deployment_app(
     return app
 
 
-def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+def create_arm_app(plane: ControlPlane, settings: Settings, read_status: ReadStatus = dict) -> FastAPI:
     """The control plane's routes; its OpenAPI document is the reference of them."""
     app = FastAPI(
         title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(azure.create_router(plane, settings))
+    app.include_router(status.create_router(read_status))
     app.add_middleware(
         KeyMiddleware,
         check=lambda request: azure.check_administrator(request, plane.admin_token),

@@ -349,7 +349,7 @@ def test_of_several_gateways_only_the_leader_tells(plane: ControlPlane, tmp_path
         await until(lambda: is_told(plane.database, second))
         await follower.stop()
 
-    with receiving() as receiver:
+    with receiving(Receiver()) as receiver:
         asyncio.run(run(receiver, add_finished_job(plane.database, plane.cipher, "ann", receiver.url)))
 
     assert len(receiver.deliveries) == 2
