@@ -64,17 +64,22 @@ def test_killed_in_the_middle_of_all_it_does_the_leader_is_replaced_and_what_it_
     gate, loads = Gate(tmp_path / "gate"), tmp_path / "loads"
     loads.touch()
     held = {"FAKE_ENGINE_GATE": str(gate.path), "FAKE_ENGINE_LOAD_GATE": str(loads)}
-    with gateway(tmp_path / "a", database.url, **held) as a, gateway(tmp_path / "b", database.url) as b:
+    with (
+        gateway(tmp_path / "a", database.url, **held) as a,
+        gateway(tmp_path / "b", database.url) as b,
+        ThreadPoolExecutor() as pool,
+    ):
         key = serve_flux(a.client, tmp_path / "model")
         b.client.wait_until_it_draws(key)
+        waiting = pool.submit(a.client.draw, key)
+        eventually(lambda: any(each["running"] for each in a.client.arm("GET", "/status").json()["deployments"]))
         loads.unlink()
         operation = a.client.begin_deploy("green").headers["azure-asyncoperation"]
         jobs = [send_job(a.client, key, f"job {index}") for index in range(5)]
         eventually(lambda: state_of(b.client, key, jobs[0]) == "running")
         assert leader_pid(database.url) == a.server.process.pid
 
-        with ThreadPoolExecutor() as pool, drawing(b.client, key) as at_the_other:
-            waiting = pool.submit(a.client.draw, key)
+        with drawing(b.client, key) as at_the_other:
             a.server.kill()
             with pytest.raises(httpx.TransportError):
                 waiting.result()
