@@ -86,7 +86,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     if key is not None:
         app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open)
     if online is not None:
-        app.add_middleware(online.gateway)
+        app.add_middleware(online.gateway, own=dispatcher)
     if jobs is not None:
         app.add_middleware(jobs.door)
     else:

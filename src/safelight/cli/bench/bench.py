@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safelight.cli.bench import options
 
@@ -48,12 +49,8 @@ def bench(
     """
     from safelight.cli.bench.mix import Shape, parse_mix
     from safelight.cli.bench.run import Asked, Measurement, Outputs, measure
-    from safelight.cli.bench.target import parse_target
 
-    def target(url: str, api: str | None, env: str | None, file: Path | None) -> Target:
-        key = _read_key(env, file)
-        return parse_target(url, api=api, api_key=key, model=model, extra=extra, certificate=certificate)
-
+    target = partial(_target, model=model, extra=extra, certificate=certificate)
     load = _load(
         clients=clients,
         rate=rate,
@@ -75,6 +72,12 @@ def bench(
         serve_options=serve_options or "",
     )
     measure(measurement, Outputs(json, plot, price_per_hour))
+
+
+def _target(url: str, api: str | None, env: str | None, file: Path | None, **ways: Any) -> Target:
+    from safelight.cli.bench.target import parse_target
+
+    return parse_target(url, api=api, api_key=_read_key(env, file), **ways)
 
 
 def _load(
