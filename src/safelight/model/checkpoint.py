@@ -20,8 +20,7 @@ from safelight.model.families.registry import all_networks, all_without_weights,
 from safelight.model.heads.library_formats import four_bit_type, library_in_config, torchao_type
 from safelight.model.heads.own_format import kind_in_config
 from safelight.model.other_formats import explain_folder
-from safelight.model.recorded_digests import sha256_of
-from safelight.model.revision import hub_id_of
+from safelight.model.revision import hub_id_of, sha256_of
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network
 

@@ -42,7 +42,7 @@ class ServedDeployment:
         self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
     ) -> None:
         self.model_id = model_id
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
         self._num_inside = 0
@@ -58,7 +58,7 @@ class ServedDeployment:
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
-        self._dispatcher.check_at_door()
+        self.dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -67,7 +67,7 @@ class ServedDeployment:
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self._dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:
@@ -96,7 +96,7 @@ class DeploymentStarter:
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
-        settings = _settings_of(deployment)
+        settings = _settings_of(deployment, idle_unload=self._settings.idle_unload)
         model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
@@ -137,11 +137,13 @@ class DeploymentStarter:
         return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
-def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
+def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:
+    """`idle_unload` is the server's, unless the deployment says another."""
     spec = deployment.spec
     return deployment_settings(
         deployment.environment,
         model=spec.model,
+        idle_unload=idle_unload,
         replicas=spec.instance_count,
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
