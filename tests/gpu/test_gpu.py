@@ -83,3 +83,34 @@ def test_a_generation_that_is_released_takes_its_memory_along(load: Load) -> Non
         engine.release(generation)
 
     assert torch.cuda.memory_allocated() <= before + 2**20
+
+
+@pytest.mark.parametrize("with_what", [{}, {"negative_prompt": "a dog"}, {"num_previews": 2}, LORA])
+def test_no_step_waits_for_the_gpu(load: Load, with_what: dict[str, object]) -> None:
+    engine = load(dtype="bfloat16")
+    batch = [start(engine, seed=seed, num_inference_steps=6, **with_what) for seed in range(3)]
+    for _ in range(2):
+        engine.step(batch)
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine.step(batch)
+        sent = engine._denoising[batch[0]].check
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    assert sent is not None
+    assert sent.is_finite()
+
+
+def test_what_is_not_finite_is_an_error_that_names_its_step(load: Load) -> None:
+    engine = load(dtype="bfloat16")
+    healthy, sick = start(engine, seed=1), start(engine, seed=2)
+    engine._denoising[sick].latents[0, 0, 0] = torch.nan
+
+    engine.step([healthy, sick])
+    engine.step([healthy, sick])
+
+    assert sick.error is not None
+    assert "step 1 of 4" in sick.error.message
+    assert healthy.error is None

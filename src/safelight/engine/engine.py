@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from safelight.engine.denoising import Denoising, Original, why_not_finite
 from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
+from safelight.engine.finite_checks import check_later
 from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_loras import KeptLoras
-from safelight.engine.low_rank import Addition, Lora, adapted
+from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.lru_cache import LruCache
-from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
+from safelight.engine.noise_schedulers import build_noise_scheduler
 from safelight.engine.pace import estimate_picture_s
 from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.pixels.decoder import Decoder
@@ -58,34 +60,6 @@ class EngineCounters:
     transformer_calls: int
     prompt_cache_hits: int
     prompt_cache_misses: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Original:
-    """What a masked image keeps: its packed latents, and the noise that they have in common with the new ones."""
-
-    latents: Tensor
-    noise: Tensor
-    mask: Tensor
-    """1 where the image is painted anew."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Denoising:
-    """The tensors of one generation in flight."""
-
-    latents: Tensor
-    """(1, tokens, channels)."""
-    prompts: tuple[PromptEmbeds, ...]
-    """The prompt's, and after it the negative prompt's if guidance runs: one row of the batch each."""
-    noise_scheduler: NoiseScheduler
-    generator: torch.Generator
-    loras: tuple[tuple[Lora, float], ...] = ()
-    """Each with its scale."""
-    original: _Original | None = None
-    """None unless the request has a mask."""
-    clean_latents: Tensor | None = None
-    """As the last step expects them to become; None unless there are previews to make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +138,7 @@ class Engine:
         self._projection = PreviewProjection(self._fit_projection, beside_steps=components.device.type == "cpu")
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
         self._loras = KeptLoras(spec.loras, family.read_lora, max_bytes=options.lora_cache_bytes)
-        self._denoising: dict[Generation, _Denoising] = {}
+        self._denoising: dict[Generation, Denoising] = {}
         self._transformer_calls = 0
         self.picture_s = estimate_picture_s(
             components.transformer, spec, device=components.device, dtype=components.precision.computation
@@ -210,18 +184,23 @@ class Engine:
     def step(self, batch: Sequence[Generation]) -> None:
         """One transformer call for the whole batch; then each generation takes its own scheduler's step.
 
-        A generation whose latents turn NaN or infinite gets its `error`; the others go on.
+        A generation whose latents turned NaN or infinite gets its `error` in the step after, or when it is shown or
+        decoded; the others go on.
         """
         assert len({generation.batch_key for generation in batch}) == 1, "a batch has one batch_key"
         velocities = self._predict_velocities(batch)
         for generation, velocity in zip(batch, velocities, strict=True):
             self._advance(generation, self._denoising[generation], velocity)
             generation.step_index += 1
-        self._fail_non_finite(batch)
+        self._check_finite(batch)
 
     @torch.inference_mode()
     def preview(self, generation: Generation) -> Pixels:
-        """The picture as its last step expects it to become: small, or in full size from the real decoder."""
+        """The picture as its last step expects it to become: small, or in full size from the real decoder.
+
+        Raises NonFiniteValues.
+        """
+        self._raise_if_not_finite(generation)
         clean_latents = self._denoising[generation].clean_latents
         assert clean_latents is not None, "a preview follows a step of a request that has previews"
         latents = self._family.unpack(clean_latents, *self._latent_size(generation))
@@ -234,6 +213,7 @@ class Engine:
     @torch.inference_mode()
     def decode(self, generation: Generation) -> Pixels:
         """The picture of a denoised generation: uint8 (height, width, 3). Raises NonFiniteValues."""
+        self._raise_if_not_finite(generation)
         height, width = self._latent_size(generation)
         latents = self._family.unpack(self._denoising[generation].latents, height, width)
         image = self._decoder(latents, is_alone=len(self._denoising) == 1)
@@ -267,7 +247,7 @@ class Engine:
         """What its LoRAs add to the transformer."""
         return [(lora.transformer, scale) for lora, scale in self._denoising[generation].loras]
 
-    def _begin(self, generation: Generation, prompts: tuple[PromptEmbeds, ...]) -> _Denoising:
+    def _begin(self, generation: Generation, prompts: tuple[PromptEmbeds, ...]) -> Denoising:
         """From noise, or from the request's image with as much noise as its strength says."""
         request = generation.request
         generator = torch.Generator("cpu").manual_seed(generation.seed)
@@ -280,17 +260,25 @@ class Engine:
             image_seq_len=noise.shape[1],
             strength=1.0 if request.source is None else request.source.strength,
         )
-        denoising = _Denoising(latents=noise, prompts=prompts, noise_scheduler=noise_scheduler, generator=generator)
+        denoising = Denoising(
+            latents=noise,
+            prompts=prompts,
+            noise_scheduler=noise_scheduler,
+            generator=generator,
+            timesteps=noise_scheduler.timesteps.float().to(noise),
+            sigmas=noise_scheduler.sigmas.to(noise),
+            guidance_scale=torch.tensor([request.guidance_scale], dtype=torch.float32).to(noise.device),
+        )
         if image is not None and request.source is not None:
             denoising.latents = add_noise(image, noise, noise_scheduler.sigmas[0])
             if request.source.mask is not None:
                 mask = self._pack_mask(generation, request.source.mask)
-                denoising.original = _Original(latents=image, noise=noise, mask=mask)
+                denoising.original = Original(latents=image, noise=noise, mask=mask)
         return denoising
 
-    def _advance(self, generation: Generation, denoising: _Denoising, velocity: Tensor) -> None:
+    def _advance(self, generation: Generation, denoising: Denoising, velocity: Tensor) -> None:
         """One step of its own noise scheduler; what its mask does not cover stays the original's."""
-        call, sigmas, original = generation.step_index, denoising.noise_scheduler.sigmas, denoising.original
+        call, sigmas, original = generation.step_index, denoising.sigmas, denoising.original
         if generation.request.num_previews:
             denoising.clean_latents = predict_clean(denoising.latents, velocity, sigmas[call])
         denoising.latents = denoising.noise_scheduler.step(velocity, call, denoising.latents, denoising.generator)
@@ -334,14 +322,18 @@ class Engine:
             return pixels
         return put_back(pixels, source, width=generation.request.width, seam=self._family.scale_factor)
 
-    def _fail_non_finite(self, batch: Sequence[Generation]) -> None:
-        latents = torch.cat([self._denoising[generation].latents for generation in batch])
-        for generation, is_finite in zip(batch, latents.isfinite().all(2).all(1).tolist(), strict=True):
-            if not is_finite:
-                generation.error = NonFiniteValues(
-                    f"step {generation.step_index} of {generation.num_steps} made NaN or infinite latents; "
-                    "run the model with dtype float32, or ask for other parameters"
-                )
+    def _check_finite(self, batch: Sequence[Generation]) -> None:
+        """Read what the step before made of each, and ask what this one makes."""
+        states = [self._denoising[generation] for generation in batch]
+        checks = check_later([state.latents for state in states], [generation.step_index for generation in batch])
+        for generation, state, check in zip(batch, states, checks, strict=True):
+            generation.error = generation.error or why_not_finite(generation, state.check)
+            state.check = check
+
+    def _raise_if_not_finite(self, generation: Generation) -> None:
+        error = why_not_finite(generation, self._denoising[generation].check)
+        if error is not None:
+            raise error
 
     def _draw_noise(self, generation: Generation, generator: torch.Generator) -> Tensor:
         """Drawn on the CPU in fp32, so that a seed means the same noise on every device and in every dtype."""
@@ -369,15 +361,12 @@ class Engine:
         return velocities
 
     def _rows_of(self, batch: Sequence[Generation]) -> Rows:
-        device, dtype = self._components.device, self._components.precision.computation
         rows = [(g, self._denoising[g], prompt) for g in batch for prompt in self._denoising[g].prompts]
-        timesteps = torch.stack([state.noise_scheduler.timesteps[g.step_index].float() for g, state, _ in rows])
-        guidance_scale = torch.tensor([g.request.guidance_scale for g, _, _ in rows], dtype=torch.float32)
         height, width = self._latent_size(batch[0])
         return Rows(
             latents=torch.cat([state.latents for _, state, _ in rows]),
-            timesteps=timesteps.to(device=device, dtype=dtype),
-            guidance_scale=guidance_scale.to(device),
+            timesteps=torch.stack([state.timesteps[g.step_index] for g, state, _ in rows]),
+            guidance_scale=torch.cat([state.guidance_scale for _, state, _ in rows]),
             prompts={name: torch.cat([prompt.tensors[name] for _, _, prompt in rows]) for name in rows[0][2].tensors},
             height=height,
             width=width,

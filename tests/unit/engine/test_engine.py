@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from safelight.engine.engine import Engine, load_engine
 from safelight.errors import NonFiniteValues
@@ -105,10 +108,40 @@ def test_latents_that_turn_non_finite_fail_that_row_alone(engine: Engine) -> Non
     _poison(engine, sick, torch.inf)
 
     engine.step([healthy, sick])
+    engine.step([healthy, sick])  # what a step made is read in the next: nobody waits for a GPU in between
 
     assert healthy.error is None
     assert isinstance(sick.error, NonFiniteValues)
     assert "step 2 of 4" in sick.error.message
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_never_a_picture_whichever_step_made_it(engine: Engine, value: float, steps: int) -> None:
+    sick = start(engine, num_inference_steps=4, num_previews=3)
+    for _ in range(steps - 1):
+        engine.step([sick])
+    _poison(engine, sick, value)
+    engine.step([sick])
+
+    for show in (engine.preview, engine.decode):
+        with pytest.raises(NonFiniteValues, match=f"step {steps} of 4 made NaN"):
+            show(sick)
+
+
+@pytest.mark.parametrize("with_what", [{}, {"negative_prompt": "a dog"}, {"num_previews": 2}])
+def test_a_step_asks_the_device_for_no_number_and_sends_it_none(engine: Engine, with_what: dict[str, object]) -> None:
+    """On a GPU each such question would wait until the step is done, and the next could only begin then."""
+    parameters: dict[str, object] = {"num_inference_steps": 6, **with_what}
+    batch = [start(engine, seed=seed, **parameters) for seed in range(3)]
+    for _ in range(2):  # of a new shape it is tried whether products are stable by row
+        engine.step(batch)
+
+    with Questions() as questions:
+        for _ in range(3):
+            engine.step(batch)
+
+    assert questions.asked == []
 
 
 def test_the_rows_beside_a_non_finite_one_are_not_touched(engine: Engine) -> None:
@@ -191,6 +224,26 @@ def _denoised(engine: Engine) -> Generation:
     generation = start(engine)
     denoise(engine, generation)
     return generation
+
+
+class Questions(TorchFunctionMode):
+    """Notes what would wait for a GPU, if the tensors were there."""
+
+    ASK = ("item", "tolist", "__bool__", "__float__", "__int__", "nonzero", "cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: Any = None
+    ) -> object:
+        name = getattr(func, "__name__", "")
+        if name in self.ASK:
+            self.asked.append(name)
+        if name in ("tensor", "as_tensor", "from_numpy"):
+            self.asked.append(f"a new {name}")
+        return func(*args, **kwargs or {})
 
 
 def _poison(engine: Engine, generation: Generation, value: float) -> None:
