@@ -314,6 +314,9 @@ class FakePrepared:
     def smaller(self) -> str:
         return self.options.smaller
 
+    def fitting_rows(self, width: int, height: int) -> int:
+        return 256
+
     def load(self) -> Engine:
         return _load_fake_engine(self.message, self.options)
 

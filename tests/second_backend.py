@@ -18,6 +18,7 @@ from safelight.serving.backends.protocol import Launch, Replicas, ReplicasFactor
 from safelight.serving.backends.requests import RequestsInFlight, Ticket
 from safelight.serving.counters import Counters
 from safelight.serving.messages import Cancel, GatewayMessage, Happened, ReplicaMessage, Stats, Submit
+from safelight.serving.replica.batcher import StepBatcher
 from safelight.serving.replica.loop import EncodedImage, ReplicaLoop
 from safelight.settings import Settings
 from tests.fakes import FakeEngine
@@ -114,7 +115,7 @@ class ThreadReplicas:
             loop.call_soon_threadsafe(self._take, number, message)
 
         try:
-            ReplicaLoop(FakeEngine(), inbox, send, max_batch_size=8, origin=ORIGIN).run()
+            ReplicaLoop(FakeEngine(), inbox, send, batcher=StepBatcher(max_batch_size=8), origin=ORIGIN).run()
         except _Ended:
             return
 

@@ -78,6 +78,16 @@ class PreparedEngine:
     """In one line."""
     smaller: str
     """The options of the next smaller plan, for when this one was too much after all; empty if there is none."""
+    num_rows: float
+    """Of the largest picture, that fit into a batch."""
+
+    def fitting_rows(self, width: int, height: int) -> int:
+        """How many rows of that size there is memory for; at least one."""
+        spec = self.spec
+        tokens, largest = (
+            pixels // spec.size_multiple**2 + spec.max_sequence_length for pixels in (width * height, spec.max_pixels)
+        )
+        return max(1, int(self.num_rows * largest / tokens))
 
     def load(self) -> Engine:
         """Raises ModelLoadError; where there is no memory, it says what needs less."""
@@ -118,6 +128,7 @@ def prepare_engine(folder: Path, options: EngineOptions, *, spec: ModelSpec | No
         quantization=name_quantization(parts, plan.choice),
         plan=describe_plan(plan),
         smaller=as_options(smaller.choice) if smaller else "",
+        num_rows=plan.num_rows,
     )
 
 

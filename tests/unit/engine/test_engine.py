@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from safelight.engine.engine import Engine, load_engine
+from safelight.engine.engine import Engine, load_engine, prepare_engine
 from safelight.errors import NonFiniteValues
 from safelight.picture.generation import Generation
 from safelight.settings import EngineOptions
@@ -250,3 +251,12 @@ def _poison(engine: Engine, generation: Generation, value: float) -> None:
     denoising = engine._denoising[generation]
     denoising.latents = denoising.latents.clone()
     denoising.latents[0, 3, 5] = value
+
+
+def test_small_pictures_share_the_memory_of_a_large_one(tiny_flux_folder: Path) -> None:
+    prepared = prepare_engine(tiny_flux_folder, EngineOptions(device="cpu", memory=2**30))
+    side = int(prepared.spec.max_pixels**0.5)
+
+    assert prepared.fitting_rows(side, side) == int(prepared.num_rows)
+    assert prepared.fitting_rows(side // 4, side // 4) > prepared.num_rows * 2
+    assert replace(prepared, num_rows=1.0).fitting_rows(side, side) == 1

@@ -149,3 +149,13 @@ def test_a_plan_of_a_small_model_is_told_in_megabytes() -> None:
 
     assert "transformer F32 in memory 0.1 GB" in told
     assert "plan: " in told
+
+
+def test_a_plan_tells_how_many_rows_fit_into_a_batch() -> None:
+    tight, wide = plan(gpu(10)), plan(gpu(80))
+
+    assert 1 <= tight.num_rows < wide.num_rows
+    assert f"{int(wide.num_rows)} rows of the largest picture fit into a batch" in describe_plan(wide)
+    for chosen in (tight, wide):
+        others = chosen.peaks["denoise"] - chosen.row_bytes
+        assert others + int(chosen.num_rows) * chosen.row_bytes <= chosen.free_bytes

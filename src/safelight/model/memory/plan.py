@@ -82,10 +82,17 @@ class Plan:
     peaks: Mapping[Stage, int]
     """Bytes on the device, for the largest picture of the model."""
     free_bytes: int
+    row_bytes: int
+    """Of those of `denoise`, what one row of the batch takes."""
 
     @property
     def peak_bytes(self) -> int:
         return max(self.peaks.values())
+
+    @property
+    def num_rows(self) -> float:
+        """How many rows of the largest picture fit beside the weights, with parts of one; one is always tried."""
+        return max(1.0, 1 + (self.free_bytes - self.peaks["denoise"]) / self.row_bytes)
 
 
 def choose_plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, options: EngineOptions) -> Plan:
@@ -153,6 +160,7 @@ def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts,
         placed=placed,
         peaks={stage: there[stage] + needed[stage] * device.number_bytes for stage in _WORKERS},
         free_bytes=device.free_bytes,
+        row_bytes=work.denoise * device.number_bytes,
     )
 
 
@@ -238,7 +246,10 @@ def describe_plan(plan: Plan) -> str:
         f"{each.name} {each.precision} in {each.place} {in_gigabytes(each.num_bytes)}" for each in plan.placed
     )
     tiles = "; large pictures are decoded in tiles" if plan.choice.vae_tiling else ""
-    return f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{tiles}"
+    return (
+        f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{tiles}; "
+        f"{int(plan.num_rows)} rows of the largest picture fit into a batch"
+    )
 
 
 def as_options(choice: Choice) -> str:

@@ -20,6 +20,8 @@ class PlanReport:
     peak_bytes: Mapping[Stage, int]
     """Of each stage, for the largest picture that the model makes."""
     largest_picture: str
+    largest_batch: int
+    """Rows of that picture which fit together; a guided one takes two."""
     slower: Sequence[str]
     """What takes longer than with memory enough, and why."""
     options: str
@@ -34,6 +36,7 @@ def report_plan(plan: Plan, device: DeviceFacts, *, max_pixels: int) -> PlanRepo
         components=plan.placed,
         peak_bytes=plan.peaks,
         largest_picture=f"{side}x{side}",
+        largest_batch=int(plan.num_rows),
         slower=list(what_is_slower(plan, device)),
         options=as_options(plan.choice),
     )

@@ -8,13 +8,15 @@ can neither save up turns nor lose any. Inside a key the order is first come, fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from safelight.picture.generation import Generation
 from safelight.serving.replica.step_costs import StepCosts
 
 BatchKey = tuple[int, ...]
+FittingRows = Callable[[int, int], int]
+"""Width and height -> how many rows of that size there is memory for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +30,8 @@ class _Lane:
 class StepBatcher:
     """Holds the started generations that still have steps to take."""
 
-    def __init__(self, *, max_batch_size: int) -> None:
+    def __init__(self, *, max_batch_size: int, fitting_rows: FittingRows | None = None) -> None:
+        self._fitting_rows = fitting_rows
         self._costs = StepCosts(max_batch_size)
         self._lanes: dict[BatchKey, _Lane] = {}
         self._idle_times: dict[BatchKey, int] = {}
@@ -84,7 +87,10 @@ class StepBatcher:
         not fit into: it delays nobody, because the next step's batch is filled from the front again.
         """
         batch: list[Generation] = []
-        free_rows = self._costs.cap(next(iter(lane.generations)).batch_key)
+        first = next(iter(lane.generations))
+        free_rows = self._costs.cap(first.batch_key)
+        if self._fitting_rows is not None:
+            free_rows = min(free_rows, self._fitting_rows(first.request.width, first.request.height))
         for generation in lane.generations:
             if generation.num_rows <= free_rows or not batch:
                 batch.append(generation)

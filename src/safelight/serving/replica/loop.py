@@ -111,7 +111,7 @@ class ReplicaLoop:
         inbox: Inbox,
         send: Callable[[ReplicaMessage], None],
         *,
-        max_batch_size: int,
+        batcher: StepBatcher,
         origin: Origin,
         private_prompts: bool = False,
         credentials: ContentCredentials | None = None,
@@ -121,7 +121,7 @@ class ReplicaLoop:
         self._inbox = inbox
         self._send = send
         self._clock = clock
-        self._batcher = StepBatcher(max_batch_size=max_batch_size)
+        self._batcher = batcher
         self._stages: deque[tuple[Stage, Generation]] = deque()
         """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}

@@ -36,6 +36,7 @@ from safelight.serving.messages import (
     gateway_messages,
     receive_message,
 )
+from safelight.serving.replica.batcher import StepBatcher
 from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
 
 MAX_MESSAGES = 1024
@@ -54,6 +55,10 @@ class Prepared(Protocol):
     @property
     def smaller(self) -> str:
         """The options of the next smaller plan, or an empty text."""
+
+    def fitting_rows(self, width: int, height: int) -> int:
+        """How many rows of that size there is memory for."""
+        ...
 
     def load(self) -> Engine:
         """Raises ModelLoadError."""
@@ -104,7 +109,7 @@ def run_replica(sock: socket.socket, prepare: Prepare) -> None:
         engine,
         inbox,
         outbox.send,
-        max_batch_size=load.options.max_batch_size,
+        batcher=StepBatcher(max_batch_size=load.options.max_batch_size, fitting_rows=prepared.fitting_rows),
         origin=origin,
         private_prompts=load.private_prompts,
         credentials=load.credentials,

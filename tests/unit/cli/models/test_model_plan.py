@@ -71,6 +71,7 @@ def test_the_catalogue_tells_the_plan_that_the_files_tell(run: Run, true_flux: P
         "name": "transformer", "precision": "int8", "place": "cuda", "num_bytes": 11971796841
     }  # fmt: skip
     assert set(report["peak_bytes"]) == {"encode", "denoise", "decode"}
+    assert 1 <= report["largest_batch"] < 8
 
 
 def test_the_plan_of_this_machine_needs_no_word_about_it(run: Run) -> None:

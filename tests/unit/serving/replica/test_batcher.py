@@ -244,3 +244,23 @@ class Batching(RuleBasedStateMachine):
 
 
 TestBatching = Batching.TestCase
+
+
+def test_no_more_rows_than_there_is_memory_for_take_a_step_together() -> None:
+    batcher = StepBatcher(max_batch_size=8, fitting_rows=lambda width, height: 64 * 64 * 3 // (width * height))
+    large, small = [generation(size=64) for _ in range(5)], [generation(size=32) for _ in range(12)]
+    for each in large + small:
+        batcher.add(each)
+
+    sizes = {batch[0].batch_key: len(batch) for batch in (batcher.next_batch(), batcher.next_batch())}
+
+    assert sizes == {(64, 64): 3, (32, 32): 8}
+
+
+def test_what_needs_more_rows_than_there_is_memory_for_is_tried_alone() -> None:
+    batcher = StepBatcher(max_batch_size=8, fitting_rows=lambda _width, _height: 1)
+    guided, other = generation(is_guided=True), generation()
+    batcher.add(guided)
+    batcher.add(other)
+
+    assert batcher.next_batch() == [guided]

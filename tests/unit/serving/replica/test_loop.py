@@ -29,6 +29,7 @@ from safelight.serving.messages import (
     Stats,
     Submit,
 )
+from safelight.serving.replica.batcher import StepBatcher
 from safelight.serving.replica.loop import EncodedImage, ReplicaLoop
 from tests.fakes import DEADLINE_S, FakeEngine, FakeEngineOptions, fake_request
 from tests.recipes import ORIGIN
@@ -79,7 +80,7 @@ class Replica:
             self.engine,
             self.inbox,
             self._send,
-            max_batch_size=max_batch_size,
+            batcher=StepBatcher(max_batch_size=max_batch_size),
             origin=ORIGIN,
             clock=lambda: self.now,
         )
