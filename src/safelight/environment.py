@@ -1,4 +1,4 @@
-"""The process's environment, which only this module and `settings` read: here what can be read without a check."""
+"""The process's environment, which only this module and `settings` touch: here what needs no check."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def read_variable(setting: str) -> str | None:
     """What the environment says of a setting, as it stands there; None if it says nothing."""
     name = ENV_PREFIX + setting.upper()
     return next((value for each, value in os.environ.items() if each.upper() == name and value), None)
+
+
+def keep_compiled() -> None:
+    """Let torch keep what it compiles where the next start finds it, unless the environment names another place."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(DEFAULT_DATA_DIR.expanduser() / "compiled"))

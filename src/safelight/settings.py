@@ -52,6 +52,10 @@ class EngineOptions(BaseModel):
     vae_tiling: Literal["auto", "on", "off"] = Field(
         default="auto", description="decode large pictures in tiles; auto: where they do not fit whole"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="compile the transformer's blocks while eager ones serve, on CUDA; auto: not yet measured, so off",
+    )
     memory: Annotated[int | None, NoDecode] = Field(
         default=None,
         gt=0,

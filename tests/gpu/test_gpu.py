@@ -114,3 +114,21 @@ def test_what_is_not_finite_is_an_error_that_names_its_step(load: Load) -> None:
     assert sick.error is not None
     assert "step 1 of 4" in sick.error.message
     assert healthy.error is None
+
+
+@pytest.mark.parametrize("quantization", PRECISIONS)
+def test_compiled_blocks_make_the_picture_of_eager_ones(load: Load, quantization: str) -> None:
+    expected, with_lora = paint(load(quantization=quantization)), paint(load(quantization=quantization), **LORA)
+    engine = load(quantization=quantization, compile="on")
+    _assert_close(paint(engine), expected)
+    assert engine._blocks is not None
+    assert engine._blocks.thread is not None
+    engine._blocks.thread.join(timeout=120)
+
+    own = start(engine)
+    denoise(engine, own, *(start(engine, seed=seed) for seed in range(3)))
+
+    assert engine._blocks.is_ready
+    _assert_close(paint(engine), expected)
+    _assert_close(engine.decode(own), expected)
+    _assert_close(paint(engine, **LORA), with_lora)

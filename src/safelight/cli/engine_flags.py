@@ -34,10 +34,23 @@ VaeTiling = Annotated[
 Memory = Annotated[
     str | None, typer.Option("--memory", help="How much of the device to take, such as 12GB or 11GiB [what is free].")
 ]
+Compile = Annotated[
+    str | None,
+    typer.Option("--compile", help="Compile the transformer's blocks, on CUDA: auto (not yet), on or off [auto]."),
+]
 
-_NAMES = ("device", "dtype", "quantization", "text_encoder_2_quantization", "offload", "vae_tiling", "memory")
+_NAMES = (
+    "device",
+    "dtype",
+    "quantization",
+    "text_encoder_2_quantization",
+    "offload",
+    "vae_tiling",
+    "memory",
+    "compile",
+)
 
 
 def among(parameters: Mapping[str, Any]) -> dict[str, str | None]:
     """Those of a command's parameters that are these flags."""
-    return {name: parameters[name] for name in _NAMES}
+    return {name: parameters[name] for name in _NAMES if name in parameters}

@@ -138,6 +138,7 @@ def serve(
     text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
     offload: engine_flags.Offload = None,
     vae_tiling: engine_flags.VaeTiling = None,
+    compile: engine_flags.Compile = None,
     memory: engine_flags.Memory = None,
     num_threads: NumThreads = None,
     max_batch_size: MaxBatchSize = None,

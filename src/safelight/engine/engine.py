@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from safelight.engine.compiled_blocks import CompiledBlocks, check_compile
 from safelight.engine.denoising import Denoising, Original, why_not_finite
 from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
@@ -117,6 +119,7 @@ def prepare_engine(folder: Path, options: EngineOptions, *, spec: ModelSpec | No
     facts = read_device_facts(device, dtype, options.memory)
     parts, work = describe_parts(folder), layout.work(folder, spec)
     plan = choose_plan(parts, work, facts, options)
+    check_compile(options, device, plan.choice.offload)
     smaller = next_smaller(plan, parts, work, facts)
     return PreparedEngine(
         folder=folder,
@@ -155,6 +158,7 @@ class Engine:
             components.transformer, spec, device=components.device, dtype=components.precision.computation
         )
         """Seconds of the default picture's steps, where they may be many; else None."""
+        self._blocks = CompiledBlocks(components.transformer) if options.compile == "on" else None
         self._decoder = Decoder(components.autoencoder)
         is_small_on_cpu = components.device.type == "cpu" and self.picture_s is None
         self.decodes_beside_steps = is_small_on_cpu and self._decoder.num_threads > 1
@@ -360,7 +364,9 @@ class Engine:
     def _predict_velocities(self, batch: Sequence[Generation]) -> list[Tensor]:
         """One velocity (1, tokens, channels) for each generation."""
         inputs = self._rows_of(batch)
-        with adapted(self._components.transformer, [self._additions(g) for g in batch for _ in range(g.num_rows)]):
+        additions = [self._additions(generation) for generation in batch for _ in range(generation.num_rows)]
+        blocks = self._blocks.in_use(is_allowed=not any(additions)) if self._blocks is not None else nullcontext()
+        with adapted(self._components.transformer, additions), blocks:
             rows = self._family.predict_velocity(inputs)
         self._transformer_calls += 1
         velocities = []

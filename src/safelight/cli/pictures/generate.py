@@ -103,6 +103,7 @@ def generate(
     text_encoder_2_quantization: engine_flags.TextEncoder2Quantization = None,
     offload: engine_flags.Offload = None,
     vae_tiling: engine_flags.VaeTiling = None,
+    compile: engine_flags.Compile = None,
     memory: engine_flags.Memory = None,
     timeout: Timeout = None,
     examples: Examples = False,
