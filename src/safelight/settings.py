@@ -122,7 +122,19 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    runtime: str = Field("local", description="where replicas run; local: as processes of this machine")
+    runtime: str = Field(
+        "local", description="where replicas run; local: as processes of this machine; ray: on a cluster"
+    )
+    ray_address: str | None = Field(
+        None, description="head of the Ray cluster, such as HEAD:6379, or auto; by default a Ray of this server's own"
+    )
+    ray_namespace: str = Field(
+        "safelight", min_length=1, description="servers with the same one share replicas on a Ray cluster"
+    )
+    ray_num_cpus: float = Field(1.0, ge=0, description="CPUs that a replica needs on its node of the Ray cluster")
+    ray_num_gpus: float | None = Field(
+        None, ge=0, description="GPUs that a replica needs on its node; by default one, if the cluster has any"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     hold_while_loading_s: float = Field(

@@ -36,6 +36,22 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8000]. 0 takes a free one.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Processes that each load the model [1].")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Where replicas run: local, on this machine, or ray, on a cluster [local].")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Head of the Ray cluster, such as HEAD:6379, or auto [a Ray of this server's own]."),
+    ] = None,
+    ray_namespace: Annotated[
+        str | None, typer.Option(help="Servers with the same one share replicas on a Ray cluster [safelight].")
+    ] = None,
+    ray_num_cpus: Annotated[
+        float | None, typer.Option(help="CPUs that a replica needs on its node of the Ray cluster [1].")
+    ] = None,
+    ray_num_gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a replica needs on its node [1 if the cluster has any].")
+    ] = None,
     device: engine_flags.Device = None,
     dtype: engine_flags.Dtype = None,
     quantization: engine_flags.Quantization = None,
@@ -152,6 +168,11 @@ def serve(
         host=host,
         port=port,
         replicas=replicas,
+        runtime=runtime,
+        ray_address=ray_address,
+        ray_namespace=ray_namespace,
+        ray_num_cpus=ray_num_cpus,
+        ray_num_gpus=ray_num_gpus,
         device=device,
         dtype=dtype,
         quantization=quantization,

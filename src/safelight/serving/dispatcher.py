@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
-from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
+from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
@@ -166,14 +166,16 @@ class Dispatcher:
         self._num_in_flight += 1
         try:
             yield Queued()
-            for is_rerun in (False, True):
+            is_rerun = False
+            while True:
                 async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
                     async for event in events:
-                        if not is_rerun and self._can_run_again(event):
+                        if self._can_run_again(event, is_rerun=is_rerun):
                             break
                         yield event
                     else:
                         return
+                is_rerun = True
         finally:
             self._num_in_flight -= 1
             self._changed.set()
@@ -205,9 +207,13 @@ class Dispatcher:
             if replica is not None:
                 self._admission.release(replica)
 
-    def _can_run_again(self, event: Event) -> bool:
-        """Whether a request that lost its replica finds another one."""
-        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self._has_ready_replica
+    def _can_run_again(self, event: Event, *, is_rerun: bool) -> bool:
+        """Whether a request that lost its replica finds another one; or its place, and may wait for the next."""
+        if not isinstance(event, Failed):
+            return False
+        if isinstance(event.error, ReplicaFull):
+            return self._admission.has_room
+        return isinstance(event.error, ReplicaLost) and not is_rerun and self._has_ready_replica
 
     @property
     def _has_ready_replica(self) -> bool:

@@ -19,6 +19,8 @@ def create_dispatcher(
     folder: Path,
     spec: ModelSpec,
     *,
+    name: str = "",
+    instance_type: str = "",
     deployment: DeploymentSettings | None = None,
     variables: Mapping[str, str] | None = None,
     load_timeout_s: float = LOAD_TIMEOUT_S,
@@ -39,6 +41,8 @@ def create_dispatcher(
         credentials=read_content_credentials(settings),
     )
     launch = Launch(
+        name=name,
+        instance_type=instance_type,
         load=load,
         num_replicas=deployment.replicas,
         max_concurrent_requests=deployment.max_concurrent_requests_per_instance,

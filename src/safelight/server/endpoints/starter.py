@@ -115,6 +115,8 @@ class DeploymentStarter:
             self._settings,
             deployment.folder,
             model_spec,
+            name=f"{deployment.endpoint_name}/{deployment.name}",
+            instance_type=spec.instance_type,
             deployment=settings,
             variables=deployment.environment,
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,

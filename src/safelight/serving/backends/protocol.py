@@ -38,6 +38,10 @@ class ReplicaState(StrEnum):
 class Launch:
     """What a backend is to start: what each replica loads, how many there are, and how patient to be with them."""
 
+    name: str = ""
+    """Of the deployment, so that two of the same model have replicas of their own; empty for a server's own model."""
+    instance_type: str = ""
+    """What the deployment asks to run on, in Azure's words."""
     load: Load
     """`options.num_threads` may be None: as many as a replica has cores, where it runs."""
     num_replicas: int = 1

@@ -1,0 +1,81 @@
+"""All replicas of one deployment in the cluster, as one gateway knows them.
+
+An actor is called after what it serves and counted from 0: every gateway that is to serve the same, here or on another
+machine, now or after a restart, comes to the same names, and so to the same actors. Nobody owns them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import get_token
+from msgspec import structs
+
+from safelight.control.secrets.secret_references import HUB_TOKEN
+from safelight.library_variables import for_libraries
+from safelight.model.spec import ModelSpec
+from safelight.serving.backends.protocol import Launch
+from safelight.serving.backends.ray.cluster import PlaceWish, RayCluster
+from safelight.serving.backends.ray.frames import Begin, Weights, weights_of
+from safelight.serving.backends.ray.replica import RayReplica
+from safelight.serving.counters import Counters
+from safelight.serving.messages import encode_frame
+from safelight.settings import EngineOptions, Settings, part_of
+
+
+class RayReplicas:
+    """`command`, if given, starts a replica's process in place of the usual one."""
+
+    def __init__(self, launch: Launch, settings: Settings, cluster: RayCluster, *, command: Sequence[str] = ()) -> None:
+        self.spec: ModelSpec = launch.load.spec
+        self.on_change: Callable[[], None] = lambda: None
+        self._cluster = cluster
+        self._wish = PlaceWish(launch.instance_type, num_cpus=settings.ray_num_cpus, num_gpus=settings.ray_num_gpus)
+        self._token = launch.variables.get(HUB_TOKEN) or get_token()
+        self._weights = weights_of(Path(launch.load.folder))
+        self._begin = Begin(launch=_on_a_node(launch, self._weights, settings), command=tuple(command))
+        self.members = tuple(self._create(index) for index in range(launch.num_replicas))
+
+    @property
+    def restarts(self) -> int:
+        return sum(each.restarts for each in self.members)
+
+    @property
+    def counters(self) -> Counters:
+        return sum((each.counters for each in self.members), Counters())
+
+    async def start(self) -> None:
+        for each in self.members:
+            each.start()
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(each.stop() for each in self.members))
+
+    def _create(self, index: int) -> RayReplica:
+        launch = self._begin.launch
+        digest = hashlib.sha256(encode_frame(self._begin)).hexdigest()[:16]
+        return RayReplica(
+            f"replica {index}",
+            f"{launch.name or launch.load.spec.name}/{digest}/{index}",
+            begin=self._begin,
+            weights=self._weights,
+            wish=self._wish,
+            cluster=self._cluster,
+            token=self._token,
+            on_change=lambda: self.on_change(),
+        )
+
+
+def _on_a_node(launch: Launch, weights: Weights, settings: Settings) -> Launch:
+    """What one actor is told: nothing that differs between gateways, and no secret but the one that signs pictures."""
+    options = launch.load.options
+    num_threads = options.num_threads or max(1, int(settings.ray_num_cpus))
+    load = structs.replace(
+        launch.load, folder=weights.folder, options=part_of(options, EngineOptions, num_threads=num_threads)
+    )
+    variables = dict(sorted(for_libraries(launch.variables).items()))
+    return replace(launch, load=load, num_replicas=1, variables=variables)
