@@ -90,6 +90,13 @@ class DeploymentSettings(BaseModel):
         "sprite", description="`sprite`, a folder in the diffusers layout, a hub id, or a .safetensors or .gguf"
     )
     replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
+    max_replicas: int | None = Field(
+        None, ge=1, le=50, description="as many as requests need, from `replicas` up to this, on a cluster"
+    )
+    target_utilization: float = Field(
+        0.7, gt=0, le=1, description="how full the places of replicas should be, where their number may change"
+    )
+    scaling_interval_s: float = Field(1.0, gt=0, description="how often that is looked at")
     max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
     max_queue_wait_s: float | None = Field(

@@ -23,6 +23,7 @@ from safelight.serving.backends.ray.cluster import RayCluster
 from safelight.serving.backends.ray.replicas import RayReplicas
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
+from safelight.serving.scaling import Scaling
 from safelight.settings import EngineOptions, Settings
 from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fake_command, fake_request, until
 from tests.ray.cluster import ray_cluster
@@ -59,12 +60,13 @@ async def starting_gateway(
     *,
     settings: Settings | None = None,
     max_queued: int = 64,
+    scaling: Scaling | None = None,
     **launch: object,
 ) -> AsyncIterator[Dispatcher]:
     load = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions())
     settings = settings or Settings(runtime="ray")
     replicas = RayReplicas(Launch(name=name, load=load, **launch), settings, cluster, command=fake_command(options))
-    dispatcher = Dispatcher(replicas, max_queued_requests=max_queued)
+    dispatcher = Dispatcher(replicas, scaling=scaling, max_queued_requests=max_queued)
     await dispatcher.start()
     try:
         yield dispatcher
@@ -245,6 +247,26 @@ def test_a_request_runs_again_elsewhere_when_what_ran_it_is_killed(nodes: RayClu
 
     assert outcomes == ["made"] * 4
     assert restarts >= 1
+
+
+def test_replicas_come_while_requests_wait_and_go_when_they_are_needed_no_more(nodes: RayCluster, gate: Gate) -> None:
+    options = FakeEngineOptions(gate=str(gate.path))
+    scaling = Scaling(min_replicas=1, max_replicas=2, interval_s=0.1, shrink_after_s=0.5)
+
+    async def scale() -> tuple[list[str], int]:
+        launch = {"max_concurrent_requests": 1, "scaling": scaling}
+        async with gateway(nodes, "scaling", options, **launch) as dispatcher:
+            asking = [asyncio.create_task(outcome(dispatcher.generate, f"prompt {index}")) for index in range(4)]
+            await until(lambda: dispatcher.snapshot().running == 2)
+            gate.open()
+            outcomes = await asyncio.gather(*asking)
+            await until(lambda: len(dispatcher.snapshot().replicas) == 1)
+            return outcomes, dispatcher.snapshot().counters.transformer_calls
+
+    outcomes, num_calls = asyncio.run(scale())
+
+    assert outcomes == ["made"] * 4
+    assert num_calls == 16
 
 
 async def outcome(generate: Callable[..., Awaitable[object]], prompt: str = "a lamp") -> str:

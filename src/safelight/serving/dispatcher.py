@@ -16,6 +16,7 @@ from safelight.picture.generation import Completed, Event, Failed, GenerationReq
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
+from safelight.serving.scaling import Autoscaler, ScalableReplicas, Scaling
 
 SHUTDOWN_RETRY_AFTER_S = 10
 
@@ -50,6 +51,7 @@ class Dispatcher:
         self,
         replicas: Replicas,
         *,
+        scaling: Scaling | None = None,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
@@ -61,6 +63,12 @@ class Dispatcher:
             max_queue_wait_s=max_queue_wait_s,
             hold_while_loading_s=hold_while_loading_s,
         )
+        self._autoscaler = (
+            Autoscaler(scaling, replicas, lambda: self._admission.num_queued)
+            if scaling is not None and isinstance(replicas, ScalableReplicas)
+            else None
+        )
+        self._scaler: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._num_in_flight = 0
         self._is_draining = False
@@ -89,6 +97,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         await self._replicas.start()
+        if self._autoscaler is not None:
+            self._scaler = asyncio.create_task(self._autoscaler.run(), name="autoscaler")
 
     async def wait_for_plan(self) -> str:
         """How the model is about to lie in memory, in one line; empty if it is ready, or was given up, without one."""
@@ -119,6 +129,9 @@ class Dispatcher:
         """End the replicas now. What is queued or running fails with GenerationCancelled."""
         self._refuse_new()
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
+        if self._scaler is not None:
+            self._scaler.cancel()
+            await asyncio.gather(self._scaler, return_exceptions=True)
         await self._replicas.stop()
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api.openai.models import read_aliases, served_model
-from safelight.control.endpoints.deployments import AppliedDeployment
+from safelight.control.endpoints.deployments import AppliedDeployment, TargetUtilization
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
@@ -107,8 +107,8 @@ class DeploymentStarter:
             located = await _in_daemon_thread(lambda: _locate_loras(settings.loras, deployment))
             model_spec = replace(model_spec, loras=located)
             log.write(f"LoRAs: {', '.join(each.name for each in located)}")
-        log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
-        for warning in warnings_for(spec):
+        log.write(f"starting {spec.num_instances} replica(s) of {model_spec.name} from {deployment.folder}")
+        for warning in warnings_for(spec, runtime=self._settings.runtime):
             log.write(f"warning: {warning}")
         dispatcher = create_dispatcher(
             self._create_replicas,
@@ -144,13 +144,19 @@ class DeploymentStarter:
 
 def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
     spec = deployment.spec
+    scale = spec.scale_settings or TargetUtilization(
+        min_instances=spec.instance_count, max_instances=spec.instance_count
+    )
     return deployment_settings(
         deployment.environment,
         model=spec.model,
-        replicas=spec.instance_count,
+        replicas=scale.min_instances,
+        max_replicas=scale.max_instances,
+        target_utilization=scale.target_utilization_percentage / 100,
+        scaling_interval_s=scale.polling_interval_s,
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
-        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.instance_count,
+        max_queued_requests=spec.max_concurrent_requests_per_instance * scale.max_instances,
         max_queue_wait_s=spec.max_queue_wait_s,
     )
 

@@ -45,6 +45,7 @@ class Launch:
     load: Load
     """`options.num_threads` may be None: as many as a replica has cores, where it runs."""
     num_replicas: int = 1
+    """As many there are at first; a backend that has `scale` is told later how many there should be."""
     max_concurrent_requests: int = 8
     """What one replica runs at once."""
     variables: Mapping[str, str] = field(default_factory=dict)

@@ -61,6 +61,8 @@ class RayReplica:
     ) -> None:
         self.name = name
         self.error: SafelightError | None = None
+        self.is_leaving = False
+        """It is one too many, and gets nothing new."""
         self.whereabouts: Mapping[str, str | int] = {}
         self._actor_name = actor_name
         self._begin = begin
@@ -82,7 +84,18 @@ class RayReplica:
 
     @property
     def state(self) -> ReplicaState:
-        return self._state
+        is_leaving = self.is_leaving and self._state is ReplicaState.READY
+        return ReplicaState.DRAINING if is_leaving else self._state
+
+    @property
+    def num_running(self) -> int:
+        """Requests in it, other gateways' too."""
+        return len(self._requests) + self._status.num_elsewhere
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this gateway is in it."""
+        return len(self._requests) == 0
 
     @property
     def num_places(self) -> int:
@@ -121,7 +134,7 @@ class RayReplica:
 
     def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
         line = self._line
-        if line is None or self.state is not ReplicaState.READY:  # it ended since it was chosen
+        if line is None or self._state is not ReplicaState.READY:  # it ended since it was chosen
             raise ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again")
         if line.num_unsent_bytes > MAX_UNSENT_BYTES:
             raise Overloaded(f"{self.name} has not read what was sent to it; send the request again later")

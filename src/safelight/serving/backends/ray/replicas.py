@@ -26,6 +26,8 @@ from safelight.serving.counters import Counters
 from safelight.serving.messages import encode_frame
 from safelight.settings import EngineOptions, Settings, part_of
 
+LOOK_AGAIN_S = 0.2
+
 
 class RayReplicas:
     """`command`, if given, starts a replica's process in place of the usual one."""
@@ -39,21 +41,57 @@ class RayReplicas:
         self._weights = weights_of(Path(launch.load.folder))
         self._begin = Begin(launch=_on_a_node(launch, self._weights, settings), command=tuple(command))
         self.members = tuple(self._create(index) for index in range(launch.num_replicas))
+        self._gone_restarts = 0
+        self._gone_counters = Counters()
+        self._leaving: dict[RayReplica, asyncio.Task[None]] = {}
 
     @property
     def restarts(self) -> int:
-        return sum(each.restarts for each in self.members)
+        return self._gone_restarts + sum(each.restarts for each in self.members)
 
     @property
     def counters(self) -> Counters:
-        return sum((each.counters for each in self.members), Counters())
+        return sum((each.counters for each in self.members), self._gone_counters)
+
+    @property
+    def num_running(self) -> int:
+        return sum(each.num_running for each in self.members)
+
+    @property
+    def places_each(self) -> int:
+        return self._begin.launch.max_concurrent_requests
+
+    def scale(self, num_replicas: int) -> None:
+        """The last ones go: every gateway counts them in the same order, so those that all need stay."""
+        for index, each in enumerate(self.members):
+            each.is_leaving = index >= num_replicas
+            if each.is_leaving and each not in self._leaving:
+                self._leaving[each] = asyncio.create_task(self._let_go(each))
+        for index in range(len(self.members), num_replicas):
+            self.members = (*self.members, self._create(index))
+            self.members[-1].start()
+        self.on_change()
 
     async def start(self) -> None:
         for each in self.members:
             each.start()
 
     async def stop(self) -> None:
+        for task in self._leaving.values():
+            task.cancel()
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
         await asyncio.gather(*(each.stop() for each in self.members))
+
+    async def _let_go(self, replica: RayReplica) -> None:
+        """When it has finished what it has of this gateway's, unless it is wanted again until then."""
+        while replica.is_leaving and not replica.is_idle:  # noqa: ASYNC110  requests end without an event
+            await asyncio.sleep(LOOK_AGAIN_S)
+        del self._leaving[replica]
+        if replica.is_leaving and replica is self.members[-1]:
+            self._gone_restarts += replica.restarts
+            self._gone_counters += replica.counters
+            self.members = self.members[:-1]
+            await replica.stop()
 
     def _create(self, index: int) -> RayReplica:
         launch = self._begin.launch
