@@ -25,14 +25,24 @@ from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
 from safelight.serving.scaling import Scaling
 from safelight.settings import EngineOptions, Settings
+from tests.checkpoint_files import write_checkpoint
+from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, fake_hub
 from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fake_command, fake_request, until
 from tests.ray.cluster import ray_cluster
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[RayCluster]:
-    """Two nodes with two CPUs each, one of which offers an instance type; this process is in the cluster."""
-    with ray_cluster({}, {"resources": {"Standard_Big": 1}}) as cluster:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
+    with fake_hub(write_checkpoint(tmp_path_factory.mktemp("hub") / "tiny")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def nodes(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+    """Two nodes with two CPUs each, with disks of their own; one offers an instance type. This process is a third."""
+    homes = [{"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_ENDPOINT": hub.endpoint} for _ in range(2)]
+    first, second = ({"env_vars": home} for home in homes)
+    with ray_cluster(first, second | {"resources": {"Standard_Big": 1}}) as cluster:
         yield RayCluster(Settings(runtime="ray", ray_address=cluster.address))
         ray.shutdown()
 
@@ -59,11 +69,12 @@ async def starting_gateway(
     options: FakeEngineOptions | None = None,
     *,
     settings: Settings | None = None,
+    folder: str = "/nowhere",
     max_queued: int = 64,
     scaling: Scaling | None = None,
     **launch: object,
 ) -> AsyncIterator[Dispatcher]:
-    load = Load(folder="/nowhere", spec=FAKE_SPEC, options=EngineOptions())
+    load = Load(folder=folder, spec=FAKE_SPEC, options=EngineOptions())
     settings = settings or Settings(runtime="ray")
     replicas = RayReplicas(Launch(name=name, load=load, **launch), settings, cluster, command=fake_command(options))
     dispatcher = Dispatcher(replicas, scaling=scaling, max_queued_requests=max_queued)
@@ -267,6 +278,41 @@ def test_replicas_come_while_requests_wait_and_go_when_they_are_needed_no_more(n
 
     assert outcomes == ["made"] * 4
     assert num_calls == 16
+
+
+def test_a_model_is_fetched_once_a_node_and_only_the_fetcher_is_told_the_token(
+    nodes: RayCluster, hub: FakeHub, tmp_path: Path
+) -> None:
+    here = tmp_path / "models--acme--tiny-flux" / "snapshots" / SHA
+    processes: list[psutil.Process] = []
+
+    async def serve() -> set[object]:
+        variables = {"HF_TOKEN": GOOD_TOKEN}
+        async with gateway(nodes, "hub", folder=str(here), variables=variables, num_replicas=4) as dispatcher:
+            processes.extend(psutil.Process().children(recursive=True))
+            seen.extend(what_shows(process) for process in processes)
+            await dispatcher.generate(fake_request())
+            return {each.whereabouts["node"] for each in dispatcher.snapshot().replicas}
+
+    seen: list[str] = []
+    num_nodes = len(asyncio.run(serve()))
+
+    weights = [name for name in hub.downloads if name.endswith(".safetensors")]
+    assert num_nodes == 2
+    assert weights
+    assert {name: weights.count(name) for name in weights} == dict.fromkeys(weights, 2)
+    logs = Path(ray.worker.global_worker.node.get_session_dir_path())
+    assert not [path for path in logs.rglob("*") if path.is_file() and GOOD_TOKEN.encode() in path.read_bytes()]
+    assert any("replica.process" in each or "fakes.py" in each for each in seen)
+    assert not any(GOOD_TOKEN in each for each in seen)
+
+
+def what_shows(process: psutil.Process) -> str:
+    """Command line and environment."""
+    try:
+        return f"{process.cmdline()} {process.environ()}"
+    except psutil.Error:
+        return ""
 
 
 async def outcome(generate: Callable[..., Awaitable[object]], prompt: str = "a lamp") -> str:

@@ -24,6 +24,7 @@ from safelight.settings import EngineOptions
 PROTOCOL_VERSION = 8
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
+FRAME_HEAD_BYTES = _LENGTH.size
 
 
 class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):

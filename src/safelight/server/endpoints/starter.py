@@ -90,9 +90,12 @@ class DeploymentStarter:
         hub_id, token = model.hub_id, environment.get(HUB_TOKEN)
         at = f" at revision {model.revision}" if model.revision else ""
         log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
+        components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
         progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
         folder = await _in_daemon_thread(
-            lambda: hub.download_model(hub_id, revision=model.revision, token=token, report=progress.report)
+            lambda: hub.download_model(
+                hub_id, revision=model.revision, token=token, components=components, report=progress.report
+            )
         )
         log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
         return folder

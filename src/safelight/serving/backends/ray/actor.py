@@ -23,7 +23,7 @@ from safelight.picture.generation import Completed, Event, Failed
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
-from safelight.serving.backends.ray.frames import PACKAGE, Begin, Status, begin_messages
+from safelight.serving.backends.ray.frames import Begin, Found, Status, begin_messages, found_messages
 from safelight.serving.messages import Cancel, Happened, Submit, encode_frame, gateway_messages, split_frames
 
 POLL_S = 2.0
@@ -53,12 +53,12 @@ class ReplicaActor:
         self._last_asked_at = time.monotonic()
         return str(ray.get_runtime_context().get_node_id())
 
-    async def load(self, gateway: str, folder: str, begin: bytes) -> None:
+    async def load(self, gateway: str, found: bytes, begin: bytes) -> None:
         """Begin to serve, unless it was begun, and know this gateway from now on."""
         self._gateways[gateway] = _Gateway()
         if self._replicas is None:
             wanted = begin_messages.decode(begin)
-            self._replicas = self._create(wanted, folder)
+            self._replicas = self._create(wanted, found_messages.decode(found))
             self._max_running = wanted.launch.max_concurrent_requests
             await self._replicas.start()
 
@@ -91,8 +91,10 @@ class ReplicaActor:
         if not self._gateways:
             await self._end()
 
-    def _create(self, wanted: Begin, folder: str) -> Replicas:
-        load = structs.replace(wanted.launch.load, folder=str(PACKAGE / folder))
+    def _create(self, wanted: Begin, found: Found) -> Replicas:
+        load = wanted.launch.load
+        loras = tuple(replace(each, file=found.loras[each.name]) for each in load.spec.loras)
+        load = structs.replace(load, folder=found.folder, spec=replace(load.spec, loras=loras))
         replicas = LocalReplicas(replace(wanted.launch, load=load, num_replicas=1), command=wanted.command or COMMAND)
         replicas.on_change = self._wake
         return replicas

@@ -72,6 +72,10 @@ class RayCluster:
             .remote()
         )
 
+    def restart(self, actor: Any) -> None:
+        """End an actor that does not answer; Ray starts it again, where there is room."""
+        ray.kill(actor, no_restart=False)
+
     def fetcher(self, name: str, node_id: str) -> Any:
         """The one that fetches on a node what is called so; it ends by itself."""
         return (

@@ -9,7 +9,7 @@ from safelight.errors import ReplicaLost
 from safelight.serving.backends.ray.frames import ActorMessage, actor_messages
 from safelight.serving.messages import GatewayMessage, encode_frame, split_frames
 
-ANSWER_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 15.0
 """An actor answers within `actor.POLL_S`: one that has said nothing for so long hangs, or its node does."""
 MAX_INLINE_BYTES = 100_000
 """Ray puts more than that into its object store, which may have to make room: not in the event loop."""

@@ -28,11 +28,11 @@ from safelight.errors import (
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.backends.ray.cluster import Place, PlaceWish, RayCluster
-from safelight.serving.backends.ray.frames import Begin, Status, Weights
+from safelight.serving.backends.ray.frames import PACKAGE, Begin, Found, Source, Sources, Status, encode
 from safelight.serving.backends.ray.line import Line
 from safelight.serving.backends.requests import RequestsInFlight
 from safelight.serving.counters import Counters
-from safelight.serving.messages import Cancel, Happened, Submit, encode_frame
+from safelight.serving.messages import Cancel, Happened, Submit
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
@@ -53,7 +53,7 @@ class RayReplica:
         actor_name: str,
         *,
         begin: Begin,
-        weights: Weights,
+        sources: Sources,
         wish: PlaceWish,
         cluster: RayCluster,
         token: str | None,
@@ -66,7 +66,7 @@ class RayReplica:
         self.whereabouts: Mapping[str, str | int] = {}
         self._actor_name = actor_name
         self._begin = begin
-        self._weights = weights
+        self._sources = sources
         self._wish = wish
         self._place = Place()
         self._cluster = cluster
@@ -122,6 +122,7 @@ class RayReplica:
         return self._past_lives + self._status.counters
 
     def start(self) -> None:
+        self._state, self.error = ReplicaState.STARTING, None
         self._task = asyncio.create_task(self._keep_up(), name=f"line to {self.name}")
 
     async def stop(self) -> None:
@@ -168,14 +169,18 @@ class RayReplica:
         self._place = await asyncio.to_thread(self._cluster.place_for, self._wish)
         self._actor = await asyncio.to_thread(self._cluster.find_or_create, self._actor_name, self._place)
         node = await self._wait_for_place()
-        folder = await self._find_weights(node)
+        loras = {name: await self._find(each, node) for name, each in self._sources.loras.items()}
+        found = Found(await self._find(self._sources.model, node), loras)
         self._gateway = secrets.token_hex(8)
-        await self._actor.load.remote(self._gateway, folder, encode_frame(self._begin)[4:])
+        await self._actor.load.remote(self._gateway, encode(found), encode(self._begin))
         self._line = line = Line(self._actor, self._gateway)
         try:
             while True:
                 for message in await line.receive():
                     self._take(message, node)
+        except TimeoutError:
+            await asyncio.to_thread(self._cluster.restart, self._actor)
+            raise
         finally:
             self._line = None
             await line.close()
@@ -207,16 +212,16 @@ class RayReplica:
         finally:
             located.cancel()
 
-    async def _find_weights(self, node: str) -> str:
-        """The model's folder on a node."""
-        weights = self._weights
-        if weights.hub_id is None:
-            return weights.folder
-        fetcher = await asyncio.to_thread(self._cluster.fetcher, f"{weights.hub_id}@{weights.folder}", node)
-        folder, problem = await fetcher.fetch.remote(weights.hub_id, weights.folder, self._token)
+    async def _find(self, source: Source, node: str) -> str:
+        """The path on a node, when it is there."""
+        if source.hub_id is None:
+            return str(PACKAGE / source.path)
+        name = f"{source.hub_id}@{source.revision}/{source.path}"
+        fetcher = await asyncio.to_thread(self._cluster.fetcher, name, node)
+        path, problem = await fetcher.fetch.remote(source.hub_id, source.revision, source.path, self._token)
         if problem:
             raise DownloadError(problem)
-        return str(folder)
+        return str(path)
 
     def _bury(self) -> None:
         self._past_lives, self._status = self.counters, Status(last_words=self._status.last_words)

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from huggingface_hub import get_token
 from msgspec import structs
@@ -20,10 +19,9 @@ from safelight.library_variables import for_libraries
 from safelight.model.spec import ModelSpec
 from safelight.serving.backends.protocol import Launch
 from safelight.serving.backends.ray.cluster import PlaceWish, RayCluster
-from safelight.serving.backends.ray.frames import Begin, Weights, weights_of
+from safelight.serving.backends.ray.frames import Begin, Sources, encode, sources_of
 from safelight.serving.backends.ray.replica import RayReplica
 from safelight.serving.counters import Counters
-from safelight.serving.messages import encode_frame
 from safelight.settings import EngineOptions, Settings, part_of
 
 LOOK_AGAIN_S = 0.2
@@ -38,8 +36,8 @@ class RayReplicas:
         self._cluster = cluster
         self._wish = PlaceWish(launch.instance_type, num_cpus=settings.ray_num_cpus, num_gpus=settings.ray_num_gpus)
         self._token = launch.variables.get(HUB_TOKEN) or get_token()
-        self._weights = weights_of(Path(launch.load.folder))
-        self._begin = Begin(launch=_on_a_node(launch, self._weights, settings), command=tuple(command))
+        self._sources = sources_of(launch.load)
+        self._begin = Begin(launch=_on_a_node(launch, self._sources, settings), command=tuple(command))
         self.members = tuple(self._create(index) for index in range(launch.num_replicas))
         self._gone_restarts = 0
         self._gone_counters = Counters()
@@ -95,12 +93,12 @@ class RayReplicas:
 
     def _create(self, index: int) -> RayReplica:
         launch = self._begin.launch
-        digest = hashlib.sha256(encode_frame(self._begin)).hexdigest()[:16]
+        digest = hashlib.sha256(encode(self._begin)).hexdigest()[:16]
         return RayReplica(
             f"replica {index}",
             f"{launch.name or launch.load.spec.name}/{digest}/{index}",
             begin=self._begin,
-            weights=self._weights,
+            sources=self._sources,
             wish=self._wish,
             cluster=self._cluster,
             token=self._token,
@@ -108,12 +106,16 @@ class RayReplicas:
         )
 
 
-def _on_a_node(launch: Launch, weights: Weights, settings: Settings) -> Launch:
+def _on_a_node(launch: Launch, sources: Sources, settings: Settings) -> Launch:
     """What one actor is told: nothing that differs between gateways, and no secret but the one that signs pictures."""
-    options = launch.load.options
+    load, options = launch.load, launch.load.options
     num_threads = options.num_threads or max(1, int(settings.ray_num_cpus))
+    loras = tuple(replace(each, file=str(sources.loras[each.name])) for each in load.spec.loras)
     load = structs.replace(
-        launch.load, folder=weights.folder, options=part_of(options, EngineOptions, num_threads=num_threads)
+        load,
+        folder=str(sources.model),
+        spec=replace(load.spec, loras=loras),
+        options=part_of(options, EngineOptions, num_threads=num_threads),
     )
     variables = dict(sorted(for_libraries(launch.variables).items()))
     return replace(launch, load=load, num_replicas=1, variables=variables)
