@@ -21,6 +21,11 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
     from ray.cluster_utils import Cluster  # noqa: PLC0415  seconds to import
 
     folder = tempfile.mkdtemp(prefix="safelight-ray-", dir="/tmp")  # the names of sockets must be short
+    storage = {
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": f"{folder}/gcs",
+    }  # what a restart of the head finds
+    os.environ |= storage
     (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # where Cluster notes its address
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "temp_dir": folder})
     try:
@@ -29,4 +34,6 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        for name in storage:
+            del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)

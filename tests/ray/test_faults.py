@@ -137,8 +137,10 @@ def test_requests_go_on_while_the_head_is_away_and_after_it_has_come_back(
         assert [each.status_code for each in answers] == [200] * NUM_ASKED
         assert is_picture_of(while_away, "while it is away")
         assert is_picture_of(afterwards, "afterwards")
-        psutil.Process(gateway.replicas()[0]["pid"]).kill()
-        gateway.wait_until_ready()
+        actor = psutil.Process(gateway.replicas()[0]["pid"]).parent()
+        actor.kill()
+        actor.wait(timeout=60)
+        gateway.wait_until_ready()  # the head knows what to start again
         assert is_picture_of(gateway.ask("started again"), "started again")
 
 

@@ -70,11 +70,12 @@ async def starting_gateway(
     *,
     settings: Settings | None = None,
     folder: str = "/nowhere",
+    engine: EngineOptions | None = None,
     max_queued: int = 64,
     scaling: Scaling | None = None,
     **launch: object,
 ) -> AsyncIterator[Dispatcher]:
-    load = Load(folder=folder, spec=FAKE_SPEC, options=EngineOptions())
+    load = Load(folder=folder, spec=FAKE_SPEC, options=engine or EngineOptions())
     settings = settings or Settings(runtime="ray")
     replicas = RayReplicas(Launch(name=name, load=load, **launch), settings, cluster, command=fake_command(options))
     dispatcher = Dispatcher(replicas, scaling=scaling, max_queued_requests=max_queued)
@@ -141,6 +142,33 @@ def test_leaving_stops_the_replica_before_its_next_transformer_call(nodes: RayCl
 
     # one step was taken, one more had begun at the gate, and four are the probe's
     assert asyncio.run(leave()) <= 1 + 1 + 4
+
+
+def test_a_thousand_clients_that_leave_at_once_all_stop_at_the_next_transformer_call(
+    nodes: RayCluster, gate: Gate
+) -> None:
+    options, batch = FakeEngineOptions(gate=str(gate.path)), EngineOptions(max_batch_size=64)
+    limit = {"engine": batch, "max_concurrent_requests": 1000}
+
+    async def leave() -> tuple[int, int]:
+        async with gateway(nodes, "mass", options, **limit) as one, gateway(nodes, "mass", options, **limit) as other:
+            asking = [
+                asyncio.create_task(one.generate(fake_request(f"prompt {index}", num_inference_steps=10)))
+                for index in range(1000)
+            ]
+            await until(lambda: num_places(other) == 0)
+            for task in asking:
+                task.cancel()
+            await until(lambda: num_places(other) == 1000)
+            gate.open()
+            await one.generate(fake_request("a probe", num_inference_steps=4))
+            counters = one.snapshot().counters
+            return counters.steps_run - 4, counters.steps_saved
+
+    steps_run, steps_saved = asyncio.run(leave())
+
+    assert steps_run <= 64  # the call that had begun
+    assert steps_run + steps_saved == 1000 * 10
 
 
 @pytest.mark.parametrize("num_gateways", [1, 2])
