@@ -18,8 +18,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.e2e.online_client import OnlineClient, drawing, register_tiny_model
 from tests.fakes import FakeEngineOptions, Gate, expected_pixels, fake_request
 from tests.live_server import eventually
+from tests.online_server import online_server
 from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
 
@@ -46,6 +48,38 @@ def asking() -> Iterator[Callable[[Gateway], list[Future[httpx.Response]]]]:
             return [threads.submit(gateway.ask, f"prompt {index}") for index in range(NUM_ASKED)]
 
         yield ask
+
+
+def test_an_endpoints_deployment_is_updated_and_scaled_on_the_cluster_without_a_failed_request(
+    cluster: Any, tmp_path: Path
+) -> None:
+    settings = {"SAFELIGHT_RUNTIME": "ray", "SAFELIGHT_RAY_ADDRESS": cluster.address}
+    with online_server(tmp_path, settings) as server, OnlineClient(server) as client:
+        register_tiny_model(client, tmp_path)
+        client.create_endpoint()
+        assert client.deploy(instanceType="Standard_Any")["status"] == "Succeeded"
+        client.create_endpoint(traffic={"blue": 100})
+        with drawing(client, client.key()) as statuses:
+            updates = [
+                client.deploy(requestSettings={"requestTimeout": "PT100S"})["status"],
+                client.deploy(requestSettings={"requestTimeout": "PT100S"}, instances=2)["status"],
+                client.deploy(
+                    requestSettings={"requestTimeout": "PT100S"},
+                    scaleSettings={"scaleType": "TargetUtilization", "minInstances": 1, "maxInstances": 3},
+                )["status"],
+            ]
+        shown = client.arm("GET", "/onlineEndpoints/flux/deployments/blue").json()["properties"]
+
+    assert updates == ["Succeeded"] * 3
+    assert set(statuses) == {200}
+    assert shown["scaleSettings"] == {
+        "scaleType": "TargetUtilization",
+        "minInstances": 1,
+        "maxInstances": 3,
+        "pollingInterval": "PT1S",
+        "targetUtilizationPercentage": 70,
+    }
+    assert shown["warnings"] == []
 
 
 def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
@@ -137,10 +171,10 @@ def test_requests_go_on_while_the_head_is_away_and_after_it_has_come_back(
         assert [each.status_code for each in answers] == [200] * NUM_ASKED
         assert is_picture_of(while_away, "while it is away")
         assert is_picture_of(afterwards, "afterwards")
-        actor = psutil.Process(gateway.replicas()[0]["pid"]).parent()
-        actor.kill()
-        actor.wait(timeout=60)
-        gateway.wait_until_ready()  # the head knows what to start again
+        pid = gateway.replicas()[0]["pid"]
+        psutil.Process(pid).parent().kill()
+        eventually(lambda: gateway.replicas()[0].get("pid") not in (pid, None), timeout_s=120)
+        gateway.wait_until_ready()  # the head has known what to start again
         assert is_picture_of(gateway.ask("started again"), "started again")
 
 
@@ -158,5 +192,6 @@ def is_admitted(gateway: Gateway) -> bool:
 
 
 def is_picture_of(answer: httpx.Response, prompt: str) -> bool:
+    assert answer.status_code == 200, answer.text
     pixels = np.asarray(Image.open(BytesIO(answer.content)))
     return bool((pixels == expected_pixels(fake_request(prompt), 7)).all())
