@@ -136,6 +136,10 @@ class DeploymentSpec:
         return self.instance_count if self.scale_settings is None else self.scale_settings.min_instances
 
     @property
+    def max_instances(self) -> int:
+        return self.instance_count if self.scale_settings is None else self.scale_settings.max_instances
+
+    @property
     def load_timeout_s(self) -> float | None:
         """How long a replica may take to load its model, if `readiness_probe` says so."""
         probe = self.readiness_probe

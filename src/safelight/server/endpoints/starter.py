@@ -13,7 +13,7 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api.openai.models import read_aliases, served_model
-from safelight.control.endpoints.deployments import AppliedDeployment, TargetUtilization
+from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
@@ -147,21 +147,27 @@ class DeploymentStarter:
 
 def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
     spec = deployment.spec
-    scale = spec.scale_settings or TargetUtilization(
-        min_instances=spec.instance_count, max_instances=spec.instance_count
-    )
     return deployment_settings(
         deployment.environment,
         model=spec.model,
-        replicas=scale.min_instances,
-        max_replicas=scale.max_instances,
-        target_utilization=scale.target_utilization_percentage / 100,
-        scaling_interval_s=scale.polling_interval_s,
+        replicas=spec.num_instances,
+        **_scaling_of(spec),
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
-        max_queued_requests=spec.max_concurrent_requests_per_instance * scale.max_instances,
+        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.max_instances,
         max_queue_wait_s=spec.max_queue_wait_s,
     )
+
+
+def _scaling_of(spec: DeploymentSpec) -> dict[str, float]:
+    scale = spec.scale_settings
+    if scale is None:
+        return {}
+    return {
+        "max_replicas": scale.max_instances,
+        "target_utilization": scale.target_utilization_percentage / 100,
+        "scaling_interval_s": scale.polling_interval_s,
+    }
 
 
 def _with_names(settings: DeploymentSettings, deployment: AppliedDeployment, spec: ModelSpec) -> DeploymentSettings:
