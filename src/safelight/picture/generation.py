@@ -74,6 +74,8 @@ class GenerationRequest:
     preview_decoder: PreviewDecoder = "projection"
     is_streamed: bool = False
     """Whether each image is sent as soon as it is there, before the others are."""
+    is_watched: bool = True
+    """Whether anybody is told of its steps."""
     timeout_s: float = 180.0
     warnings: tuple[str, ...] = ()
     """What was asked and has no effect, or was changed."""

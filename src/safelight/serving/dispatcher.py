@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
@@ -148,7 +148,7 @@ class Dispatcher:
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""
-        async with aclosing(self.stream(request)) as events:
+        async with aclosing(self.stream(replace(request, is_watched=False))) as events:
             async for event in events:
                 if isinstance(event, Completed):
                     return event.result

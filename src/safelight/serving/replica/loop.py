@@ -221,7 +221,8 @@ class ReplicaLoop:
         self._report()
         for generation in batch:
             if generation.error is None:
-                self._send_progress(generation)
+                if generation.request.is_watched:
+                    self._send_progress(generation)
                 if generation.is_preview_due:
                     self._stages.append((self._preview, generation))
 

@@ -19,7 +19,7 @@ import ray
 from msgspec import structs
 
 from safelight.errors import ReplicaFull, SafelightError
-from safelight.picture.generation import Completed, Event, Failed
+from safelight.picture.generation import Completed, Event, Failed, Step
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
@@ -34,6 +34,8 @@ ALONE_S = 60.0
 """An actor that no gateway has asked anything for so long ends: one that has started again finds it until then."""
 MAX_UNFETCHED_BYTES = 16 * 1024 * 1024
 """Of one gateway; events that may be missed are then missed, and the others wait."""
+
+STEP_LINGER_S = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ class ReplicaActor:
 
     async def load(self, gateway: str, found: bytes, begin: bytes) -> None:
         """Begin to serve, unless it was begun, and know this gateway from now on."""
-        self._gateways[gateway] = _Gateway()
+        self._gateways[gateway] = known = _Gateway()
+        known.news.set()
         if self._replicas is None:
             wanted = begin_messages.decode(begin)
             self._replicas = self._create(wanted, found_messages.decode(found))
@@ -109,14 +112,14 @@ class ReplicaActor:
             gateway.put(Happened(submit.ticket, Failed(full)))
             return
         gateway.running[submit.ticket] = asyncio.create_task(self._run(gateway, submit))
-        self._wake()
+        self._wake(but=gateway)
 
     def _cancel(self, gateway: _Gateway, ticket: int) -> None:
         """Its place is free at once: the replica drops it before it begins with what comes next."""
         task = gateway.running.pop(ticket, None)
         if task is not None:
             task.cancel()
-            self._wake()
+            self._wake(but=gateway)
 
     async def _run(self, gateway: _Gateway, submit: Submit) -> None:
         last: Event | None = None
@@ -131,7 +134,7 @@ class ReplicaActor:
             last = Failed(error)
         if last is not None and gateway.running.pop(submit.ticket, None) is not None:
             gateway.put(Happened(submit.ticket, last))
-            self._wake()
+            self._wake(but=gateway)
 
     @property
     def _replica(self) -> Replica:
@@ -154,9 +157,11 @@ class ReplicaActor:
             num_elsewhere=self._num_running - len(gateway.running),
         )
 
-    def _wake(self) -> None:
+    def _wake(self, *, but: _Gateway | None = None) -> None:
+        """Tell gateways that there is a new status; not the one that knows."""
         for gateway in self._gateways.values():
-            gateway.news.set()
+            if gateway is not but:
+                gateway.news.set()
 
     async def _keep(self) -> None:
         """Drop gateways that have gone, and end when nobody has asked for a while."""
@@ -187,13 +192,18 @@ class _Gateway:
     running: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     seen_at: float = field(default_factory=time.monotonic)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there are frames or a new status."""
     _frames: list[bytes] = field(default_factory=list)
     _told: Status | None = None
     _has_room: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, message: Happened) -> None:
+        """A step is no news for a moment: what comes right after it goes with the same answer."""
         self._frames.append(encode_frame(message))
-        self.news.set()
+        if isinstance(message.event, Step):
+            asyncio.get_running_loop().call_later(STEP_LINGER_S, self.news.set)
+        else:
+            self.news.set()
 
     async def put_in_time(self, message: Happened) -> None:
         """Wait for room first: for a gateway that is slow to fetch, the replica's events wait, and some are missed."""
@@ -204,11 +214,10 @@ class _Gateway:
 
     async def fetch(self, status: Callable[[], Status]) -> bytes:
         """All frames, after the status if that is news; waits for `POLL_S` at most."""
-        if not self._frames and status() == self._told:
-            self.news.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await self.news.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self.news.wait()
+        self.news.clear()
         frames, self._frames, now = self._frames, [], status()
         self._has_room.set()
         if now != self._told:
