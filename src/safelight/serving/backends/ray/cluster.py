@@ -102,6 +102,7 @@ class RayCluster:
 
 def _join(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a Ray of our own: else replicas give way to all other work
     address = settings.ray_address
     if address is not None and address.startswith("ray://"):
         raise ConfigurationError(
