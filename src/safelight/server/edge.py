@@ -12,8 +12,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.api.dialects import all_dialects
+from safelight.api.http.errors import render_error
 from safelight.errors import GenerationCancelled
-from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.server.error_handlers import CLIENT_LEFT, renderer_of
 from safelight.server.metrics import RequestMetrics
 
 logger = logging.getLogger(__name__)
@@ -24,9 +26,8 @@ MAX_REQUEST_ID_CHARACTERS = 64
 class EdgeMiddleware:
     """Outermost of ours: whatever answers, the answer has an `x-request-id` and is counted."""
 
-    def __init__(self, app: ASGIApp, *, errors: ErrorRenderer, requests: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, *, requests: RequestMetrics) -> None:
         self._app = app
-        self._errors = errors
         self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,6 +40,7 @@ class EdgeMiddleware:
             _cleaned(request.headers.get("x-request-id", "")) or client_request_id or uuid.uuid4().hex
         )
         request.state.generation_id = uuid.uuid4().hex
+        request.state.render_error = renderer_of(scope["path"], all_dialects())
         started_at = time.monotonic()
         status = None
 
@@ -58,12 +60,12 @@ class EdgeMiddleware:
             if status is not None:
                 raise
             error = GenerationCancelled("the server is shutting down; send the request again")
-            await self._errors.render(request, error)(scope, receive, send_named)
+            await render_error(request, error)(scope, receive, send_named)
         except Exception as error:  # the ASGI edge: the one place that may catch everything
             if status is not None:
                 raise
             logger.exception("request %s: %s %s", request.state.request_id, request.method, request.scope["path"])
-            await self._errors.render(request, error)(scope, receive, send_named)
+            await render_error(request, error)(scope, receive, send_named)
         finally:
             self._requests.observe(
                 request, status=CLIENT_LEFT if status is None else status, seconds=time.monotonic() - started_at

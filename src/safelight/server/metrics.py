@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -16,7 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from safelight.api.dialect import Dialect, owner_of
+from safelight.api.dialect import owner_of
+from safelight.api.dialects import all_dialects
 from safelight.control.jobs.queue import JobQueue
 from safelight.control.store.tables import JobState
 from safelight.serving.counters import StageName, StageTime
@@ -28,8 +29,7 @@ LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 1
 class RequestMetrics:
     """Requests by dialect and status, and how long they took."""
 
-    def __init__(self, registry: CollectorRegistry, dialects: Sequence[Dialect]) -> None:
-        self._dialects = dialects
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "safelight_requests", "Requests answered; 499: the client left", ["dialect", "status"], registry=registry
         )
@@ -50,7 +50,7 @@ class RequestMetrics:
         path = request.scope["path"]
         if path.startswith("/health") or (path == "/" and request.method in ("GET", "HEAD")):
             return "health"
-        owner = owner_of(path, self._dialects)
+        owner = owner_of(path, all_dialects())
         return owner.name if owner else "other"
 
 
@@ -74,7 +74,7 @@ class DispatcherCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._dispatcher.snapshot()
         counters = snapshot.counters
-        yield GaugeMetricFamily("safelight_ready", "1 when a picture can be made", float(self._dispatcher.is_ready))
+        yield GaugeMetricFamily("safelight_ready", "1 when a picture can be made", float(self._dispatcher.is_available))
         yield GaugeMetricFamily("safelight_queue_depth", "Requests that wait for a replica", snapshot.queued)
         yield GaugeMetricFamily("safelight_running", "Requests in a replica", snapshot.running)
         for name, text, value in (

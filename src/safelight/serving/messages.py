@@ -21,7 +21,7 @@ from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
 from safelight.settings import EngineOptions
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 8
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 FRAME_HEAD_BYTES = _LENGTH.size

@@ -18,12 +18,11 @@ from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
-from safelight.errors import ConfigurationError, ModelLoadError, ModelNotFound, SafelightError
+from safelight.errors import ConfigurationError, DownloadError, ModelLoadError, SafelightError
 from safelight.model import hub
-from safelight.model.catalog import Model, find_model, name_in
-from safelight.model.checkpoint import read_model_spec
+from safelight.model.catalog import Model, name_in
+from safelight.model.locate import locate_folder, spec_in
 from safelight.model.loras import locate_loras
-from safelight.model.revision import hub_id_of
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
@@ -43,7 +42,7 @@ class ServedDeployment:
         self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
     ) -> None:
         self.model_id = model_id
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
         self._num_inside = 0
@@ -59,7 +58,7 @@ class ServedDeployment:
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
-        self._dispatcher.check_at_door()
+        self.dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -68,7 +67,7 @@ class ServedDeployment:
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self._dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:
@@ -85,25 +84,22 @@ class DeploymentStarter:
         self._create_app = create_app
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
-        if model.hub_id is None:
-            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        hub_id, token = model.hub_id, environment.get(HUB_TOKEN)
-        at = f" at revision {model.revision}" if model.revision else ""
-        log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
-        components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
-        progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
-        folder = await _in_daemon_thread(
-            lambda: hub.download_model(
-                hub_id, revision=model.revision, token=token, components=components, report=progress.report
-            )
-        )
-        log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
-        return folder
+        def download(hub_id: str, revision: str | None) -> Path:
+            at = f" at revision {revision}" if revision else ""
+            log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
+            report = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer")).report
+            components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
+            token = environment.get(HUB_TOKEN)
+            folder = hub.download_model(hub_id, revision=revision, token=token, components=components, report=report)
+            log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
+            return folder
+
+        return await _in_daemon_thread(lambda: locate_folder(model, download))
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
-        settings = _settings_of(deployment)
-        model_spec = await asyncio.to_thread(_read_spec, deployment)
+        settings = _settings_of(deployment, idle_unload=self._settings.idle_unload)
+        model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
         if settings.loras:
@@ -145,11 +141,13 @@ class DeploymentStarter:
         return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
-def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
+def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:
+    """`idle_unload` is the server's, unless the deployment says another."""
     spec = deployment.spec
     return deployment_settings(
         deployment.environment,
         model=spec.model,
+        idle_unload=idle_unload,
         replicas=spec.num_instances,
         **_scaling_of(spec),
         request_timeout_s=spec.request_timeout_s,
@@ -187,19 +185,15 @@ def _locate_loras(entries: Sequence[str], deployment: AppliedDeployment) -> tupl
         return locate_loras(entries, token=deployment.environment.get(HUB_TOKEN))
     except ConfigurationError as error:
         raise _in_variable("SAFELIGHT_LORAS", error) from None
+    except (ModelLoadError, DownloadError):
+        if "SAFELIGHT_LORAS" not in deployment.secret_variables:
+            raise
+        hidden = ConfigurationError("a LoRA cannot be had; which one is not repeated, since a secret says it")
+        raise _in_variable("SAFELIGHT_LORAS", hidden) from None
 
 
 def _in_variable(name: str, error: ConfigurationError) -> ConfigurationError:
     return ConfigurationError(f"environment variable {name} of the deployment: {error.message}")
-
-
-def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
-    """The catalogue's word on a model that it knows by its name or by its hub id, else what the folder says."""
-    for reference in (deployment.spec.model, hub_id_of(deployment.folder)):
-        with suppress(ModelNotFound):
-            if reference is not None and (known := find_model(reference).spec) is not None:
-                return known
-    return read_model_spec(deployment.folder)
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

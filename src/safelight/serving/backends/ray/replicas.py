@@ -39,6 +39,7 @@ class RayReplicas:
         self._sources = sources_of(launch.load)
         self._begin = Begin(launch=_on_a_node(launch, self._sources, settings), command=tuple(command))
         self.members = tuple(self._create(index) for index in range(launch.num_replicas))
+        self._is_started = False
         self._gone_restarts = 0
         self._gone_counters = Counters()
         self._leaving: dict[RayReplica, asyncio.Task[None]] = {}
@@ -61,6 +62,8 @@ class RayReplicas:
 
     def scale(self, num_replicas: int) -> None:
         """The last ones go: every gateway counts them in the same order, so those that all need stay."""
+        if not self._is_started:
+            return  # the model has left memory: whoever brings it back starts as many as before
         for index, each in enumerate(self.members):
             each.is_leaving = index >= num_replicas
             if each.is_leaving and each not in self._leaving:
@@ -71,10 +74,12 @@ class RayReplicas:
         self.on_change()
 
     async def start(self) -> None:
+        self._is_started = True
         for each in self.members:
             each.start()
 
     async def stop(self) -> None:
+        self._is_started = False
         for task in self._leaving.values():
             task.cancel()
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
