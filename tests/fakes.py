@@ -33,7 +33,7 @@ from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
-from safelight.serving.replica.loop import Engine
+from safelight.serving.replica.engine import Engine
 from safelight.serving.replica.process import run_replica
 from safelight.settings import EngineOptions
 

@@ -133,6 +133,9 @@ def serve(
         typer.Option("--online-endpoints/--no-online-endpoints", help="Serve connections, endpoints and deployments."),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text, or json for one JSON object a line on standard error [text].")
+    ] = None,
 ) -> None:
     """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
 
@@ -188,6 +191,7 @@ def serve(
         azure_status_codes=azure_status_codes,
         online_endpoints=online_endpoints,
         log_level=log_level,
+        log_format=log_format,
     )
     folder, spec = locate_given(settings)
     run.serve(settings, folder, replace(spec, loras=locate_loras(settings.loras)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,7 @@ from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import routes as openai
 from safelight.disk import Disk
+from safelight.environment import read_environment
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey, is_open
@@ -35,6 +37,7 @@ from safelight.server.web import model as web_model
 from safelight.server.web import page
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
+from safelight.telemetry.spans import Tracer, open_tracer
 
 DIALECTS = (azure.DIALECT, openai.DIALECT, job_routes.DIALECT, huggingface.DIALECT)
 """The last one words the errors of paths that belong to none."""
@@ -60,6 +63,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         if online is not None:
             await online.stop()
         await dispatcher.drain(settings.drain_timeout_s)
+        await _close(tracer)
 
     app = FastAPIOffline(  # /docs without a CDN: it works on a closed network, and no stranger's script runs on it
         title="Safelight",
@@ -74,7 +78,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     key = _server_key(settings)
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
     disk = Disk() if online is None else online.disk
-    jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors)
+    tracer = open_tracer(read_environment())
+    jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors, tracer=tracer)
     app.include_router(openai.create_router(dispatcher, settings, settings, uploads, disk), dependencies=[KEY])
     app.include_router(
         huggingface.create_router(dispatcher, settings, settings.request_timeout_s, uploads), dependencies=[KEY]
@@ -85,7 +90,8 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     app.include_router(page.create_router())
     app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()
-    registry.register(metrics.DispatcherCollector(dispatcher))
+    deployments = dict if online is None else online.dispatchers
+    registry.register(metrics.DispatcherCollector(dispatcher, deployments))
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
     if jobs is not None:
         app.include_router(jobs.router, dependencies=[KEY])
@@ -100,9 +106,15 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     else:
         app.add_middleware(NoJobs, errors=errors)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(EdgeMiddleware, errors=errors, requests=metrics.RequestMetrics(registry, DIALECTS))
+    requests = metrics.RequestMetrics(registry, DIALECTS)
+    app.add_middleware(EdgeMiddleware, errors=errors, requests=requests, tracer=tracer)
     add_cors(app, settings.cors_origins)
     return app
+
+
+async def _close(tracer: Tracer | None) -> None:
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 def _hold_files_of_docs(app: FastAPI) -> None:

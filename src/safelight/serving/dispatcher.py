@@ -16,6 +16,8 @@ from safelight.picture.generation import Completed, Event, Failed, GenerationReq
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
+from safelight.serving.traces import traced
+from safelight.telemetry.spans import current_span, note
 
 SHUTDOWN_RETRY_AFTER_S = 10
 
@@ -150,7 +152,8 @@ class Dispatcher:
         on another one, and the steps of its images count from one again.
         """
         self.check()
-        return self._stream(request)
+        events, span = self._stream(request), current_span()
+        return events if span is None else traced(span, events, request, self.spec)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
@@ -170,6 +173,7 @@ class Dispatcher:
                 async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
                     async for event in events:
                         if not is_rerun and self._can_run_again(event):
+                            note("the replica was lost, and the request runs again")
                             break
                         yield event
                     else:

@@ -37,6 +37,7 @@ def create_dispatcher(
         options=engine_options(settings, variables or {}),
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
+        log_format=settings.log_format,
     )
     launch = Launch(
         load=load,

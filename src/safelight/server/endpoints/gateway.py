@@ -22,10 +22,11 @@ from safelight.api.openai.models import Neighbours
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of, vouch_for
 from safelight.server.endpoints.chooser import Chooser
-from safelight.server.endpoints.router import DEPLOYMENT_HEADER, PATH_PREFIX, Choice, Location
-from safelight.server.endpoints.routes import EndpointRoutes, inner_path
+from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location
+from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.server.paths import PATH_PREFIX, inner_path
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class EndpointGateway:
         if scope["type"] != "http" or scope["path"].startswith(openai.IMAGE_LINKS):
             await self._app(scope, receive, send)
         elif azure.DIALECT.owns_path(scope["path"]):
-            await self._arm({**scope, "path": canonical_path(scope["path"])}, receive, send)
+            inner = {**scope, "path": canonical_path(scope["path"])}
+            await self._arm(inner, receive, send)
+            scope["route"] = inner.get("route")
         else:
             await self._route(scope, receive, send)
 
@@ -76,15 +79,21 @@ class EndpointGateway:
             inner = Request({**scope, "path": inner_path(scope["path"])})
             await self._errors.render(inner, error)(scope, receive, send)
             return
-        await self._forward(choice, _inside(scope, location, choice), receive, send)
+        request.state.deployment, inside = choice.name, _inside(scope, location, choice)
+        try:
+            await self._forward(choice, inside, receive, send)
+        finally:
+            scope["route"] = inside.get("route")  # for the edge, which calls a request by it
 
     async def _admit(self, request: Request) -> Location[ServedDeployment] | None:
         """Where a request goes that may; None: to the server's own model, which checks its own key."""
         if (caller := caller_of(request.scope)) is not None:
             name = caller.endpoint_name
+            request.state.endpoint = name or ""
             return None if name is None else self._routes.find(name, request.scope["path"])
         location = self._routes.locate(request)
         if location is not None:
+            request.state.endpoint = location.endpoint.name
             await self._routes.check(location.endpoint.name, key_of(request))
             vouch_for(request)
         return location

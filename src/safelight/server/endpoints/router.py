@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
+from safelight.server.paths import PATH_PREFIX
 
-PATH_PREFIX = "/endpoints/"
 DEPLOYMENT_HEADER = "azureml-model-deployment"
 
 T = TypeVar("T")
@@ -67,6 +67,10 @@ class Router(Generic[T]):
         """Add the endpoint, or replace it whole."""
         self._endpoints[endpoint.name.lower()] = endpoint
         self._index_keys()
+
+    @property
+    def endpoints(self) -> Sequence[RoutedEndpoint[T]]:
+        return [*self._endpoints.values()]
 
     def remove(self, name: str) -> None:
         self._endpoints.pop(name.lower(), None)

@@ -12,7 +12,7 @@ from safelight.control.endpoints.tokens import OidcVerifier, check_token, subjec
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
-from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused
+from safelight.server.endpoints.router import Location, RoutedEndpoint, Router, digest, refused
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
 
@@ -51,6 +51,16 @@ class EndpointRoutes:
         """Until something is published or removed."""
         self._changed.clear()
         await self._changed.wait()
+
+    @property
+    def serving(self) -> Mapping[tuple[str, str], ServedDeployment]:
+        """What serves now, by the names of its endpoint and its deployment."""
+        return {
+            (endpoint.name, name): each
+            for endpoint in self._router.endpoints
+            for name, each in endpoint.deployments.items()
+            if each is not None
+        }
 
     def remove(self, endpoint_name: str) -> None:
         self._states.pop(endpoint_name, None)
@@ -123,10 +133,3 @@ class EndpointRoutes:
 
 
 _CREDENTIALS = {"key": "key", "aml_token": "token", "aad_token": "OIDC token"}
-
-
-def inner_path(path: str) -> str:
-    """A path without the endpoint in front of it: what its dialect is told by."""
-    if not path.startswith(PATH_PREFIX):
-        return path
-    return "/" + path.removeprefix(PATH_PREFIX).partition("/")[2]

@@ -43,7 +43,7 @@ class ServedDeployment:
         self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
     ) -> None:
         self.model_id = model_id
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
         self._num_inside = 0
@@ -59,7 +59,7 @@ class ServedDeployment:
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
-        self._dispatcher.check_at_door()
+        self.dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -68,7 +68,7 @@ class ServedDeployment:
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self._dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:
@@ -83,6 +83,8 @@ class DeploymentStarter:
         self._settings = settings
         self._create_replicas = create_replicas
         self._create_app = create_app
+        self.starting: dict[tuple[str, str], Dispatcher] = {}
+        """By endpoint and deployment: what loads its model, be it beside one that serves until then."""
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
         if model.hub_id is None:
@@ -120,6 +122,24 @@ class DeploymentStarter:
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
             min_patience_s=spec.max_silence_s or MIN_PATIENCE_S,
         )
+        place = (deployment.endpoint_name, deployment.name)
+        self.starting[place] = dispatcher
+        try:
+            await self._wait_until_ready(dispatcher, deployment, log)
+        finally:
+            self.starting.pop(place, None)
+        slow = pace_warning(
+            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
+        )
+        if slow is not None:
+            log.write(f"warning: {slow}")
+        app = self._create_app(settings, dispatcher)
+        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
+
+    async def _wait_until_ready(
+        self, dispatcher: Dispatcher, deployment: AppliedDeployment, log: DeploymentLog
+    ) -> None:
+        """Start the replicas; if none becomes ready, they are ended, and the log has the last words of one."""
         try:
             await dispatcher.start()
             if plan := await dispatcher.wait_for_plan():
@@ -131,13 +151,6 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
-        slow = pace_warning(
-            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
-        )
-        if slow is not None:
-            log.write(f"warning: {slow}")
-        app = self._create_app(settings, dispatcher)
-        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
 def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:

@@ -69,10 +69,11 @@ class OnlineEndpoints:
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
         self.routes = EndpointRoutes(settings.base_domain, verifier)
+        self._starter = DeploymentStarter(settings, create_replicas, self._create_deployment_app)
         self._reconciler = Reconciler[ServedDeployment](
             self._database,
             key_ring.cipher,
-            starter=DeploymentStarter(settings, create_replicas, self._create_deployment_app),
+            starter=self._starter,
             routes=self.routes,
             logs=logs,
         )
@@ -90,6 +91,10 @@ class OnlineEndpoints:
         """Tell the command line where this server listens."""
         address = ServerAddress(url=url, certificate=None if certificate is None else str(certificate))
         write_address(self._settings.data_dir, address)
+
+    def dispatchers(self) -> dict[tuple[str, str], Dispatcher]:
+        """Of every deployment, by the names of its endpoint and its own: what serves, or else what loads its model."""
+        return {**self._starter.starting, **{place: each.dispatcher for place, each in self.routes.serving.items()}}
 
     async def start(self) -> None:
         await self._reconciler.start()

@@ -20,6 +20,7 @@ from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.jobs.door import Callers, JobDoor
 from safelight.server.jobs.resend import answer_of, replayed_scope, send_through
 from safelight.settings import Settings
+from safelight.telemetry.spans import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Jobs:
         *,
         key: ServerKey | None,
         errors: ErrorRenderer,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -46,7 +48,9 @@ class Jobs:
         self._secrets = JobSecrets(settings.data_dir)
         self._callers = Callers(online.routes, key, self._secrets)
         self._sender = WebhookSender(allows_private=settings.webhooks_to_private_addresses)
-        self._webhooks = Webhooks(self._plane, self._sender, self._secrets, public_url=settings.public_url)
+        self._webhooks = Webhooks(
+            self._plane, self._sender, self._secrets, public_url=settings.public_url, tracer=tracer
+        )
         limits = JobLimits(
             max_jobs=settings.max_jobs_per_key,
             max_bytes=settings.max_job_bytes_per_key,
