@@ -9,7 +9,7 @@ PORT ?= 8000
 MODEL ?= sprite
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve fetch web test lint format bench sprite eval-sprite clean
+.PHONY: help install serve fetch web test test-fast lint format bench sprite eval-sprite clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,10 @@ web: $(VENV)/.installed-dev ## build the page (sources: web/) into the package; 
 
 test: lint ## everything CI runs: lint, types, architecture, and the whole suite
 	@$(MAKE) --no-print-directory fetch || echo "Going on without it: the tests that need it will say so."
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.installed-dev ## the tests for in between: a minute or so, no process, no server, no torch
+	$(BIN)/python -m pytest -p tests.fast --numprocesses auto tests/test_house.py tests/unit tests/api
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, and the import rules
 	$(BIN)/ruff format --check .
@@ -40,7 +43,7 @@ format: $(VENV)/.installed-dev ## format the code and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## the measurements behind every figure in the docs
+bench: $(VENV)/.installed-peers ## every figure in the docs beside its peer's, as a table and plots (ONLY=NAME for one)
 	$(BIN)/python -m benchmarks.run $(ONLY)
 
 sprite: $(VENV)/.installed-sprite ## train the embedded model (hours; resumes from its last checkpoint)
@@ -65,6 +68,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need ..."
 	@$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --requirement training/sprite/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed-dev
+	@echo "Installing the servers that Safelight is measured against, beside it ..."
+	@$(BIN)/python -m venv $(VENV)/peers
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  $$($(VENV)/peers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/safelight.pth
+	@$(VENV)/peers/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.installed-sprite: $(VENV)/.installed training/sprite/requirements.txt

@@ -11,6 +11,8 @@ import pytest
 
 from tests.own_home import move_in, move_out
 
+LONGEST_FIRST = ("training", "test_own_home.py", "e2e", "compat", "page")
+"""Folders of this one, and files: what takes longest is begun first, so that no worker is left with it at the end."""
 OWN_FOLDER = None if "PYTEST_XDIST_WORKER" in os.environ else move_in()
 """At import, before anything can read the environment. A worker of pytest-xdist is in its controller's already."""
 
@@ -18,6 +20,14 @@ OWN_FOLDER = None if "PYTEST_XDIST_WORKER" in os.environ else move_in()
 def pytest_configure() -> None:
     """A shell that runs tests in the background has them ignore Ctrl-C, and so would the commands that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files, as `--dist loadfile` hands them out; those of one folder stay as they are."""
+    order = {name: index for index, name in enumerate(LONGEST_FIRST)}
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

@@ -22,6 +22,7 @@ nothing: a replica runs no code of the user's.
 SETTING_VARIABLES: Mapping[str, str] = {
     "SAFELIGHT_LORAS": "loras",
     "SAFELIGHT_MODEL_ALIASES": "model_aliases",
+    "SAFELIGHT_RESULT_CACHE_BYTES": "result_cache_bytes",
     "SAFELIGHT_QUANTIZATION": "quantization",
     "SAFELIGHT_TEXT_ENCODER_2_QUANTIZATION": "text_encoder_2_quantization",
     "SAFELIGHT_OFFLOAD": "offload",

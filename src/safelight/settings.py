@@ -77,7 +77,7 @@ class EngineOptions(BaseModel):
             return memory
         found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *([a-z]+)", memory.strip(), re.ASCII | re.IGNORECASE)
         if found is None or found[2].upper() not in _BYTES_IN:
-            raise ValueError(f"{memory[:32]!r} is no amount of memory; write it as 12GB or 11GiB")
+            raise ValueError("this is no amount of memory; write it as 12GB or 11GiB")
         return int(float(found[1]) * _BYTES_IN[found[2].upper()])
 
 
@@ -90,10 +90,17 @@ class DeploymentSettings(BaseModel):
         "sprite", description="`sprite`, a folder in the diffusers layout, a hub id, or a .safetensors or .gguf"
     )
     replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
-    max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
+    max_concurrent_requests_per_instance: int = Field(
+        16,
+        ge=1,
+        description="requests that a replica runs at once: a full batch, and as many being encoded and decoded",
+    )
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
     max_queue_wait_s: float | None = Field(
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
+    )
+    result_cache_bytes: int = Field(
+        0, ge=0, description="pictures kept to answer a request that is identical in every parameter and seed; 0: none"
     )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     loras: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -74,6 +74,8 @@ class FakeDispatcher:
     requests: list[GenerationRequest] = field(default_factory=list)
     states: tuple[ReplicaState, ...] | None = None
     """Of its replicas, if they are not the one of `SNAPSHOT`."""
+    whereabouts: dict[str, str | int] = field(default_factory=dict)
+    """Of each of these."""
 
     async def start(self) -> None:
         pass
@@ -84,7 +86,8 @@ class FakeDispatcher:
     def snapshot(self) -> Snapshot:
         if self.states is None:
             return SNAPSHOT
-        return replace(SNAPSHOT, replicas=tuple(ReplicaSnapshot(name="replica", state=each) for each in self.states))
+        replicas = (ReplicaSnapshot(name="r", state=each, whereabouts=self.whereabouts) for each in self.states)
+        return replace(SNAPSHOT, replicas=tuple(replicas))
 
     def check(self) -> None:
         if isinstance(self.error, Overloaded | NotReady):

@@ -42,6 +42,14 @@ def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, disp
     ]
 
 
+def test_a_replica_that_runs_elsewhere_says_where(client: TestClient, dispatcher: FakeDispatcher) -> None:
+    dispatcher.states, dispatcher.whereabouts = (ReplicaState.READY,), {"node": "gpu-2"}
+
+    (told,) = client.get("/health/ready").json()["replicas"]
+
+    assert told == {"name": "r", "state": "ready", "detail": "", "pid": None, "node": "gpu-2", "restarts": 0}
+
+
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"api-key": ""}, {"Authorization": "Basic k"}]
 )

@@ -109,16 +109,20 @@ def test_a_lora_comes_from_the_hub_with_the_settings_beside_it(
     assert set(hub.downloads) == {hub.name_of(file), hub.name_of(settings)}
 
 
-def test_a_file_that_the_hub_does_not_have_is_named(tiny_flux_folder: Path, lora: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "told"), [("noir", "file noir"), ("noir?token=hf_secret", "such file")])
+def test_a_file_that_the_hub_does_not_have_is_named_if_it_is_nothing_but_a_file(
+    tiny_flux_folder: Path, lora: Path, tmp_path: Path, file: str, told: str
+) -> None:
     with fake_hub(lora.parent, "open") as hub:
         done = run_safelight(
-            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}/noir"),
+            *("generate", "a dog", "--model", str(tiny_flux_folder), "--lora", f"film={REPO_ID}/{file}"),
             env={"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")},
             cwd=tmp_path,
         )
 
     assert done.returncode == 1
-    assert f"{REPO_ID} has no file noir on the hub" in done.stderr
+    assert f"{REPO_ID} has no {told} on the hub" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_a_deployment_names_its_own_loras(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from safetensors.numpy import load_file, save_file
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import Server, run_safelight, running_server, start_server
 
+COLD = True
+"""Replicas are started here as anywhere else: see `tests.e2e.warm`."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

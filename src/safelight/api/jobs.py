@@ -1,7 +1,8 @@
-"""The routes of jobs: how one stands, what it was answered with, and its end. `server/job_door.py` makes them."""
+"""The routes of jobs: how one stands, what it was answered with, and its end. `server/jobs/door.py` makes them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -20,6 +21,7 @@ from safelight.control.store.tables import Job, JobState
 from safelight.errors import ResourceNotFound
 from safelight.settings import Settings
 
+TITLE = "Jobs"
 PATH = "/jobs/"
 LIST_PATH = PATH.rstrip("/")
 SECRET_PATH = "/webhook-secret"  # noqa: S105  a path
@@ -56,9 +58,20 @@ class WebhookSecret(BaseModel):
     secret: str
 
 
-def create_router(plane: ControlPlane, queue: JobQueue, secrets: JobSecrets, settings: Settings) -> APIRouter:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptJobs:
+    """What these routes stand on."""
+
+    plane: ControlPlane
+    queue: JobQueue
+    secrets: JobSecrets
+    settings: Settings
+
+
+def create_router(kept: KeptJobs) -> APIRouter:
     """The routes of this dialect. `request.state.caller` is who asks."""
-    router = APIRouter(tags=["Jobs"])
+    router = APIRouter(tags=[TITLE])
+    plane, queue, secrets, settings = kept.plane, kept.queue, kept.secrets, kept.settings
 
     @router.get(f"{PATH}{{id}}", summary="How a job stands", response_model=JobObject, responses=_NOT_FOUND | _NO_LINKS)
     async def read_job(request: Request, id: str) -> Response:
@@ -152,7 +165,7 @@ def _error_body(_path: str, report: ErrorReport) -> JsonObject:
     return {"error": {"code": report.code, "message": report.message}}
 
 
-DIALECT = Dialect(name="jobs", owns_path=owns_path, error_body=_error_body)
+DIALECT = Dialect(name="jobs", title=TITLE, create_router=create_router, owns_path=owns_path, error_body=_error_body)
 
 _RESULT: dict[str, Any] = {
     "response_class": Response,

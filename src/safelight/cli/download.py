@@ -9,23 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from safelight.errors import ModelLoadError
 from safelight.model import hub
-from safelight.model.catalog import Model
-from safelight.model.checkpoint import read_model_spec
-from safelight.model.spec import ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
-
-
-def locate(model: Model) -> tuple[Path, ModelSpec]:
-    """The folder and spec of a model, downloaded if it lives on the hub. Raises DownloadError or ModelLoadError."""
-    if model.folder is None:
-        if model.hub_id is None:
-            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        folder = download(model.hub_id, model.revision)
-    else:
-        folder = model.folder
-    return folder, model.spec or read_model_spec(folder)
 
 
 def download(hub_id: str, revision: str | None, components: Collection[str] | None = None) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -33,3 +34,10 @@ VaeTiling = Annotated[
 Memory = Annotated[
     str | None, typer.Option("--memory", help="How much of the device to take, such as 12GB or 11GiB [what is free].")
 ]
+
+_NAMES = ("device", "dtype", "quantization", "text_encoder_2_quantization", "offload", "vae_tiling", "memory")
+
+
+def among(parameters: Mapping[str, Any]) -> dict[str, str | None]:
+    """Those of a command's parameters that are these flags."""
+    return {name: parameters[name] for name in _NAMES}

@@ -6,12 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from safelight.cli.download import download, locate
-from safelight.errors import ConfigurationError, ModelLoadError
+from safelight.cli.download import download
+from safelight.errors import ConfigurationError
 from safelight.model import hub
 from safelight.model.catalog import FLUX_SCHNELL, Model, find_model, find_path
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.file_sets import GivenFiles, assemble, is_whole
+from safelight.model.locate import locate, locate_folder
 from safelight.model.other_formats import looks_like_weights
 from safelight.model.spec import ModelSpec
 from safelight.settings import Settings
@@ -24,7 +25,7 @@ def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
     """The folder and spec of the model that the settings name. Raises DownloadError or ModelLoadError."""
     given = given_files(settings.model, settings.components, _parts(settings))
     if given is None:
-        return locate(find_model(settings.model))
+        return locate(find_model(settings.model), download)
     folder = assemble(given, settings.data_dir / FOLDER, HubSources())
     return folder, read_model_spec(folder)
 
@@ -77,9 +78,7 @@ class HubSources:
 
     def fetch(self, model: Model | None, components: Collection[str]) -> Path:
         model = model or find_model(FLUX_SCHNELL.name)
-        if model.hub_id is None:
-            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        return download(model.hub_id, model.revision, components)
+        return locate_folder(model, lambda hub_id, revision: download(hub_id, revision, components))
 
     def fetch_tokenizer(self, hub_id: str, words: Collection[str]) -> Path:
         return hub.download_once(hub_id, files=hub.TOKENIZER_FILES, one_of=words)

@@ -1,4 +1,8 @@
-"""From what settings say of LoRAs, `NAME=SOURCE[:SCALE]`, to files; what is on the hub is downloaded."""
+"""From what settings say of LoRAs, `NAME=SOURCE[:SCALE]`, to files; what is on the hub is downloaded.
+
+An entry that makes no sense may be a secret, or a URL with one in it: errors say which entry it is, and repeat of it
+only what is there, or has the form of what the hub has.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from safelight.model.spec import LoraFile
 
 _ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,63})=(?P<source>.+?)(?::(?P<scale>-?[0-9]*\.?[0-9]+))?")
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:/(?P<file>(?!.*\.\./).+))?")
+_PLAIN_PATH = re.compile(r"[\w./ -]{1,256}")
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _ENDING = ".safetensors"
 _LONGEST_HEAD = 100_000_000
@@ -27,35 +32,32 @@ def locate_loras(entries: Sequence[str], *, token: str | None = None) -> tuple[L
     Raises ConfigurationError for an entry that makes no sense, ModelLoadError or DownloadError for one without a file.
     """
     loras: dict[str, LoraFile] = {}
-    for entry in entries:
-        lora = _locate(entry.strip(), token)
+    for number, entry in enumerate(entries, start=1):
+        lora = _locate(entry.strip(), f"LoRA {number} of {len(entries)}", token)
         if lora.name in loras:
             raise ConfigurationError(f"two LoRAs are called {lora.name!r}; give one of them another name")
         loras[lora.name] = lora
     return tuple(loras.values())
 
 
-def _locate(entry: str, token: str | None) -> LoraFile:
+def _locate(entry: str, which: str, token: str | None) -> LoraFile:
     match = _ENTRY.fullmatch(entry)
     if match is None:
-        raise ConfigurationError(f"a LoRA is given as NAME=PATH_OR_HUB_ID[:SCALE], not {entry!r}")
+        raise ConfigurationError(f"a LoRA is given as NAME=PATH_OR_HUB_ID[:SCALE], and {which} is not")
     scale = float(match["scale"] or 1)
     if abs(scale) > MAX_LORA_SCALE:
-        raise ConfigurationError(
-            f"the scale of LoRA {match['name']!r} must be between {-MAX_LORA_SCALE:g} and {MAX_LORA_SCALE:g}"
-        )
+        raise ConfigurationError(f"the scale of {which} must be between {-MAX_LORA_SCALE:g} and {MAX_LORA_SCALE:g}")
     path, hub_match = _path_to(match["source"]), _HUB_ID.fullmatch(match["source"])
     hub_id = None
     if path is None:
         if hub_match is None or looks_like_path(hub_match["id"]):
-            raise ModelLoadError(
-                f"LoRA {match['name']!r}: {match['source'][:256]} is neither a file, nor a folder, nor a hub id"
-            )
+            raise ModelLoadError(f"{which}: what it names is neither a file, nor a folder, nor a hub id")
         hub_id, file = hub_match["id"], hub_match["file"]
         path = hub.download(hub_id, token=token, files=_files_on_hub(file))
         path = path / file if file else path
         if not path.exists():
-            raise ModelLoadError(f"LoRA {match['name']!r}: {hub_id} has no file {file} on the hub")
+            named = f"file {file}" if file and _PLAIN_PATH.fullmatch(file) else "such file"
+            raise ModelLoadError(f"{which}: {hub_id} has no {named} on the hub")
     file = _only_file(path)
     return LoraFile(name=match["name"], file=str(file.absolute()), scale=scale, hub_id=hub_id, revision=_revision(file))
 

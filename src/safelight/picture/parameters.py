@@ -64,18 +64,15 @@ def build_generation_request(
             f"negative_prompt has more than {MAX_PROMPT_CHARACTERS} characters", field="negative_prompt"
         )
     guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
-    size, size_warnings = size_in_force(
-        spec,
-        spec.default_width if width is None else width,
-        spec.default_height if height is None else height,
-        fits=fits_size,
-    )
+    width = spec.default_width if width is None else width
+    height = spec.default_height if height is None else height
+    (width, height), size_warnings = size_in_force(spec, width, height, fits=fits_size)
     return GenerationRequest(
         id=id,
         prompt=prompt,
         negative_prompt=guidance.negative_prompt,
-        width=size[0],
-        height=size[1],
+        width=width,
+        height=height,
         num_inference_steps=_check_steps(spec, num_inference_steps),
         scheduler=resolve_scheduler(spec, scheduler),
         guidance_scale=guidance.guidance_scale,

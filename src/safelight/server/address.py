@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safelight.errors import ConfigurationError
+from safelight.whole_files import write_whole
 
 ADDRESS_FILE = "server.json"
 
@@ -22,13 +23,12 @@ class ServerAddress:
 
 def write_address(data_dir: Path, address: ServerAddress) -> None:
     """Raises ConfigurationError if it cannot be written, and is not there already."""
-    path, partial = data_dir / ADDRESS_FILE, data_dir / f".{ADDRESS_FILE}.partial"
+    path = data_dir / ADDRESS_FILE
     text = json.dumps(asdict(address))
     try:
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return  # a server that is started again over a full disk
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text, mode=0o666)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
 

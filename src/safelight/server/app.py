@@ -14,11 +14,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from safelight import __version__
-from safelight.api import jobs as job_routes
-from safelight.api.azure import routes as azure
+from safelight.api import dialects
+from safelight.api.dialect import Served
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
-from safelight.api.openai import routes as openai
 from safelight.disk import Disk
 from safelight.environment import read_environment
 from safelight.picture.links import open_image_store
@@ -27,7 +25,7 @@ from safelight.server.auth import KeyMiddleware, ServerKey, is_open
 from safelight.server.cleaning import kept_clean
 from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
-from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.error_handlers import install_handlers
 from safelight.server.http.cors import add_cors
 from safelight.server.http.docs_files import HeldFiles, held_schema
 from safelight.server.http.head import HeadMiddleware
@@ -38,9 +36,6 @@ from safelight.server.web import page
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 from safelight.telemetry.spans import Tracer, open_tracer
-
-DIALECTS = (azure.DIALECT, openai.DIALECT, job_routes.DIALECT, huggingface.DIALECT)
-"""The last one words the errors of paths that belong to none."""
 
 KEY = Security(HTTPBearer(scheme_name="key", auto_error=False))
 """For the OpenAPI document only: `KeyMiddleware` checks, so that unknown routes are behind the key as well."""
@@ -68,22 +63,19 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     app = FastAPIOffline(  # /docs without a CDN: it works on a closed network, and no stranger's script runs on it
         title="Safelight",
         version=__version__,
-        description=f"`{dispatcher.spec.name}` behind the Hugging Face and OpenAI image APIs.",
+        description=f"`{dispatcher.spec.name}` behind the {dialects.titles()} image APIs.",
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
     )
     _hold_files_of_docs(app)
-    errors = ErrorRenderer(DIALECTS)
     key = _server_key(settings)
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
     disk = Disk() if online is None else online.disk
     tracer = open_tracer(read_environment())
-    jobs = None if online is None else Jobs(app, settings, online, key=key, errors=errors, tracer=tracer)
-    app.include_router(openai.create_router(dispatcher, settings, settings, uploads, disk), dependencies=[KEY])
-    app.include_router(
-        huggingface.create_router(dispatcher, settings, settings.request_timeout_s, uploads), dependencies=[KEY]
-    )
+    jobs = None if online is None else Jobs(app, settings, online, key=key, tracer=tracer)
+    served = Served(dispatcher=dispatcher, settings=settings, deployment=settings, uploads=uploads, disk=disk)
+    _add_pictures(app, served)
     app.include_router(
         health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known, has_page=True)
     )
@@ -96,18 +88,17 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     if jobs is not None:
         app.include_router(jobs.router, dependencies=[KEY])
         registry.register(metrics.JobCollector(jobs.queue))
-    errors.install(app)
+    install_handlers(app)
     if key is not None:
-        app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open, errors=errors)
+        app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open)
     if online is not None:
         app.add_middleware(online.gateway)
     if jobs is not None:
         app.add_middleware(jobs.door)
     else:
-        app.add_middleware(NoJobs, errors=errors)
+        app.add_middleware(NoJobs)
     app.add_middleware(HeadMiddleware)
-    requests = metrics.RequestMetrics(registry, DIALECTS)
-    app.add_middleware(EdgeMiddleware, errors=errors, requests=requests, tracer=tracer)
+    app.add_middleware(EdgeMiddleware, requests=metrics.RequestMetrics(registry), tracer=tracer)
     add_cors(app, settings.cors_origins)
     return app
 
@@ -115,6 +106,11 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
 async def _close(tracer: Tracer | None) -> None:
     if tracer is not None:
         await asyncio.to_thread(tracer.close)
+
+
+def _add_pictures(app: FastAPI, served: Served) -> None:
+    for dialect in dialects.PICTURES:
+        app.include_router(dialect.create_router(served), dependencies=[KEY])
 
 
 def _hold_files_of_docs(app: FastAPI) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.api.openai import routes as openai
+from safelight.api import dialects
+from safelight.api.http.errors import render_error
 from safelight.errors import AuthenticationFailed
-from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.web import page
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/docs", "/openapi.json", *page.OPEN_PATHS})
-OPEN_FOLDERS = ("/static-offline-docs/", page.ASSETS, openai.IMAGE_LINKS)
-"""The style and script of /docs and of the page; pictures whose links are keys themselves."""
+OPEN_FOLDERS = ("/static-offline-docs/", page.ASSETS)
+"""The style and script of /docs and of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,11 @@ class KeyMiddleware:
         *,
         check: Callable[[Request], None],
         is_open: Callable[[str], bool],
-        errors: ErrorRenderer,
     ) -> None:
         """`check` raises AuthenticationFailed. What `is_open` says of a path counts for reading it only."""
         self._app = app
         self._check = check
         self._is_open = is_open
-        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,14 +82,14 @@ class KeyMiddleware:
                 self._check(request)
                 vouch_for(request)
         except AuthenticationFailed as error:
-            await self._errors.render(request, error)(scope, receive, send)
+            await render_error(request, error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
 def is_open(path: str) -> bool:
     """Whether a path of the server's own model may be read without its key."""
-    return path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS)
+    return path in OPEN_PATHS or path == "/" or path.startswith(OPEN_FOLDERS) or dialects.is_open(path)
 
 
 def vouch_for(request: Request) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import socket
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from safelight.errors import ConfigurationError
 from safelight.settings import Settings
+from safelight.whole_files import write_whole
 
 LIFETIME = datetime.timedelta(days=825)
 """The longest that all TLS clients accept."""
@@ -79,11 +79,7 @@ def _names(host: str) -> list[x509.GeneralName]:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-        partial.replace(path)
+        write_whole(path, content.decode(), mode=mode)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None

@@ -14,10 +14,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight.api.dialects import all_dialects
 from safelight.api.generate import run_of
+from safelight.api.http.errors import render_error
 from safelight.errors import GenerationCancelled
 from safelight.server import metrics
-from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.server.error_handlers import CLIENT_LEFT, renderer_of
 from safelight.server.metrics import HEALTH, RequestMetrics, place_of
 from safelight.telemetry.names import RequestNames, names_from
 from safelight.telemetry.spans import Span, Tracer, during
@@ -30,11 +32,8 @@ MAX_REQUEST_ID_CHARACTERS = 64
 class EdgeMiddleware:
     """Outermost of ours: whatever answers, the answer has an `x-request-id` and is counted, and traced by `tracer`."""
 
-    def __init__(
-        self, app: ASGIApp, *, errors: ErrorRenderer, requests: RequestMetrics, tracer: Tracer | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, requests: RequestMetrics, tracer: Tracer | None = None) -> None:
         self._app = app
-        self._errors = errors
         self._requests = requests
         self._tracer = tracer
 
@@ -48,6 +47,7 @@ class EdgeMiddleware:
             _cleaned(request.headers.get("x-request-id", "")) or client_request_id or uuid.uuid4().hex
         )
         request.state.generation_id = uuid.uuid4().hex
+        request.state.render_error = renderer_of(scope["path"], all_dialects())
         names = names_from(request.state.request_id, request.headers)
         span = None if self._tracer is None else self._begin_span(self._tracer, request, names)
         started_at = time.monotonic()
@@ -79,12 +79,12 @@ class EdgeMiddleware:
             if answered.status is not None:
                 raise
             error = GenerationCancelled("the server is shutting down; send the request again")
-            await self._errors.render(request, error)(scope, receive, send)
+            await render_error(request, error)(scope, receive, send)
         except Exception as error:  # the ASGI edge: the one place that may catch everything
             if answered.status is not None:
                 raise
             logger.exception("request %s: %s %s", request.state.request_id, request.method, scope["path"])
-            await self._errors.render(request, error)(scope, receive, send)
+            await render_error(request, error)(scope, receive, send)
 
     def _begin_span(self, tracer: Tracer, request: Request, names: RequestNames) -> Span | None:
         """None for those who only look how the server is, and often."""

@@ -12,9 +12,11 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
+from starlette.types import Scope
 
 from safelight import errors
-from safelight.api.dialect import Dialect, ErrorReport, owner_of
+from safelight.api.dialect import AnyDialect, ErrorReport, owner_of
+from safelight.api.http.errors import RenderError, render_error
 
 logger = logging.getLogger(__name__)
 
@@ -62,22 +64,32 @@ _UNFORESEEN = _Kind(500, _SERVER, "internal_error")
 _HTTP_CODES = {404: "unknown_url", 405: "method_not_supported", 415: "unsupported_media_type"}
 
 
-class ErrorRenderer:
-    """Renders an error in the dialect that owns the request's path; a path of none gets the last one's words."""
+def worded(scope: Scope, path: str, dialects: Sequence[AnyDialect]) -> Scope:
+    """The scope of a request for `path`, whose errors the dialect words that owns it, or else the last one."""
+    return {**scope, "path": path, "state": {**scope.get("state", {}), "render_error": renderer_of(path, dialects)}}
 
-    def __init__(self, dialects: Sequence[Dialect]) -> None:
-        self._dialects = dialects
 
-    def install(self, app: FastAPI) -> None:
-        async def handle(request: Request, error: Exception) -> Response:
-            return self.render(request, error)
+def renderer_of(path: str, dialects: Sequence[AnyDialect]) -> RenderError:
+    """What words the errors of a path; it is in the scope's state from where the path is known."""
+    return _ErrorRenderer(owner_of(path, dialects) or dialects[-1])
 
-        for error_class in (errors.SafelightError, HTTPException, ClientDisconnect):
-            app.add_exception_handler(error_class, handle)
 
-    def render(self, request: Request, error: Exception) -> Response:
-        path = request.scope["path"]
-        dialect = owner_of(path, self._dialects) or self._dialects[-1]
+def install_handlers(app: FastAPI, *more: type[Exception]) -> None:
+    """Let what routes raise, and `more`, be answered by what is in the scope."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return render_error(request, error)
+
+    for error_class in (errors.SafelightError, HTTPException, ClientDisconnect, *more):
+        app.add_exception_handler(error_class, handle)
+
+
+@dataclass(frozen=True, slots=True)
+class _ErrorRenderer:
+    dialect: AnyDialect
+
+    def __call__(self, request: Request, error: Exception) -> Response:
+        path, dialect = request.scope["path"], self.dialect
         report = replace(_report(request, error, dialect), user_agent=request.headers.get("user-agent", ""))
         if report.status >= 500 and not isinstance(error, errors.StorageUnavailable):  # the log has that one already
             logger.error("request %s: %s %s: %s", request.state.request_id, request.method, path, report.message)
@@ -89,7 +101,7 @@ class ErrorRenderer:
         )
 
 
-def _report(request: Request, error: Exception, dialect: Dialect) -> ErrorReport:
+def _report(request: Request, error: Exception, dialect: AnyDialect) -> ErrorReport:
     if isinstance(error, HTTPException):
         return _http_report(request, error, dialect)
     kind = next((TABLE[each] for each in type(error).__mro__ if each in TABLE), _UNFORESEEN)
@@ -103,7 +115,7 @@ def _report(request: Request, error: Exception, dialect: Dialect) -> ErrorReport
     )
 
 
-def _http_report(request: Request, error: HTTPException, dialect: Dialect) -> ErrorReport:
+def _http_report(request: Request, error: HTTPException, dialect: AnyDialect) -> ErrorReport:
     """The framework's own errors: no such route, wrong method."""
     message, path = str(error.detail), request.scope["path"]
     method, shown = _shortened(request.method, 16), _shortened(path, MAX_PATH_CHARACTERS)
@@ -134,10 +146,11 @@ def _shortened(text: str, limit: int) -> str:
 
 def _allowed_methods(request: Request) -> str:
     """Of all routes with this path: the framework tells those of the first one only."""
+    routes = request.scope["router"].routes
     methods = [
         method
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
     ]
     return ", ".join(["GET", "HEAD", *methods[1:]] if "GET" in methods else methods)
 

@@ -16,7 +16,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from safelight.api.dialect import Dialect, owner_of
+from safelight.api.dialect import owner_of
+from safelight.api.dialects import all_dialects
 from safelight.control.jobs.queue import JobQueue
 from safelight.control.store.tables import JobState
 from safelight.server.paths import inner_path
@@ -35,8 +36,7 @@ LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 1
 class RequestMetrics(Collector):
     """Requests by dialect and status, and how long they took; those of endpoints by endpoint and deployment too."""
 
-    def __init__(self, registry: CollectorRegistry, dialects: Sequence[Dialect]) -> None:
-        self._dialects = dialects
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._own = _RequestCounts(())
         self._of_endpoints = _RequestCounts(PLACE)
         registry.register(self)
@@ -59,7 +59,7 @@ class RequestMetrics(Collector):
         path = request.scope["path"]
         if path.startswith("/health") or (path == "/" and request.method in ("GET", "HEAD")):
             return HEALTH
-        owner = owner_of(inner_path(path), self._dialects)
+        owner = owner_of(inner_path(path), all_dialects())
         return owner.name if owner else "other"
 
 

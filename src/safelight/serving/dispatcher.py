@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
@@ -16,6 +16,7 @@ from safelight.picture.generation import Completed, Event, Failed, GenerationReq
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
+from safelight.serving.result_cache import ResultCache
 from safelight.serving.traces import traced
 from safelight.telemetry.spans import current_span, note
 
@@ -55,8 +56,10 @@ class Dispatcher:
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
+        result_cache_bytes: int = 0,
     ) -> None:
         self._replicas = replicas
+        self._results = ResultCache(result_cache_bytes)
         self._admission = Admission(
             lambda: replicas.members,
             max_queued_requests=max_queued_requests,
@@ -136,10 +139,14 @@ class Dispatcher:
         await self._admission.wait_while_loading(timeout_s)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
-        """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""
-        async with aclosing(self.stream(request)) as events:
+        """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
+        if (kept := self._results.find(request)) is not None:
+            note("an identical request was answered before")
+            return kept
+        async with aclosing(self.stream(replace(request, tells_steps=False))) as events:
             async for event in events:
                 if isinstance(event, Completed):
+                    self._results.keep(request, event.result)
                     return event.result
                 if isinstance(event, Failed):
                     raise event.error

@@ -52,4 +52,5 @@ def create_dispatcher(
         max_queued_requests=deployment.max_queued_requests,
         max_queue_wait_s=deployment.max_queue_wait_s,
         hold_while_loading_s=settings.hold_while_loading_s,
+        result_cache_bytes=deployment.result_cache_bytes,
     )

@@ -12,6 +12,8 @@ from safelight.errors import ConfigurationError, ModelLoadError, SafelightError
 from safelight.model.loras import locate_loras
 from safelight.settings import load_settings
 
+SECRET = "c2VjcmV0LXRva2Vu"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -55,7 +57,7 @@ def test_a_file_is_found(folder: Path, entry: str, name: str, file: str, scale: 
 @pytest.mark.parametrize(
     ("entries", "error", "expected"),
     [
-        (["film"], ConfigurationError, "NAME=PATH_OR_HUB_ID[:SCALE], not 'film'"),
+        (["film"], ConfigurationError, "NAME=PATH_OR_HUB_ID[:SCALE], and LoRA 1 of 1 is not"),
         (["fi lm=x"], ConfigurationError, "NAME=PATH_OR_HUB_ID"),
         (["film={}/film.safetensors:9"], ConfigurationError, "between -4 and 4"),
         (["film={}/film.safetensors", "film={}/one"], ConfigurationError, "two LoRAs are called 'film'"),
@@ -77,6 +79,33 @@ def test_an_entry_that_makes_no_sense_is_refused(
         locate_loras([entry.format(folder) for entry in entries])
 
     assert expected in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{}",
+        "{}=",
+        "{}==",
+        "{}=x:9",
+        "fi lm={}",
+        "film={}",
+        "film={}:9",
+        "film=https://{}@hub.example/acme/film",
+        "film=https://user:{}@hub.example/acme/film:2",
+        "film=https://hub.example/acme/film?token={}",
+        "film=acme/film?token={}",
+        "film=hub.example:8000/{}/film",
+        "film=/missing/{}/film.safetensors",
+        "film=~{}/film",
+    ],
+)
+def test_an_entry_that_is_a_secret_or_has_one_is_not_repeated(entry: str) -> None:
+    with pytest.raises((ConfigurationError, ModelLoadError)) as caught:
+        locate_loras([entry.format(SECRET), "other=/missing"])
+
+    assert SECRET not in caught.value.message
+    assert "LoRA 1 of 2" in caught.value.message
 
 
 @pytest.mark.parametrize("change", ["written", "changed", "removed"])

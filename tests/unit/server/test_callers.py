@@ -15,15 +15,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
-from safelight.api.openai import routes as openai
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.jobs.queue import Run
 from safelight.control.jobs.records import StoredRequest
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import ServedDeployment
-from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.jobs.resend import PART_BYTES, send_through
 from safelight.settings import Settings
 from tests.fakes import until
@@ -97,7 +94,6 @@ def test_a_job_is_mirrored_once_and_not_when_it_is_only_looked_at() -> None:
         PlainTextResponse("the server's own model"),
         routes=routes_with("key", blue=served([]), green=served(mirrored)),
         arm=PlainTextResponse("arm"),
-        errors=ErrorRenderer((openai.DIALECT, huggingface.DIALECT)),
         settings=Settings(),
         uploads=UploadBudget(1000),
     )

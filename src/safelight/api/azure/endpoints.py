@@ -8,6 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from safelight.api.azure.auth_modes import AUTH_MODES
 from safelight.api.azure.wire import (
     LOCATION,
     WORKSPACE,
@@ -45,7 +46,6 @@ from safelight.settings import Settings
 
 ENDPOINTS = WORKSPACE + "/onlineEndpoints"
 ENDPOINT = ENDPOINTS + "/{name}"
-_AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
 
 
 class EndpointKeys(ArmModel):
@@ -239,7 +239,7 @@ def _changed(row: Endpoint, body: EndpointPatch) -> EndpointSpec:
 
 
 def _auth_mode(azure: str) -> str:
-    return next((mode for mode, each in _AUTH_MODES.items() if each.lower() == azure.lower()), azure)
+    return next((mode for mode, each in AUTH_MODES.items() if each.lower() == azure.lower()), azure)
 
 
 def _render(place: Place, row: Endpoint, operation: Operation | None = None) -> JsonObject:
@@ -254,7 +254,7 @@ def _render(place: Place, row: Endpoint, operation: Operation | None = None) -> 
         "identity": identity_of(row.name),
         "systemData": system_data(row.created_at, row.updated_at),
         "properties": {
-            "authMode": _AUTH_MODES[row.auth_mode],
+            "authMode": AUTH_MODES[row.auth_mode],
             "description": row.description or None,
             "properties": row.properties if operation is None else with_operation(row.properties, place, operation),
             "traffic": row.traffic,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -39,6 +40,7 @@ from safelight.errors import AuthenticationFailed
 from safelight.settings import Settings
 
 OPERATIONS = "/subscriptions/{subscription}/providers/" + PROVIDER + "/locations/{location}"
+METADATA = "/metadata/endpoints"
 _ROOTS = ("/subscriptions", "/mferp", "/registrymanagement", "/metadata")
 _CODES = {
     400: "BadRequest",
@@ -52,8 +54,17 @@ _CODES = {
 }
 
 
-def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What these routes stand on."""
+
+    plane: ControlPlane
+    settings: Settings
+
+
+def create_router(workspace: Workspace) -> APIRouter:
     """All routes of this dialect; who may use them is checked before (`check_administrator`)."""
+    plane, settings = workspace.plane, workspace.settings
 
     def check_names(request: Request) -> None:
         refuse_nul(request.path_params)
@@ -83,11 +94,6 @@ def check_administrator(request: Request, admin_token: str) -> None:
             "this needs the administrator's token, as `Authorization: Bearer <token>`; it is in the file admin-token "
             "of the server's data directory"
         )
-
-
-def is_open(path: str) -> bool:
-    """Whether a path may be read without that token."""
-    return path == "/metadata/endpoints"
 
 
 def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRouter:
@@ -147,7 +153,7 @@ def _create_workspace_router(plane: ControlPlane, settings: Settings) -> APIRout
 def _create_metadata_router(settings: Settings) -> APIRouter:
     router = APIRouter(tags=["Cloud"])
 
-    @router.get("/metadata/endpoints", summary="The cloud, for ARM_CLOUD_METADATA_URL")
+    @router.get(METADATA, summary="The cloud, for ARM_CLOUD_METADATA_URL")
     async def cloud(request: Request) -> Response:
         url = server_url(request, settings)
         cloud = {
@@ -175,4 +181,11 @@ def _error_body(_path: str, report: ErrorReport) -> ErrorBody:
     }
 
 
-DIALECT = Dialect(name="azure", owns_path=lambda path: path.lower().startswith(_ROOTS), error_body=_error_body)
+DIALECT = Dialect(
+    name="azure",
+    title="control plane",
+    create_router=create_router,
+    owns_path=lambda path: path.lower().startswith(_ROOTS),
+    error_body=_error_body,
+    is_open=lambda path: path == METADATA,
+)

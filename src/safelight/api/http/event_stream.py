@@ -18,7 +18,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from safelight.api.http.disconnect import while_connected
-from safelight.errors import SafelightError
+from safelight.api.http.errors import render_error
 from safelight.picture.generation import Event, Failed
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ async def _frames(
                     continue
                 event = next_event.result()
                 if isinstance(event, Failed):
-                    yield _frame("error", await _error_body(request, event.error))
+                    yield _frame("error", bytes(render_error(request, event.error).body))
                 for each in render(event):
                     yield each
                 next_event = asyncio.ensure_future(anext(events))
@@ -95,12 +95,6 @@ async def _frames(
         finally:
             next_event.cancel()
             await asyncio.gather(next_event, return_exceptions=True)
-
-
-async def _error_body(request: Request, error: SafelightError) -> bytes:
-    """The body that the dialect would have answered with, had nothing been sent yet."""
-    response = await request.app.exception_handlers[SafelightError](request, error)
-    return bytes(response.body)
 
 
 def _frame(event: str, data: bytes) -> bytes:

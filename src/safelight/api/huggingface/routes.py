@@ -12,20 +12,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject, address_behind_endpoint, segments_of
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, Served, address_behind_endpoint, segments_of
 from safelight.api.generate import generate, held_while_loading, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.huggingface.answers import JSON, event_renderer, render
 from safelight.api.huggingface.bodies import read_body
 from safelight.api.huggingface.readers import is_hugging_face_js, offers_to
 from safelight.api.huggingface.wire import TextToImageBody, to_generation_request
 from safelight.picture.files import MEDIA_TYPES
-from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import Settings
 
+TITLE = "Hugging Face"
 OFFERS: Mapping[str, tuple[str, ...]] = {
     "/": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
     "/predict": (*MEDIA_TYPES.values(), JSON, EVENT_STREAM),
@@ -53,15 +51,16 @@ class ScoreError(BaseModel):
     error: CodedMessage
 
 
-def create_router(dispatcher: Dispatcher, settings: Settings, timeout_s: float, uploads: UploadBudget) -> APIRouter:
+def create_router(served: Served) -> APIRouter:
     """The routes of this dialect."""
-    router = APIRouter(tags=["Hugging Face"])
+    router = APIRouter(tags=[TITLE])
+    dispatcher, settings, timeout_s = served.dispatcher, served.settings, served.deployment.request_timeout_s
 
     async def text_to_image(request: Request, offers: Sequence[str]) -> Response:
         refuse_if_full(request, dispatcher)
         media_type = negotiate(request.headers.getlist("accept"), offers_to(request, offers))
         generation_request = to_generation_request(
-            await read_body(request, dispatcher.spec, settings, uploads, timeout_s),
+            await read_body(request, dispatcher.spec, settings, served.uploads, timeout_s),
             dispatcher.spec,
             id=request.state.generation_id,
             media_type=media_type,
@@ -103,6 +102,8 @@ def _address_here(path: str) -> str | None:
 
 DIALECT = Dialect(
     name="huggingface",
+    title=TITLE,
+    create_router=create_router,
     owns_path=lambda path: _address_of(path) is not None,
     error_body=_error_body,
     address_of=_address_of,

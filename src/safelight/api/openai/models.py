@@ -130,12 +130,16 @@ def _named_in(content: bytes) -> _Named:
 
 
 def read_aliases(entries: Sequence[str], names: Sequence[str]) -> frozenset[str]:
-    """The aliases in `ALIAS=MODEL`, in lower case. Raises ConfigurationError where MODEL is none of the `names`."""
+    """The aliases in `ALIAS=MODEL`, in lower case. Raises ConfigurationError where MODEL is none of the `names`.
+
+    It does not repeat what was written: a deployment's secret may stand there.
+    """
     aliases = set()
-    for entry in entries:
+    for number, entry in enumerate(entries, start=1):
         alias, _, model = entry.partition("=")
         if not _is_among(model, names):
-            raise ConfigurationError(f"model alias {entry!r}: there is no {model!r}, but {', '.join(names)}")
+            which = f"model alias {number} of {len(entries)}"
+            raise ConfigurationError(f"{which} is of a model that is not here; there is {', '.join(names)}")
         aliases.add(alias.lower())
     return frozenset(aliases)
 

@@ -13,9 +13,10 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel
 
-from safelight.api.dialect import Dialect, ErrorReport, JsonObject, segments_of
+from safelight.api.dialect import Dialect, ErrorReport, JsonObject, Served, segments_of
 from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
 from safelight.api.http.body import read_json_object
+from safelight.api.http.entity_tags import has_already
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.links import server_url
 from safelight.api.http.negotiation import negotiate
@@ -36,14 +37,13 @@ from safelight.api.openai.wire import (
     render,
     to_generation_request,
 )
-from safelight.disk import Disk
 from safelight.errors import StorageUnavailable
 from safelight.picture.files import MEDIA_TYPES
 from safelight.picture.generation import GenerationResult, ImageFormat
 from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.links import ImageStore, open_image_store
 from safelight.serving.dispatcher import Dispatcher
-from safelight.settings import DeploymentSettings, Settings
+from safelight.settings import Settings
 
 
 class ErrorObject(BaseModel):
@@ -65,6 +65,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return error_responses(ErrorEnvelope, {status: _DESCRIPTIONS[status] for status in statuses})
 
 
+TITLE = "OpenAI"
 ROOTS = ("/v1", "/openai/v1")
 """OpenAI's, and Azure's since its API needs no versions."""
 LINKED_BY_DEFAULT = frozenset({"dall-e-2", "dall-e-3"})
@@ -106,19 +107,22 @@ _VARIATIONS = _GENERATIONS | {
 
 _LINKS: dict[str, Any] = {
     "response_class": Response,
-    "responses": {200: {"description": "The picture", "content": {each: {} for each in MEDIA_TYPES.values()}}}
+    "responses": {
+        200: {"description": "The picture", "content": {each: {} for each in MEDIA_TYPES.values()}},
+        304: {"description": "`If-None-Match` names the picture's `ETag`"},
+    }
     | error_responses(ErrorEnvelope, {404: "No such picture, or its link has ended"}),
 }
 
 
-def create_router(
-    dispatcher: Dispatcher, settings: Settings, deployment: DeploymentSettings, uploads: UploadBudget, disk: Disk
-) -> APIRouter:
+def create_router(served: Served) -> APIRouter:
     """The routes of this dialect."""
-    router = APIRouter(tags=["OpenAI"])
-    model = served_model(deployment, dispatcher.spec)
-    store = open_image_store(settings, disk)
-    routes = _ImageRoutes(dispatcher, settings, deployment.request_timeout_s, model, store, uploads)
+    router = APIRouter(tags=[TITLE])
+    model = served_model(served.deployment, served.dispatcher.spec)
+    store = open_image_store(served.settings, served.disk)
+    routes = _ImageRoutes(
+        served.dispatcher, served.settings, served.deployment.request_timeout_s, model, store, served.uploads
+    )
     for root in ROOTS:
         _add_image_routes(router, routes, root)
         _add_model_routes(router, model, root)
@@ -126,9 +130,12 @@ def create_router(
     _add_model_routes(router, model, "/openai")
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
-    async def read_kept_image(name: str, signature: str = "") -> Response:
+    async def read_kept_image(request: Request, name: str, signature: str = "") -> Response:
         content, image_format = await asyncio.to_thread(store.read, name, signature)
-        return Response(content, media_type=MEDIA_TYPES[image_format], headers={"cache-control": "private"})
+        headers = {"cache-control": "private", "etag": f'"{name.partition(".")[0]}"'}  # what a name means never changes
+        if has_already(request.headers.getlist("if-none-match"), headers["etag"]):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=MEDIA_TYPES[image_format], headers=headers)
 
     return router
 
@@ -268,7 +275,10 @@ def _error_body(_path: str, report: ErrorReport) -> JsonObject:
 
 DIALECT = Dialect(
     name="openai",
+    title=TITLE,
+    create_router=create_router,
     owns_path=owns_path,
     error_body=_error_body,
     address_of=address_of,
+    is_open=lambda path: path.startswith(IMAGE_LINKS),
 )

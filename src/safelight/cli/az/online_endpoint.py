@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from safelight.api.azure.auth_modes import AUTH_MODES
 from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.az.options import (
     DataDir,
@@ -22,7 +23,6 @@ from safelight.cli.az.options import (
     name_of,
 )
 from safelight.cli.az.resource_files import (
-    AUTH_MODES,
     ENDPOINT_FIELDS,
     endpoint_body,
     note,

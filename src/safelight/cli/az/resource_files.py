@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safelight.api.azure.auth_modes import AUTH_MODES
 from safelight.errors import InvalidRequest
 
 JsonObject = dict[str, Any]
@@ -23,8 +24,6 @@ DEPLOYMENT_FIELDS = {
     "startup_probe",
 }  # fmt: skip
 CONNECTION_FIELDS = {"name", "type", "target", "credentials", "secrets", "configs", "metadata", "is_shared", "tags"}
-AUTH_MODES = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
-"""As YAML has them, and as ARM does."""
 REQUEST_DURATIONS = {"request_timeout_ms": "requestTimeout", "max_queue_wait_ms": "maxQueueWait"}
 """Milliseconds of a YAML file's `request_settings`, and ISO 8601 of ARM's."""
 PROBE_DURATIONS, PROBE_COUNTS = ("initial_delay", "period", "timeout"), ("success_threshold", "failure_threshold")

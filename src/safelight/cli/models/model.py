@@ -82,15 +82,7 @@ def show(
 
     The device of a plan need not be here, if its memory is said: --plan --device cuda --memory 12GB.
     """
-    flags = {
-        "device": device,
-        "dtype": dtype,
-        "quantization": quantization,
-        "text_encoder_2_quantization": text_encoder_2_quantization,
-        "offload": offload,
-        "vae_tiling": vae_tiling,
-        "memory": memory,
-    }
+    flags = engine_flags.among(locals())
     if not plan and any(flags.values()):
         raise InvalidRequest("options of the device go with --plan", field="plan")
     model = find_registered(reference or _uri(name, version, label, registry_name), data_dir)

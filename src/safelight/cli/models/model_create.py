@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
+from safelight.cli import model_flags
 from safelight.cli.arm import Arm
 from safelight.cli.az.options import DataDir, OptionalFile, OptionalName, Output, Workspace, checked_name
 from safelight.cli.az.resource_files import read_resource
@@ -28,11 +29,9 @@ def create(
     components: Annotated[
         str | None, Option(help="For a path to a file: folder or hub id that has what the file lacks.")
     ] = None,
-    vae: Annotated[Path | None, Option(help="File of the autoencoder, in place of the model's own.")] = None,
-    text_encoder: Annotated[
-        Path | None, Option(help="File of the CLIP text encoder, in place of the model's own.")
-    ] = None,
-    text_encoder_2: Annotated[Path | None, Option(help="File of the T5 encoder, in place of the model's own.")] = None,
+    vae: model_flags.Vae = None,
+    text_encoder: model_flags.TextEncoder = None,
+    text_encoder_2: model_flags.TextEncoder2 = None,
     description: Annotated[str | None, Option(help="What it is.")] = None,
     file: OptionalFile = None,
     _workspace: Workspace = None,

@@ -9,8 +9,9 @@ from pathlib import Path
 from safelight.errors import ConfigurationError, InvalidRequest
 from safelight.model import hub
 from safelight.model.catalog import Model
-from safelight.model.checkpoint import check_checkpoint, read_model_spec
+from safelight.model.checkpoint import check_checkpoint
 from safelight.model.families.layout import WorkSizes
+from safelight.model.locate import locate
 from safelight.model.memory.plan import DeviceFacts, choose_plan
 from safelight.model.memory.published import published_parts, published_work
 from safelight.model.memory.report import PlanReport, report_plan
@@ -52,18 +53,15 @@ def _device(settings: Settings) -> DeviceFacts:
 def _needs(model: Model) -> tuple[ModelSpec, Mapping[str, StoredPart], WorkSizes]:
     if model.folder is None and model.spec is not None and model.num_parameters:
         return model.spec, published_parts(model.num_parameters), published_work(model.spec)
-    folder = model.folder or _cached(model)
-    spec = model.spec or read_model_spec(folder)
+    folder, spec = locate(model, _cached)
     return spec, describe_parts(folder), check_checkpoint(folder).work(folder, spec)
 
 
-def _cached(model: Model) -> Path:
-    assert model.hub_id is not None, "a model has a folder or a hub id"
-    folder = hub.find_cached(model.hub_id, revision=model.revision or "main")
+def _cached(hub_id: str, revision: str | None) -> Path:
+    folder = hub.find_cached(hub_id, revision=revision or "main")
     if folder is None:
         raise InvalidRequest(
-            f"the files of {model.hub_id} tell what it needs, and they are not here; fetch them with: "
-            f"hf download {model.hub_id}",
+            f"the files of {hub_id} tell what it needs, and they are not here; fetch them with: hf download {hub_id}",
             field="reference",
         )
     return folder

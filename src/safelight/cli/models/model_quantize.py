@@ -37,14 +37,15 @@ def quantize(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from safelight.cli.download import locate
+    from safelight.cli.download import download
     from safelight.cli.models.registered_models import find_registered
     from safelight.engine.families.quantized_checkpoint import quantize_checkpoint
     from safelight.engine.family import network_classes
     from safelight.model.checkpoint import check_checkpoint
+    from safelight.model.locate import locate
     from safelight.model.memory.stored_parts import describe_parts
 
-    folder, spec = locate(find_registered(reference, data_dir))
+    folder, spec = locate(find_registered(reference, data_dir), download)
     out = out.expanduser().absolute()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

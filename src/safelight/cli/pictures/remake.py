@@ -21,6 +21,7 @@ from safelight.errors import InvalidRequest, ModelNotFound
 from safelight.model import hub
 from safelight.model.catalog import find_model
 from safelight.model.checkpoint import read_model_spec, revision_of
+from safelight.model.locate import locate_folder, spec_in
 from safelight.model.loras import locate_loras
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.picture.files import Picture, decode
@@ -118,12 +119,15 @@ def _find_model(recipe: Recipe, name: str | None, settings: Settings) -> tuple[P
         model = find_model(name or recipe.model)
     except ModelNotFound:
         raise InvalidRequest(f"{missing}; give its folder with --model", field="model") from None
-    folder = model.folder
-    if folder is None and model.hub_id is not None:
-        folder = hub.find_cached(model.hub_id, revision=recipe.revision)
-        missing += f"; fetch it with: hf download {model.hub_id} --revision {recipe.revision}"
-    if folder is None:
-        raise InvalidRequest(missing, field="model")
+
+    def find_cached(hub_id: str, _: str | None) -> Path:
+        folder = hub.find_cached(hub_id, revision=recipe.revision)
+        if folder is None:
+            fetch = f"hf download {hub_id} --revision {recipe.revision}"
+            raise InvalidRequest(f"{missing}; fetch it with: {fetch}", field="model")
+        return folder
+
+    folder = locate_folder(model, find_cached)
     revision = revision_of(folder)
     if revision != recipe.revision:
         raise InvalidRequest(
@@ -131,7 +135,7 @@ def _find_model(recipe: Recipe, name: str | None, settings: Settings) -> tuple[P
             "which makes other pictures",
             field="model",
         )
-    return folder, model.spec or read_model_spec(folder)
+    return folder, spec_in(folder, model)
 
 
 def _find_loras(recipe: Recipe, entries: list[str]) -> tuple[LoraFile, ...]:

@@ -43,6 +43,7 @@ def replay(
 
     Exit status: 0 the same, pixel by pixel; 3 another one; 1 it cannot be made again.
     """
+    flags = engine_flags.among(locals())
     from safelight.cli.pictures.remake import remake
 
     status = remake(
@@ -53,15 +54,7 @@ def replay(
         source=source,
         mask=mask,
         loras=lora or [],
-        flags={
-            "device": device,
-            "dtype": dtype,
-            "quantization": quantization,
-            "text_encoder_2_quantization": text_encoder_2_quantization,
-            "offload": offload,
-            "vae_tiling": vae_tiling,
-            "memory": memory,
-        },
+        flags=flags,
         timeout=timeout,
     )
     raise typer.Exit(status)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from safelight.errors import ConfigurationError
+from safelight.whole_files import write_whole
 
 ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  a file's name
 
@@ -34,25 +33,6 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write whole or not at all, readable by the owner only from the first byte on."""
+    """Write whole or not at all, readable by the owner only. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)  # half of it is of no use, and a full disk has none to spare
-        raise
-    _keep_name(path.parent)
-
-
-def _keep_name(folder: Path) -> None:
-    """On the disk too: with the power, a file's new name could go while the database that needs it stays."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):  # some network disks have no such thing
-        os.fsync(descriptor)
-    os.close(descriptor)
+    write_whole(path, text + "\n", mode=0o600)

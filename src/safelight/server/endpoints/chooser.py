@@ -15,10 +15,10 @@ from contextlib import ExitStack
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
+from safelight.api.dialects import is_for_pictures
 from safelight.api.generate import run_of
 from safelight.api.http.body import declared_bytes
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
 from safelight.api.openai import addresses as openai
 from safelight.api.openai.models import named_in_body
 from safelight.errors import NotReady, Overloaded, SafelightError
@@ -53,7 +53,7 @@ class Chooser:
         try:
             return choose(endpoint, wanted), body
         except NotReady as error:
-            if run_of(request) is not None or not _is_for_pictures(request, location.path):
+            if run_of(request) is not None or not is_for_pictures(request.method, location.path):
                 raise
             return await self._choose_when_ready(endpoint.name, wanted, body, error), body
 
@@ -134,7 +134,3 @@ def _refuse_if_all_are_full(endpoint: RoutedEndpoint[ServedDeployment]) -> None:
             return
     if refusal is not None and None not in endpoint.deployments.values():
         raise refusal
-
-
-def _is_for_pictures(request: Request, path: str) -> bool:
-    return request.method == "POST" and (openai.owns_path(path) or huggingface.DIALECT.owns_path(path))

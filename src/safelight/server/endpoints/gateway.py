@@ -13,11 +13,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from safelight.api.azure import routes as azure
+from safelight.api import dialects
 from safelight.api.azure.wire import canonical_path
 from safelight.api.generate import run_of
+from safelight.api.http.errors import render_error
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.openai import routes as openai
 from safelight.api.openai.models import Neighbours
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of, vouch_for
@@ -25,7 +25,7 @@ from safelight.server.endpoints.chooser import Chooser
 from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import ServedDeployment
-from safelight.server.error_handlers import CLIENT_LEFT, ErrorRenderer
+from safelight.server.error_handlers import CLIENT_LEFT, worded
 from safelight.server.paths import PATH_PREFIX, inner_path
 from safelight.settings import Settings
 
@@ -44,23 +44,21 @@ class EndpointGateway:
         *,
         routes: EndpointRoutes,
         arm: ASGIApp,
-        errors: ErrorRenderer,
         settings: Settings,
         uploads: UploadBudget,
     ) -> None:
         self._app = app
         self._routes = routes
         self._arm = arm
-        self._errors = errors
         self._chooser = Chooser(routes, settings, uploads)
         self._has_azure_status_codes = settings.azure_status_codes
         self._max_mirrored_bytes = settings.max_body_bytes
         self._mirrored: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(openai.IMAGE_LINKS):
+        if scope["type"] != "http" or dialects.is_open(scope["path"]):
             await self._app(scope, receive, send)
-        elif azure.DIALECT.owns_path(scope["path"]):
+        elif dialects.CONTROL_PLANE.owns_path(scope["path"]):
             inner = {**scope, "path": canonical_path(scope["path"])}
             await self._arm(inner, receive, send)
             scope["route"] = inner.get("route")
@@ -76,8 +74,8 @@ class EndpointGateway:
                 return
             choice, receive = await self._chooser.choose(request, location, receive)
         except (SafelightError, ClientDisconnect) as error:
-            inner = Request({**scope, "path": inner_path(scope["path"])})
-            await self._errors.render(inner, error)(scope, receive, send)
+            inner = Request(worded(scope, inner_path(scope["path"]), dialects.PICTURES))
+            await render_error(inner, error)(scope, receive, send)
             return
         request.state.deployment, inside = choice.name, _inside(scope, location, choice)
         try:
@@ -133,12 +131,13 @@ def _inside(scope: Scope, location: Location[ServedDeployment], choice: Choice[S
     """The request as the deployment's application sees it."""
     path, deployments = location.path, location.endpoint.deployments
     models = {name: None if each is None else each.model_id for name, each in deployments.items()}
+    inner = worded(scope, path, dialects.PICTURES)
     state = {
-        **scope.get("state", {}),
+        **inner["state"],
         "neighbours": Neighbours(choice.name, models),
         "path_prefix": scope["path"].removesuffix(path) if scope["path"].startswith(PATH_PREFIX) else "",
     }
-    return {**scope, "path": path, "raw_path": path.encode(), "state": state}
+    return {**inner, "raw_path": path.encode(), "state": state}
 
 
 async def _send_copy(mirror: ServedDeployment, scope: Scope, body: bytes) -> None:

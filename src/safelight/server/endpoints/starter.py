@@ -18,12 +18,11 @@ from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.environment import read_environment
-from safelight.errors import ConfigurationError, ModelLoadError, ModelNotFound, SafelightError
+from safelight.errors import ConfigurationError, DownloadError, ModelLoadError, SafelightError
 from safelight.model import hub
-from safelight.model.catalog import Model, find_model, name_in
-from safelight.model.checkpoint import read_model_spec
+from safelight.model.catalog import Model, name_in
+from safelight.model.locate import locate_folder, spec_in
 from safelight.model.loras import locate_loras
-from safelight.model.revision import hub_id_of
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
@@ -87,22 +86,20 @@ class DeploymentStarter:
         """By endpoint and deployment: what loads its model, be it beside one that serves until then."""
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
-        if model.hub_id is None:
-            raise ModelLoadError(f"model {model.name} has neither a folder nor a hub id")
-        hub_id, token = model.hub_id, environment.get(HUB_TOKEN)
-        at = f" at revision {model.revision}" if model.revision else ""
-        log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
-        progress = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer"))
-        folder = await _in_daemon_thread(
-            lambda: hub.download_model(hub_id, revision=model.revision, token=token, report=progress.report)
-        )
-        log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
-        return folder
+        def download(hub_id: str, revision: str | None) -> Path:
+            at = f" at revision {revision}" if revision else ""
+            log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
+            report = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer")).report
+            folder = hub.download_model(hub_id, revision=revision, token=environment.get(HUB_TOKEN), report=report)
+            log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
+            return folder
+
+        return await _in_daemon_thread(lambda: locate_folder(model, download))
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
         settings = _settings_of(deployment)
-        model_spec = await asyncio.to_thread(_read_spec, deployment)
+        model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
         if settings.loras:
@@ -183,19 +180,15 @@ def _locate_loras(entries: Sequence[str], deployment: AppliedDeployment) -> tupl
         return locate_loras(entries, token=deployment.environment.get(HUB_TOKEN))
     except ConfigurationError as error:
         raise _in_variable("SAFELIGHT_LORAS", error) from None
+    except (ModelLoadError, DownloadError):
+        if "SAFELIGHT_LORAS" not in deployment.secret_variables:
+            raise
+        hidden = ConfigurationError("a LoRA cannot be had; which one is not repeated, since a secret says it")
+        raise _in_variable("SAFELIGHT_LORAS", hidden) from None
 
 
 def _in_variable(name: str, error: ConfigurationError) -> ConfigurationError:
     return ConfigurationError(f"environment variable {name} of the deployment: {error.message}")
-
-
-def _read_spec(deployment: AppliedDeployment) -> ModelSpec:
-    """The catalogue's word on a model that it knows by its name or by its hub id, else what the folder says."""
-    for reference in (deployment.spec.model, hub_id_of(deployment.folder)):
-        with suppress(ModelNotFound):
-            if reference is not None and (known := find_model(reference).spec) is not None:
-                return known
-    return read_model_spec(deployment.folder)
 
 
 async def _in_daemon_thread(work: Callable[[], T]) -> T:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from safelight import __version__
+from safelight.api import dialects
 from safelight.api.azure import routes as azure
-from safelight.api.dialect import Dialect
+from safelight.api.dialect import Served
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
-from safelight.api.openai import routes as openai
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.endpoints.tokens import OidcVerifier
@@ -34,13 +32,11 @@ from safelight.server.auth import KeyMiddleware
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
-from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.error_handlers import install_handlers
 from safelight.server.web import model as web_model
 from safelight.serving.backends.protocol import ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
-
-DATA_PLANE_DIALECTS = (openai.DIALECT, huggingface.DIALECT)
 
 
 class _HasSecret(Protocol):
@@ -116,7 +112,6 @@ class OnlineEndpoints:
             app,
             routes=self.routes,
             arm=create_arm_app(self.plane, self._settings),
-            errors=ErrorRenderer(DATA_PLANE_DIALECTS),
             settings=self._settings,
             uploads=self.uploads,
         )
@@ -134,43 +129,32 @@ def create_deployment_app(
     app = FastAPI(
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
+    served = Served(dispatcher=dispatcher, settings=settings, deployment=deployment, uploads=uploads, disk=disk)
     for router in (
-        openai.create_router(dispatcher, settings, deployment, uploads, disk),
-        huggingface.create_router(dispatcher, settings, deployment.request_timeout_s, uploads),
+        *(dialect.create_router(served) for dialect in dialects.PICTURES),
         health.create_router(dispatcher, disk),
         web_model.create_router(dispatcher),
         metrics.create_router(registry),
     ):
         app.include_router(router)
-    _word_errors(app, DATA_PLANE_DIALECTS)
+    install_handlers(app, Exception)  # of what no one foresaw too: clients read JSON, and the edge still logs it
     return app
 
 
 def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
     """The control plane's routes; its OpenAPI document is the reference of them."""
+    dialect = dialects.CONTROL_PLANE
     app = FastAPI(
-        title="Safelight: control plane", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+        title=f"Safelight: {dialect.title}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    app.include_router(azure.create_router(plane, settings))
+    app.include_router(dialect.create_router(azure.Workspace(plane, settings)))
     app.add_middleware(
         KeyMiddleware,
         check=lambda request: azure.check_administrator(request, plane.admin_token),
-        is_open=azure.is_open,
-        errors=ErrorRenderer((azure.DIALECT,)),
+        is_open=dialect.is_open,
     )
-    _word_errors(app, (azure.DIALECT,))
+    install_handlers(app, Exception)
     return app
-
-
-def _word_errors(app: FastAPI, dialects: Sequence[Dialect]) -> None:
-    """An error that no one foresaw too: clients read JSON, and the outermost edge still logs it."""
-    errors = ErrorRenderer(dialects)
-    errors.install(app)
-
-    async def handle_unforeseen(request: Request, error: Exception) -> Response:
-        return errors.render(request, error)
-
-    app.add_exception_handler(Exception, handle_unforeseen)
 
 
 def _lock(data_dir: Path) -> TextIO:

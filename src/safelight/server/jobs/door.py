@@ -14,13 +14,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from safelight.api import jobs
+from safelight.api import dialects, jobs
 from safelight.api.http.body import declared_bytes, read_bytes
 from safelight.api.http.disconnect import while_connected
+from safelight.api.http.errors import render_error
 from safelight.api.http.links import known_server_url, server_url
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
-from safelight.api.openai import routes as openai
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, NewJob, StoredRequest, find_job, get_answer, get_job
@@ -32,7 +31,7 @@ from safelight.control.store.tables import Job, JobState
 from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of, vouch_for
 from safelight.server.endpoints.routes import EndpointRoutes
-from safelight.server.error_handlers import ErrorRenderer
+from safelight.server.error_handlers import worded
 from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.server.jobs.resend import send_through
 from safelight.server.paths import inner_path
@@ -56,7 +55,6 @@ class JobDoor:
         queue: JobQueue,
         callers: Callers,
         sender: WebhookSender,
-        errors: ErrorRenderer,
         settings: Settings,
         uploads: UploadBudget,
     ) -> None:
@@ -65,7 +63,6 @@ class JobDoor:
         self._queue = queue
         self._callers = callers
         self._sender = sender
-        self._errors = errors
         self._settings = settings
         self._uploads = uploads
 
@@ -76,7 +73,7 @@ class JobDoor:
         request = Request(scope, receive)
         path = inner_path(scope["path"])
         try:
-            if jobs.owns_path(path):
+            if dialects.JOBS.owns_path(path):
                 caller, _ = await self._callers.identify(request)
                 await self._app(_inside(scope, path, Caller(None, caller.owner)), receive, send)
             elif _is_for_a_job(request, path):
@@ -85,7 +82,8 @@ class JobDoor:
             else:
                 await self._app(scope, receive, send)
         except (SafelightError, ClientDisconnect) as error:
-            await self._errors.render(Request({**scope, "path": path}), error)(scope, receive, send)
+            inner = Request(worded(scope, path, dialects.all_dialects()))
+            await render_error(inner, error)(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         """What a request is answered with that is to become a job, or has become one before."""
@@ -111,7 +109,7 @@ class JobDoor:
             if job is None:
                 check = Run(is_check=True)
                 answer = await send_through(
-                    self._app, new.request, check, request_id=request.state.request_id, owner=request.app
+                    self._app, new.request, check, request_id=request.state.request_id, within=request.scope
                 )
                 if not check.is_valid:
                     return answer
@@ -175,21 +173,20 @@ class JobDoor:
 class NoJobs:
     """ASGI middleware of a server without jobs: refuses what only they can do. `Prefer` may be ignored (RFC 7240)."""
 
-    def __init__(self, app: ASGIApp, *, errors: ErrorRenderer) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             request = Request(scope)
             header = next((each for each in (IDEMPOTENCY_KEY, WEBHOOK_URL) if each in request.headers), None)
-            if header is not None and _is_for_pictures(request, scope["path"]):
+            if header is not None and dialects.is_for_pictures(request.method, scope["path"]):
                 error = InvalidRequest(
                     f"this server keeps no jobs and cannot do what {header} asks for; send the request without it, or "
                     "start the server without --no-online-endpoints",
                     field=header,
                 )
-                await self._errors.render(request, error)(scope, receive, send)
+                await render_error(request, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -222,15 +219,12 @@ class Callers:
 
 
 def _inside(scope: Scope, path: str, caller: Caller) -> Scope:
-    return {**scope, "path": path, "raw_path": path.encode(), "state": {**scope["state"], "caller": caller}}
-
-
-def _is_for_pictures(request: Request, path: str) -> bool:
-    return request.method == "POST" and (openai.DIALECT.owns_path(path) or huggingface.DIALECT.owns_path(path))
+    inner = worded(scope, path, dialects.all_dialects())
+    return {**inner, "raw_path": path.encode(), "state": {**inner["state"], "caller": caller}}
 
 
 def _is_for_a_job(request: Request, path: str) -> bool:
-    if not _is_for_pictures(request, path):
+    if not dialects.is_for_pictures(request.method, path):
         return False
     wants = read_preferences(request.headers.getlist("prefer"))
     return wants.is_async or IDEMPOTENCY_KEY in request.headers or WEBHOOK_URL in request.headers

@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Scope
 
+from safelight.api.dialects import all_dialects
 from safelight.control.jobs.queue import Run
 from safelight.control.jobs.records import Answer, StoredRequest
 from safelight.server.auth import Caller
+from safelight.server.error_handlers import renderer_of
 
 PART_BYTES = 64 * 1024
 
 
 async def send_through(
-    app: ASGIApp, stored: StoredRequest, run: Run, *, request_id: str, owner: ASGIApp | None = None
+    app: ASGIApp, stored: StoredRequest, run: Run, *, request_id: str, within: Scope | None = None
 ) -> Answer:
     """The answer to a client that waits until `run.left` is set, and then leaves.
 
-    `owner` is the framework's application if `app` is a middleware inside it.
+    `within` is the scope of a request that is on its way, if `app` is what comes next on it.
     """
     status, body = 500, bytearray()
     headers: list[tuple[str, str]] = []
@@ -42,8 +44,8 @@ async def send_through(
         else:
             body.extend(message.get("body", b""))
 
-    scope = replayed_scope(stored, run, request_id)
-    await app(scope if owner is None else {**scope, "app": owner}, receive, send)
+    scope = {**(within or {}), **replayed_scope(stored, run, request_id)}
+    await app(scope, receive, send)
     kept = tuple((name, value) for name, value in headers if name.lower() != "x-request-id")
     return Answer(status=status, headers=kept, body=bytes(body))
 
@@ -81,5 +83,6 @@ def replayed_scope(stored: StoredRequest, run: Run, request_id: str) -> Scope:
             "run": run,
             "request_id": request_id,
             "generation_id": uuid.uuid4().hex,
+            "render_error": renderer_of(stored.path, all_dialects()),
         },
     }

@@ -7,7 +7,9 @@ import logging
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from safelight.api import jobs
+from safelight.api.dialects import JOBS
+from safelight.api.http.errors import render_error
+from safelight.api.jobs import KeptJobs
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, BegunJob, JobLimits
@@ -16,7 +18,6 @@ from safelight.control.jobs.webhooks import Webhooks
 from safelight.errors import EngineFailure
 from safelight.server.auth import ServerKey
 from safelight.server.endpoints.wiring import OnlineEndpoints
-from safelight.server.error_handlers import ErrorRenderer
 from safelight.server.jobs.door import Callers, JobDoor
 from safelight.server.jobs.resend import answer_of, replayed_scope, send_through
 from safelight.settings import Settings
@@ -37,14 +38,12 @@ class Jobs:
         online: OnlineEndpoints,
         *,
         key: ServerKey | None,
-        errors: ErrorRenderer,
         tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._plane = online.plane
         self._uploads = online.uploads
-        self._errors = errors
         self._secrets = JobSecrets(settings.data_dir)
         self._callers = Callers(online.routes, key, self._secrets)
         self._sender = WebhookSender(allows_private=settings.webhooks_to_private_addresses)
@@ -63,7 +62,8 @@ class Jobs:
             max_running=settings.max_running_jobs,
             on_end=self._webhooks.wake,
         )
-        self.router = jobs.create_router(self._plane, self.queue, self._secrets, settings)
+        kept = KeptJobs(plane=self._plane, queue=self.queue, secrets=self._secrets, settings=settings)
+        self.router = JOBS.create_router(kept)
 
     async def start(self) -> None:
         await self.queue.start()
@@ -82,7 +82,6 @@ class Jobs:
             queue=self.queue,
             callers=self._callers,
             sender=self._sender,
-            errors=self._errors,
             settings=self._settings,
             uploads=self._uploads,
         )
@@ -96,4 +95,4 @@ class Jobs:
             except Exception:  # the ASGI edge of a job: it would never end
                 logger.exception("job %s", job.id)
                 error = EngineFailure("an internal error; the log has it")
-        return answer_of(self._errors.render(Request(replayed_scope(job.request, run, job.id)), error))
+        return answer_of(render_error(Request(replayed_scope(job.request, run, job.id)), error))

@@ -24,7 +24,7 @@ class EngineCounters(Protocol):
 
 
 class Engine(Protocol):
-    """What the loop asks of `engine.Engine`, and of the fake one in the tests. Called by one thread."""
+    """What the loop asks of `engine.Engine`, and of the fake one in the tests. One thread calls all but `decode`."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -33,6 +33,10 @@ class Engine(Protocol):
     @property
     def picture_s(self) -> float | None:
         """Seconds that the steps of the default picture may take; None: next to nothing."""
+
+    @property
+    def decodes_beside_steps(self) -> bool:
+        """Whether another thread may call `decode`, one at a time, while this one goes on with other generations."""
 
     def start(self, generation: Generation, /) -> None: ...
     def step(self, batch: Sequence[Generation], /) -> None: ...

@@ -1,8 +1,9 @@
 """The heart of a replica: one thread that owns the device and gives every generation its steps.
 
 Messages come in through a queue and go out through `send`. Encoding a prompt, making a preview and decoding an image
-are stages of their own between two steps: `_has_paused_enough` says how long the running batch may wait for them. A
-generation that nobody wants any more is dropped before the next transformer call.
+are stages of their own between two steps: `_has_paused_enough` says how long the running batch may wait for them. An
+engine that can is given its decoding in a thread beside the steps. A generation that nobody wants any more is dropped
+before the next transformer call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +21,6 @@ import numpy as np
 
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.model.memory.exhausted import is_out_of_memory, no_memory_for
-from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import (
     Completed,
@@ -32,7 +32,7 @@ from safelight.picture.generation import (
     Preview,
     Step,
 )
-from safelight.picture.recipe import Origin, recipe_of
+from safelight.picture.recipe import Origin
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
@@ -45,24 +45,23 @@ from safelight.serving.messages import (
 )
 from safelight.serving.replica.batcher import StepBatcher
 from safelight.serving.replica.engine import Engine
+from safelight.serving.replica.image_files import ImageFiles
 from safelight.serving.replica.in_flight import InFlight
-from safelight.serving.replica.told import stage_of
+from safelight.serving.replica.told import Timed, stage_of
 from safelight.telemetry.names import called, together
-
-NUM_IMAGE_ENCODERS = 2
-"""Threads that write image files; they release the interpreter lock, and the device thread goes on meanwhile."""
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class EncodedImage:
     """What an image encoder puts into the inbox; the generation carries the error if there is one."""
 
     generation: Generation
     content: bytes
-    began_at: float
-    seconds: float
+    decoded: Timed
+    filed: Timed
+    """The making of the file."""
 
 
 Inbox = queue.Queue[GatewayMessage | EncodedImage]
@@ -88,18 +87,16 @@ class ReplicaLoop:
         self._engine = engine
         self._inbox = inbox
         self._send = send
-        self._origin = origin
-        self._private_prompts = private_prompts
-        self._credentials = credentials
         self._clock = clock
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
         self._stages: deque[tuple[Work, Generation]] = deque()
         """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}
         self._owners: dict[Generation, InFlight] = {}
-        self._image_encoders = [
-            ThreadPoolExecutor(1, thread_name_prefix=f"image-encoder-{index}") for index in range(NUM_IMAGE_ENCODERS)
-        ]
+        self._image_files = ImageFiles(origin, private_prompts=private_prompts, credentials=credentials)
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder") if engine.decodes_beside_steps else None
+        self._decoding: dict[Generation, Future[None]] = {}
+        """What the decoder's thread was given, until its file is there."""
         self._counters = Counters()
         self._step_s = 0.0
 
@@ -172,10 +169,10 @@ class ReplicaLoop:
     def _start(self, generation: Generation) -> None:
         generation.started_at = self._clock()
         if generation.image_index == 0:
-            self._note("queue", [generation], generation.arrived_at)
+            self._note("queue", [generation], self._since(generation.arrived_at))
         with self._failures_of([generation]):
             self._engine.start(generation)
-        generation.encode_s = self._note("encode", [generation], generation.started_at)
+        generation.encode_s = self._note("encode", [generation], self._since(generation.started_at))
         if generation.error is None:
             self._batcher.add(generation)
         else:
@@ -185,9 +182,9 @@ class ReplicaLoop:
         began_at = self._clock()
         with self._failures_of(batch):
             self._engine.step(batch)
-        self._step_s = self._note("step", batch, began_at)
-        num_rows = sum(generation.num_rows for generation in batch)
-        self._counters += Counters(steps_run=len(batch), batch_sizes={num_rows: 1})
+        self._step_s = self._note("step", batch, self._since(began_at))
+        self._batcher.observe(batch, self._step_s)
+        self._counters += Counters(steps_run=len(batch), batch_sizes={sum(each.num_rows for each in batch): 1})
         for generation in batch:
             generation.denoise_s += self._step_s
         self._report()
@@ -198,6 +195,8 @@ class ReplicaLoop:
                     self._stages.append((self._preview, generation))
 
     def _send_progress(self, generation: Generation) -> None:
+        if not generation.request.tells_steps:
+            return
         ticket = self._owners[generation].ticket
         self._tell(ticket, Step(generation.image_index, generation.step_index, generation.num_steps))
 
@@ -206,10 +205,12 @@ class ReplicaLoop:
         in_flight = self._owners.get(generation)
         if in_flight is None:
             return  # a sibling of the same batch failed, and took it along
-        if generation.error is None:
+        if generation.error is not None:
+            self._fail(in_flight, generation.error)
+        elif self._decoder is None:
             self._stages.append((self._decode, generation))
         else:
-            self._fail(in_flight, generation.error)
+            self._decoding[generation] = self._decoder.submit(self._make_pixels, in_flight, generation)
 
     def _preview(self, generation: Generation) -> None:
         """Show what a generation looks like; the picture itself, if it is about to come, makes that needless."""
@@ -219,56 +220,42 @@ class ReplicaLoop:
         pixels = np.empty((0, 0, 3), np.uint8)
         with self._failures_of([generation]):
             pixels = self._engine.preview(generation)
-        self._note("preview", [generation], began_at)
+        self._note("preview", [generation], self._since(began_at))
         if generation.error is not None:
             self._fail(in_flight, generation.error)
             return
-        self._encoder_of(generation).submit(
+        self._image_files.thread_of(in_flight.ticket, generation).submit(
             self._encode_preview, in_flight.ticket, generation, generation.num_previews_made, pixels
         )
         generation.num_previews_made += 1
 
-    def _encoder_of(self, generation: Generation) -> ThreadPoolExecutor:
-        """One thread for an image and its previews, so that none of them overtakes another."""
-        return self._image_encoders[(self._owners[generation].ticket + generation.image_index) % NUM_IMAGE_ENCODERS]
-
     def _encode_preview(self, ticket: int, generation: Generation, index: int, pixels: np.ndarray) -> None:
         """Runs in a thread of its own, and sends by itself: the inbox is read only after the step that is running."""
-        request = generation.request
         with self._failures_of([generation]):
-            content = images.encode_preview(
-                pixels, image_format=request.image_format, image_quality=request.image_quality
-            )
+            content = self._image_files.preview(generation, pixels)
             self._tell(ticket, Preview(generation.image_index, index, content))
 
     def _decode(self, generation: Generation) -> None:
-        in_flight, began_at = self._owners[generation], self._clock()
-        pixels = np.empty((0, 0, 3), np.uint8)
+        self._make_pixels(self._owners[generation], generation)
+        self._engine.release(generation)
+
+    def _make_pixels(self, in_flight: InFlight, generation: Generation) -> None:
+        """Runs in the decoder's thread, if there is one."""
+        began_at, pixels = self._clock(), np.empty((0, 0, 3), np.uint8)
         with self._failures_of([generation]):
             pixels = self._engine.decode(generation)
-        self._engine.release(generation)
-        in_flight.decode_s += self._note("decode", [generation], began_at)
-        if generation.error is None:
-            self._encoder_of(generation).submit(self._encode_image, in_flight, generation, pixels)
-        else:
-            self._fail(in_flight, generation.error)
+        thread = self._image_files.thread_of(in_flight.ticket, generation)
+        thread.submit(self._encode_image, in_flight, generation, pixels, self._since(began_at))
 
-    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray) -> None:
+    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray, decoded: Timed) -> None:
         """Runs in a thread of its own, and reports through the inbox; streamed, it is sent as a preview is."""
         request, began_at, content = generation.request, self._clock(), b""
-        with self._failures_of([generation]):
-            recipe = recipe_of(generation, self._origin)
-            content = images.encode(
-                pixels,
-                image_format=request.image_format,
-                image_quality=request.image_quality,
-                recipe=recipe.without_prompts() if self._private_prompts else recipe,
-                credentials=self._credentials,
-            )
-            if request.is_streamed and request.num_images_per_prompt > 1:
-                self._send_image(in_flight, generation, content)
-        seconds = self._clock() - began_at
-        self._inbox.put(EncodedImage(generation=generation, content=content, began_at=began_at, seconds=seconds))
+        if generation.error is None and generation in self._owners:  # else nobody waits for it any more
+            with self._failures_of([generation]):
+                content = self._image_files.picture(generation, pixels)
+                if request.is_streamed and request.num_images_per_prompt > 1:
+                    self._send_image(in_flight, generation, content)
+        self._inbox.put(EncodedImage(generation, content, decoded, self._since(began_at)))
 
     def _send_image(self, in_flight: InFlight, generation: Generation, content: bytes) -> None:
         self._tell(
@@ -283,11 +270,15 @@ class ReplicaLoop:
 
     def _collect(self, encoded: EncodedImage) -> None:
         generation = encoded.generation
+        if self._decoding.pop(generation, None) is not None:
+            self._engine.release(generation)
         in_flight = self._owners.get(generation)
         if in_flight is None:
             return  # cancelled meanwhile
-        in_flight.image_encode_s += self._note("image_encode", [generation], encoded.began_at, encoded.seconds)
-        in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
+        in_flight.decode_s += self._note("decode", [generation], encoded.decoded)
+        if generation.error is None:
+            in_flight.image_encode_s += self._note("image_encode", [generation], encoded.filed)
+            in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
         if in_flight.num_bytes > MAX_FRAME_BYTES // 2:
             generation.error = EngineFailure(
                 f"the images have {in_flight.num_bytes} bytes; ask for fewer or smaller ones, or for another format"
@@ -323,7 +314,10 @@ class ReplicaLoop:
         for generation in in_flight.generations:
             del self._owners[generation]
             self._batcher.drop(generation)
-            self._engine.release(generation)
+            decoding = self._decoding.get(generation)
+            if decoding is None or decoding.cancel():
+                self._decoding.pop(generation, None)
+                self._engine.release(generation)  # else it is released when its pixels are made
         self._stages = deque(stage for stage in self._stages if stage[1] in self._owners)
 
     @contextmanager
@@ -333,20 +327,20 @@ class ReplicaLoop:
             yield
         except SafelightError as error:
             _set_error(batch, error)
-        except Exception as error:  # noqa: BLE001  the one place, and it is logged: a bug in a model must not end the replica
+        except Exception as error:  # noqa: BLE001  the one place, and it is logged: a bug must not end the replica
             with called(together(generation.request.names for generation in batch)):
                 _set_error(batch, _failure_of(batch, error))
 
-    def _note(
-        self, stage: StageName, batch: Sequence[Generation], began_at: float, seconds: float | None = None
-    ) -> float:
-        """Count the time of a stage, and tell of it where it is traced. Returns the seconds that it took until now."""
-        seconds = self._clock() - began_at if seconds is None else seconds
-        self._counters += Counters(stages={stage: StageTime(1, seconds)})
+    def _since(self, began_at: float) -> Timed:
+        return Timed(began_at, self._clock() - began_at)
+
+    def _note(self, stage: StageName, batch: Sequence[Generation], timed: Timed) -> float:
+        """Count the time of a stage, and tell of it where it is traced. Returns the seconds that it took."""
+        self._counters += Counters(stages={stage: StageTime(1, timed.seconds)})
         for generation in batch:
             if generation.request.names.is_traced and generation in self._owners:
-                self._tell(self._owners[generation].ticket, stage_of(stage, generation, batch, began_at, seconds))
-        return seconds
+                self._tell(self._owners[generation].ticket, stage_of(stage, generation, batch, timed))
+        return timed.seconds
 
     def _report(self) -> None:
         """Before the message that tells the gateway of it, so that whoever sees the one can see the other."""

@@ -19,15 +19,12 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from safelight.api.http.upload_budget import UploadBudget
-from safelight.api.huggingface import routes as huggingface
-from safelight.api.openai import routes as openai
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.errors import Overloaded, SafelightError
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import ServedDeployment
-from safelight.server.error_handlers import ErrorRenderer
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
 from tests.fakes import until
@@ -85,7 +82,6 @@ class Endpoint:
             Starlette(),
             routes=self.routes,
             arm=PlainTextResponse("arm"),
-            errors=ErrorRenderer((openai.DIALECT, huggingface.DIALECT)),
             settings=Settings(**settings),
             uploads=UploadBudget(1_000_000),
         )

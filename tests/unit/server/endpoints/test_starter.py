@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from starlette.types import ASGIApp
 
 from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.endpoints.logs import DeploymentLog
-from safelight.errors import ConfigurationError
+from safelight.errors import ConfigurationError, SafelightError
+from safelight.library_variables import SETTING_VARIABLES
 from safelight.server.endpoints.starter import DeploymentStarter
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
@@ -71,3 +73,26 @@ async def test_loras_that_make_no_sense_are_refused_with_the_variable_that_says_
 
     with pytest.raises(ConfigurationError, match=r"^environment variable SAFELIGHT_LORAS of the deployment: \w"):
         await starter.start(deployment(model_folder, SAFELIGHT_LORAS=said), DeploymentLog(tmp_path / "logs"))
+
+
+SECRET = "c2VjcmV0LXRva2Vu"
+FORMS = ("{}", "{}==", "a={}", "{}=a", "a=https://user:{}@hub.example/a?b", "a=b/c?token={}", "a={}/b", "a={}/b/c.d:2")
+
+
+@pytest.mark.parametrize("variable", sorted(SETTING_VARIABLES))
+async def test_no_error_repeats_what_a_secret_says_whichever_variable_it_stands_in(
+    model_folder: Path, tmp_path: Path, variable: str
+) -> None:
+    reference = "${{azureml://connections/hub/credentials/token}}"
+    (tmp_path / SECRET).mkdir()
+    for form in (*FORMS, f"a={tmp_path}/{{}}"):
+        written = deployment(model_folder, **{variable: reference})
+        resolved = replace(written, environment={variable: form.format(SECRET)})
+        starter = DeploymentStarter(Settings(), fake_replicas(), lambda *_: Starlette())
+
+        with pytest.raises(SafelightError) as caught:
+            await starter.start(resolved, DeploymentLog(tmp_path / "logs"))
+
+        assert SECRET not in caught.value.message
+        assert f"environment variable {variable} of the deployment: " in caught.value.message
+    assert SECRET not in "".join(each.read_text() for each in (tmp_path / "logs").rglob("*") if each.is_file())

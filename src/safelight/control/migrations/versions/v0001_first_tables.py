@@ -10,6 +10,15 @@ down_revision = None
 
 
 def upgrade() -> None:
+    _create_connections()
+    _create_endpoints()
+    _create_models()
+    _create_operations()
+    _create_secret_reads()
+    _create_deployments()
+
+
+def _create_connections() -> None:
     op.create_table(
         "connections",
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -23,6 +32,9 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+
+
+def _create_endpoints() -> None:
     op.create_table(
         "endpoints",
         sa.Column("name", sa.String(length=32), nullable=False),
@@ -42,6 +54,9 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+
+
+def _create_models() -> None:
     op.create_table(
         "models",
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -51,6 +66,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", "version"),
     )
+
+
+def _create_operations() -> None:
     op.create_table(
         "operations",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -72,6 +90,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("status = 'InProgress'"),
         postgresql_where=sa.text("status = 'InProgress'"),
     )
+
+
+def _create_secret_reads() -> None:
     op.create_table(
         "secret_reads",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -81,6 +102,9 @@ def upgrade() -> None:
         sa.Column("read_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+
+
+def _create_deployments() -> None:
     op.create_table(
         "deployments",
         sa.Column("endpoint_name", sa.String(length=32), nullable=False),
