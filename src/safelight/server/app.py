@@ -84,6 +84,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     registry = CollectorRegistry()
     deployments = dict if online is None else online.dispatchers
     registry.register(metrics.DispatcherCollector(dispatcher, deployments))
+    requests = metrics.RequestMetrics(registry)
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
     if jobs is not None:
         app.include_router(jobs.router, dependencies=[KEY])
@@ -92,13 +93,13 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     if key is not None:
         app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open)
     if online is not None:
-        app.add_middleware(online.gateway)
+        app.add_middleware(online.gateway, own=dispatcher, requests=requests)
     if jobs is not None:
         app.add_middleware(jobs.door)
     else:
         app.add_middleware(NoJobs)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(EdgeMiddleware, requests=metrics.RequestMetrics(registry), tracer=tracer)
+    app.add_middleware(EdgeMiddleware, requests=requests, tracer=tracer)
     add_cors(app, settings.cors_origins)
     return app
 

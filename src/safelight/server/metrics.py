@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from safelight.api.dialect import owner_of
-from safelight.api.dialects import all_dialects
+from safelight.api.dialects import PICTURES, all_dialects
 from safelight.control.jobs.queue import JobQueue
 from safelight.control.store.tables import JobState
 from safelight.server.paths import inner_path
@@ -54,6 +54,18 @@ class RequestMetrics(Collector):
         for own, of_endpoints in zip(self._own.collect(), self._of_endpoints.collect(), strict=True):
             own.samples.extend(of_endpoints.samples)
             yield own
+
+    def latency_of(self, place: Place) -> dict[str, float]:
+        """Requests for pictures of a deployment that were answered: seconds -> those that took no longer."""
+        counts: dict[str, float] = {}
+        names = {each.name for each in PICTURES}
+        for metric in self.collect():
+            for sample in metric.samples:
+                labels = sample.labels
+                where = (labels.get("endpoint", ""), labels.get("deployment", ""))
+                if sample.name.endswith("_bucket") and where == place and labels["dialect"] in names:
+                    counts[labels["le"]] = counts.get(labels["le"], 0.0) + sample.value
+        return counts
 
     def dialect_of(self, request: Request) -> str:
         path = request.scope["path"]

@@ -33,6 +33,8 @@ class ReplicaSnapshot:
     """Why it ended the last time, or why it cannot be started."""
     whereabouts: Mapping[str, str | int] = field(default_factory=dict)
     restarts: int = 0
+    plan: str = ""
+    """How its model lies in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +247,7 @@ class Dispatcher:
             detail=replica.error.message if replica.error else "",
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
+            plan=replica.plan,
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -68,9 +68,9 @@ class Router(Generic[T]):
         self._endpoints[endpoint.name.lower()] = endpoint
         self._index_keys()
 
-    @property
-    def endpoints(self) -> Sequence[RoutedEndpoint[T]]:
-        return [*self._endpoints.values()]
+    def all(self) -> list[RoutedEndpoint[T]]:
+        """By name."""
+        return sorted(self._endpoints.values(), key=lambda each: each.name)
 
     def remove(self, name: str) -> None:
         self._endpoints.pop(name.lower(), None)

@@ -52,15 +52,9 @@ class EndpointRoutes:
         self._changed.clear()
         await self._changed.wait()
 
-    @property
-    def serving(self) -> Mapping[tuple[str, str], ServedDeployment]:
-        """What serves now, by the names of its endpoint and its deployment."""
-        return {
-            (endpoint.name, name): each
-            for endpoint in self._router.endpoints
-            for name, each in endpoint.deployments.items()
-            if each is not None
-        }
+    def all(self) -> list[RoutedEndpoint[ServedDeployment]]:
+        """By name."""
+        return self._router.all()
 
     def remove(self, endpoint_name: str) -> None:
         self._states.pop(endpoint_name, None)

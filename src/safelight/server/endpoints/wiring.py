@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from safelight import __version__
 from safelight.api import dialects
 from safelight.api.azure import routes as azure
-from safelight.api.dialect import Served
+from safelight.api.dialect import JsonObject, Served
 from safelight.api.http.upload_budget import UploadBudget
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
@@ -29,9 +29,11 @@ from safelight.errors import ConfigurationError
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
 from safelight.server.auth import KeyMiddleware
+from safelight.server.endpoints import status
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
+from safelight.server.endpoints.status import ReadStatus, status_of
 from safelight.server.error_handlers import install_handlers
 from safelight.server.web import model as web_model
 from safelight.serving.backends.protocol import ReplicasFactory
@@ -90,7 +92,13 @@ class OnlineEndpoints:
 
     def dispatchers(self) -> dict[tuple[str, str], Dispatcher]:
         """Of every deployment, by the names of its endpoint and its own: what serves, or else what loads its model."""
-        return {**self._starter.starting, **{place: each.dispatcher for place, each in self.routes.serving.items()}}
+        serving = {
+            (endpoint.name, name): each.dispatcher
+            for endpoint in self.routes.all()
+            for name, each in endpoint.deployments.items()
+            if each is not None
+        }
+        return {**self._starter.starting, **serving}
 
     async def start(self) -> None:
         await self._reconciler.start()
@@ -106,12 +114,16 @@ class OnlineEndpoints:
         self._database.close()
         self._lock.close()
 
-    def gateway(self, app: ASGIApp) -> EndpointGateway:
-        """The application with endpoints in front of it."""
+    def gateway(self, app: ASGIApp, own: Dispatcher, requests: metrics.RequestMetrics) -> EndpointGateway:
+        """The application with endpoints in front of it; `own` serves its model."""
+
+        def read_status() -> JsonObject:
+            return status_of(own, self.routes.all(), self.dispatchers(), requests.latency_of)
+
         return EndpointGateway(
             app,
             routes=self.routes,
-            arm=create_arm_app(self.plane, self._settings),
+            arm=create_arm_app(self.plane, self._settings, read_status),
             settings=self._settings,
             uploads=self.uploads,
         )
@@ -141,13 +153,14 @@ def create_deployment_app(
     return app
 
 
-def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+def create_arm_app(plane: ControlPlane, settings: Settings, read_status: ReadStatus = dict) -> FastAPI:
     """The control plane's routes; its OpenAPI document is the reference of them."""
     dialect = dialects.CONTROL_PLANE
     app = FastAPI(
         title=f"Safelight: {dialect.title}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(dialect.create_router(azure.Workspace(plane, settings)))
+    app.include_router(status.create_router(read_status))
     app.add_middleware(
         KeyMiddleware,
         check=lambda request: azure.check_administrator(request, plane.admin_token),
