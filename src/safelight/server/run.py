@@ -29,7 +29,7 @@ from safelight.serving.backends.registry import find_factory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
-from safelight.telemetry.log_lines import ACCESS_LOG, handler_for, log_everything
+from safelight.telemetry.log_lines import ACCESS_LOG, TextFormatter, handler_for, log_everything
 
 logger = logging.getLogger(__name__)
 
@@ -203,6 +203,7 @@ def configure_logging(settings: Settings, console: Console) -> None:
         log_everything()
     elif console.is_terminal:
         handler = RichHandler(console=console, show_path=False)
+        handler.setFormatter(TextFormatter(has_time=False))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     silence_pillow()
     for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore", "urllib3"):

@@ -24,10 +24,12 @@ MAX_LINE_BYTES = 64 * 1024
 
 
 class TextFormatter(logging.Formatter):
-    """The time, the level, who says it, what, and of which request; `name` is the process that says it."""
+    """The time, the level, who says it, what, and of which request."""
 
-    def __init__(self, name: str = "") -> None:
-        super().__init__(f"%(asctime)s{' ' + name if name else ''} %(levelname)s %(name)s: %(message)s")
+    def __init__(self, process: str = "", *, has_time: bool = True) -> None:
+        """`process` says it; the time and the level may be shown by others."""
+        begin = f"%(asctime)s{' ' + process if process else ''} %(levelname)s " if has_time else ""
+        super().__init__(f"{begin}%(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
         line, request_id = super().formatMessage(record), current_names().request_id
