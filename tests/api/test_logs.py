@@ -18,6 +18,7 @@ from rich.console import Console
 
 from safelight.errors import SafelightError
 from safelight.server.run import configure_logging
+from safelight.serving.backends.child_process import spawned
 from safelight.settings import Settings
 from safelight.telemetry.log_lines import LogFormat
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, fake_dispatcher
@@ -97,6 +98,23 @@ def test_what_a_replica_says_with_its_last_breath_is_json_and_its_last_words_are
     assert any("no lamp in the darkroom" in each.get("exception", "") for each in lines)
     assert "RuntimeError: no lamp in the darkroom" in last_words
     assert '{"time"' not in last_words
+
+
+def test_what_a_library_prints_in_a_replica_is_a_message(capfd: pytest.CaptureFixture[str]) -> None:
+    program = "import os; os.write(2, b'plain words\\nand no end')"
+
+    async def run() -> str:
+        command = [sys.executable, "-c", program]
+        async with spawned(command, {}, name="replica 0", log_format="json") as child:
+            await child.reader.read()
+        return child.last_words
+
+    assert asyncio.run(run()) == "plain words\nand no end"
+    _, lines = lines_of(capfd)
+    assert [(each["process"], each["message"]) for each in lines] == [
+        ("replica 0", "plain words"),
+        ("replica 0", "and no end"),
+    ]
 
 
 def test_warnings_are_lines_too(capfd: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,8 @@ def test_a_status_is_for_the_administrator(stranger: TestClient) -> None:
 
 def test_the_servers_metrics_have_those_of_its_deployments_beside_its_own(arm: Arm, stranger: TestClient) -> None:
     make_a_picture(arm, stranger)
-    stranger.post("/endpoints/flux/score", json={"inputs": "a"}, headers={"Authorization": "Bearer wrong"})
+    headers = {"Authorization": "Bearer wrong"}
+    stranger.post("/endpoints/flux/v1/images/generations", json={"prompt": "a"}, headers=headers)
 
     told = samples(stranger)
     place = {"endpoint": "flux", "deployment": "blue"}
@@ -68,7 +69,7 @@ def test_the_servers_metrics_have_those_of_its_deployments_beside_its_own(arm: A
     assert ("safelight_ready", place, 1) in told
     assert ("safelight_stage_seconds_count", {"stage": "decode", **place}, 1) in told
     assert ("safelight_requests_total", {"dialect": "huggingface", "status": "200", **place}, 1) in told
-    refused = {"dialect": "huggingface", "status": "401", "endpoint": "flux", "deployment": ""}
+    refused = {"dialect": "openai", "status": "401", "endpoint": "flux", "deployment": ""}
     assert ("safelight_requests_total", refused, 1) in told
     assert ("safelight_request_seconds_count", {"dialect": "huggingface", **place}, 1) in told
     assert not [

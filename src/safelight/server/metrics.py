@@ -20,7 +20,6 @@ from safelight.api.dialect import owner_of
 from safelight.api.dialects import PICTURES, all_dialects
 from safelight.control.jobs.queue import JobQueue
 from safelight.control.store.tables import JobState
-from safelight.server.paths import inner_path
 from safelight.serving.dispatcher import Dispatcher, Snapshot
 
 PATH = "/metrics"
@@ -71,7 +70,7 @@ class RequestMetrics(Collector):
         path = request.scope["path"]
         if path.startswith("/health") or (path == "/" and request.method in ("GET", "HEAD")):
             return HEALTH
-        owner = owner_of(inner_path(path), all_dialects())
+        owner = owner_of(path, all_dialects())
         return owner.name if owner else "other"
 
 

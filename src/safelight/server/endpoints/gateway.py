@@ -22,11 +22,10 @@ from safelight.api.openai.models import Neighbours
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of, vouch_for
 from safelight.server.endpoints.chooser import Chooser
-from safelight.server.endpoints.router import DEPLOYMENT_HEADER, Choice, Location
-from safelight.server.endpoints.routes import EndpointRoutes
+from safelight.server.endpoints.router import DEPLOYMENT_HEADER, PATH_PREFIX, Choice, Location
+from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import CLIENT_LEFT, worded
-from safelight.server.paths import PATH_PREFIX, inner_path
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
-from safelight.server.paths import PATH_PREFIX
 
+PATH_PREFIX = "/endpoints/"
 DEPLOYMENT_HEADER = "azureml-model-deployment"
 
 T = TypeVar("T")

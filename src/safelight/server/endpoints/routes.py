@@ -12,7 +12,7 @@ from safelight.control.endpoints.tokens import OidcVerifier, check_token, subjec
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
-from safelight.server.endpoints.router import Location, RoutedEndpoint, Router, digest, refused
+from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
 
@@ -127,3 +127,10 @@ class EndpointRoutes:
 
 
 _CREDENTIALS = {"key": "key", "aml_token": "token", "aad_token": "OIDC token"}
+
+
+def inner_path(path: str) -> str:
+    """A path without the endpoint in front of it: what its dialect is told by."""
+    if not path.startswith(PATH_PREFIX):
+        return path
+    return "/" + path.removeprefix(PATH_PREFIX).partition("/")[2]

@@ -30,11 +30,10 @@ from safelight.control.plane import ControlPlane
 from safelight.control.store.tables import Job, JobState
 from safelight.errors import InvalidRequest, NotReady, SafelightError, StorageUnavailable
 from safelight.server.auth import Caller, ServerKey, caller_of, key_of, vouch_for
-from safelight.server.endpoints.routes import EndpointRoutes
+from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.error_handlers import worded
 from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.server.jobs.resend import send_through
-from safelight.server.paths import inner_path
 from safelight.settings import Settings
 from safelight.telemetry.names import current_names
 
