@@ -229,6 +229,7 @@ class FakeDeployment:
     max_queued_requests: int = 64
     hold_while_loading_s: float = 0.0
     result_cache_bytes: int = 0
+    idle_unload_s: float = 0.0
     first_backoff_s: float = 0.01
     min_patience_s: float = 300.0
     log_format: LogFormat = "text"
@@ -260,6 +261,7 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
         max_queued_requests=deployment.max_queued_requests,
         hold_while_loading_s=deployment.hold_while_loading_s,
         result_cache_bytes=deployment.result_cache_bytes,
+        idle_unload_s=deployment.idle_unload_s,
     )
 
 

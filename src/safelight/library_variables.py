@@ -28,6 +28,7 @@ SETTING_VARIABLES: Mapping[str, str] = {
     "SAFELIGHT_OFFLOAD": "offload",
     "SAFELIGHT_VAE_TILING": "vae_tiling",
     "SAFELIGHT_MEMORY": "memory",
+    "SAFELIGHT_IDLE_UNLOAD": "idle_unload",
 }
 """Variable -> the field of `DeploymentSettings` or `EngineOptions` that it sets."""
 

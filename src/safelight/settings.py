@@ -102,6 +102,9 @@ class DeploymentSettings(BaseModel):
     result_cache_bytes: int = Field(
         0, ge=0, description="pictures kept to answer a request that is identical in every parameter and seed; 0: none"
     )
+    idle_unload: float = Field(
+        0.0, ge=0, description="seconds without a request after which the model leaves memory; 0: it stays"
+    )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     loras: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="LoRAs that requests may name: NAME=PATH_OR_HUB_ID[:SCALE], with commas"

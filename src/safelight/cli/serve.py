@@ -37,6 +37,13 @@ HoldWhileLoading = Annotated[
         "--hold-while-loading", help="Seconds that a request waits for a model that loads, before it gets 503 [30]."
     ),
 ]
+IdleUnload = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds without a request after which the model leaves memory, until the next one brings it back [0: it "
+        "stays]. A deployment may say another SAFELIGHT_IDLE_UNLOAD."
+    ),
+]
 MaxConnections = Annotated[
     int | None, typer.Option(help="Connections open at once, as far as descriptors allow [1024].")
 ]
@@ -141,6 +148,7 @@ def serve(
     max_queued_requests: MaxQueuedRequests = None,
     request_timeout_s: RequestTimeout = None,
     hold_while_loading_s: HoldWhileLoading = None,
+    idle_unload: IdleUnload = None,
     max_connections: MaxConnections = None,
     header_timeout_s: HeaderTimeout = None,
     keep_alive_timeout_s: KeepAliveTimeout = None,

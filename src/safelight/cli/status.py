@@ -108,8 +108,12 @@ def headline(looks: Sequence[Look]) -> str:
     replicas = [replica["state"] for each in deployments for replica in each["replicas"]]
     made = sum(_pictures_a_second(looks, _place(each)) for each in deployments)
     running, queued = (sum(each[name] for each in deployments) for name in ("running", "queued"))
+    gateway = looks[-1][1].get("gateway") or {"role": "alone"}
+    others = f", one of {gateway['gateways']} gateways" if gateway.get("gateways") else ""
+    role = "" if gateway["role"] == "alone" else f"{gateway['role']}{others}; what follows is this one's. "
     return (
-        f"{len(looks[-1][1]['endpoints'])} endpoint(s), {replicas.count('ready')} of {len(replicas)} replica(s) ready, "
+        f"{role}{len(looks[-1][1]['endpoints'])} endpoint(s), "
+        f"{replicas.count('ready')} of {len(replicas)} replica(s) ready, "
         f"{running} running, {queued} queued, {made:.1f} pictures/s"
     )
 

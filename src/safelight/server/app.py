@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from safelight import __version__
 from safelight.api import dialects
 from safelight.api.dialect import Served
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.disk import Disk
 from safelight.environment import read_environment
 from safelight.picture.links import open_image_store

@@ -125,9 +125,9 @@ class DispatcherCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         served = [([], self._own), *((list(place), each) for place, each in self._deployments().items())]
-        measured = [(labels, each.is_ready, each.snapshot()) for labels, each in served]
+        measured = [(labels, each.is_available, each.snapshot()) for labels, each in served]
         for name, text, values in (
-            ("ready", "1 when a picture can be made", [float(is_ready) for _, is_ready, _ in measured]),
+            ("ready", "1 when a picture can be made", [float(is_available) for _, is_available, _ in measured]),
             ("queue_depth", "Requests that wait for a replica", [each.queued for _, _, each in measured]),
             ("running", "Requests in a replica", [each.running for _, _, each in measured]),
         ):

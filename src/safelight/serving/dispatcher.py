@@ -18,6 +18,7 @@ from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
 from safelight.serving.result_cache import ResultCache
 from safelight.serving.traces import traced
+from safelight.serving.unloading import Unloading
 from safelight.telemetry.spans import current_span, note
 
 SHUTDOWN_RETRY_AFTER_S = 10
@@ -59,14 +60,19 @@ class Dispatcher:
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
         result_cache_bytes: int = 0,
+        idle_unload_s: float = 0.0,
     ) -> None:
         self._replicas = replicas
         self._results = ResultCache(result_cache_bytes)
+        self._unloading = Unloading(
+            replicas, idle_s=idle_unload_s, is_idle=lambda: self._is_idle, on_change=self._on_change
+        )
         self._admission = Admission(
             lambda: replicas.members,
             max_queued_requests=max_queued_requests,
             max_queue_wait_s=max_queue_wait_s,
             hold_while_loading_s=hold_while_loading_s,
+            unloading=self._unloading,
         )
         self._changed = asyncio.Event()
         self._num_in_flight = 0
@@ -80,8 +86,13 @@ class Dispatcher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a request that comes now can become a picture."""
+        """Whether a request that comes now can become a picture at once."""
         return not self._is_draining and self._has_ready_replica
+
+    @property
+    def is_available(self) -> bool:
+        """Ready, or would be for whoever asks: its model has only left memory because nobody did."""
+        return self.is_ready or (self._unloading.is_unloaded and not self._is_draining)
 
     @property
     def last_words(self) -> str:
@@ -96,6 +107,7 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         await self._replicas.start()
+        self._unloading.start()
 
     async def wait_for_plan(self) -> str:
         """How the model is about to lie in memory, in one line; empty if it is ready, or was given up, without one."""
@@ -108,7 +120,7 @@ class Dispatcher:
 
     async def wait_until_ready(self) -> None:
         """Raises what keeps the model from loading once no replica can become ready any more."""
-        while not self.is_ready:
+        while not self.is_available:
             if all(each.state in (ReplicaState.FAILED, ReplicaState.STOPPED) for each in self._replicas.members):
                 raise self._replicas.members[0].error or NotReady("the server is shutting down")
             await self._wait_for_change()
@@ -126,6 +138,7 @@ class Dispatcher:
         """End the replicas now. What is queued or running fails with GenerationCancelled."""
         self._refuse_new()
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
+        await self._unloading.stop()
         await self._replicas.stop()
 
     def check(self) -> None:
@@ -134,6 +147,7 @@ class Dispatcher:
 
     def check_at_door(self) -> None:
         """As `check`, but one that `wait_while_loading` would hold is let in."""
+        self._unloading.note_use()
         self._admission.check_at_door()
 
     async def wait_while_loading(self, timeout_s: float) -> None:
@@ -189,6 +203,7 @@ class Dispatcher:
                         return
         finally:
             self._num_in_flight -= 1
+            self._unloading.note_use()
             self._changed.set()
 
     async def _attempt(
@@ -226,6 +241,10 @@ class Dispatcher:
     def _has_ready_replica(self) -> bool:
         return any(replica.state is ReplicaState.READY for replica in self._replicas.members)
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._has_ready_replica and not self._num_in_flight and not self._admission.num_queued
+
     def _refuse_new(self) -> None:
         self._is_draining = True
         self._admission.close(NotReady("the server is shutting down", retry_after_s=SHUTDOWN_RETRY_AFTER_S))
@@ -240,15 +259,19 @@ class Dispatcher:
         await self._changed.wait()
 
     def _snapshot_of(self, replica: Replica) -> ReplicaSnapshot:
-        is_draining = self._is_draining and replica.state is ReplicaState.READY
         return ReplicaSnapshot(
             name=replica.name,
-            state=ReplicaState.DRAINING if is_draining else replica.state,
+            state=self._shown_state(replica),
             detail=replica.error.message if replica.error else "",
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
             plan=replica.plan,
         )
+
+    def _shown_state(self, replica: Replica) -> ReplicaState:
+        if self._is_draining and replica.state is ReplicaState.READY:
+            return ReplicaState.DRAINING
+        return ReplicaState.UNLOADED if self._unloading.is_unloaded and not self._is_draining else replica.state
 
 
 async def _until(deadline: float, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:

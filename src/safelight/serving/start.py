@@ -53,4 +53,5 @@ def create_dispatcher(
         max_queue_wait_s=deployment.max_queue_wait_s,
         hold_while_loading_s=settings.hold_while_loading_s,
         result_cache_bytes=deployment.result_cache_bytes,
+        idle_unload_s=deployment.idle_unload,
     )

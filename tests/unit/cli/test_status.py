@@ -86,3 +86,9 @@ def test_without_the_administrators_token_it_tells_what_health_and_metrics_do(mo
     assert known["deployments"][0]["model"] == "fake"
     assert isinstance(known["deployments"][0]["replicas"][0]["pid"], int)
     assert known["deployments"][0]["ready"] is True
+
+
+def test_of_several_gateways_it_says_which_one_is_shown() -> None:
+    now = status() | {"gateway": {"role": "follower", "gateways": 3}}
+
+    assert "follower, one of 3 gateways; what follows is this one's. 1 endpoint(s)" in printed(now, now)

@@ -15,13 +15,13 @@ from pydantic import BaseModel
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject, Served, segments_of
 from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
-from safelight.api.http.body import read_json_object
+from safelight.api.http.bodies.body import read_json_object
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.entity_tags import has_already
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.links import server_url
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import validate
 from safelight.api.openai.addresses import address_of, owns_path
 from safelight.api.openai.edits import read_edit, upload_body

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safelight.cli.bench import options
 
@@ -48,13 +49,8 @@ def bench(
     """
     from safelight.cli.bench.mix import Shape, parse_mix
     from safelight.cli.bench.run import Asked, Measurement, Outputs, measure
-    from safelight.cli.bench.target import parse_target
 
-    def target(url: str, api: str | None, env: str | None, file: Path | None) -> Target:
-        return parse_target(
-            url, api=api, api_key=_read_key(env, file), model=model, extra=extra, certificate=certificate
-        )
-
+    target = partial(_target, model=model, extra=extra, certificate=certificate)
     load = _load(
         clients=clients,
         rate=rate,
@@ -66,11 +62,7 @@ def bench(
         is_compared=compare is not None,
     )
     _check(rounds=rounds, compare=compare, compare_api=compare_api, price_per_hour=price_per_hour)
-    is_url = "://" in subject
-    if not is_url:
-        _check_model(subject, api)
-    elif serve_options is not None:
-        raise _wrong("serve_options", "--serve-options are for a model that a server is started for, not for a URL")
+    is_url = _is_url(subject, api, serve_options)
     measurement = Measurement(
         first=target(subject, api, api_key_env, api_key_file) if is_url else subject,
         second=target(compare, compare_api, compare_api_key_env, compare_api_key_file) if compare is not None else None,
@@ -80,6 +72,12 @@ def bench(
         serve_options=serve_options or "",
     )
     measure(measurement, Outputs(json, plot, price_per_hour))
+
+
+def _target(url: str, api: str | None, env: str | None, file: Path | None, **ways: Any) -> Target:
+    from safelight.cli.bench.target import parse_target
+
+    return parse_target(url, api=api, api_key=_read_key(env, file), **ways)
 
 
 def _load(
@@ -124,9 +122,14 @@ def _check(*, rounds: int | None, compare: str | None, compare_api: str | None, 
         raise _wrong("price_per_hour", f"--price-per-hour {price_per_hour:g} is no price")
 
 
-def _check_model(subject: str, api: str | None) -> None:
-    if api is not None:
+def _is_url(subject: str, api: str | None, serve_options: str | None) -> bool:
+    """Whether a running server is measured, or a model. Raises InvalidRequest for an option that is for the other."""
+    is_url = "://" in subject
+    if api is not None and not is_url:
         raise _wrong("api", f"--api is for a URL, and {subject[:200]!r} is none; one begins with http:// or https://")
+    if serve_options is not None and is_url:
+        raise _wrong("serve_options", "--serve-options are for a model that a server is started for, not for a URL")
+    return is_url
 
 
 def _read_key(variable: str | None, file: Path | None) -> str | None:

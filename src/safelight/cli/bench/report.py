@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from safelight.cli.bench.compare import Ratio
 from safelight.cli.bench.load import Load, Run
-from safelight.cli.bench.summary import Latency, Summary, percentile
+from safelight.cli.bench.summary import Latency, Ratio, Summary, percentile
 from safelight.cli.output import printable
 
 BUSY_SHARE = 0.7

@@ -18,14 +18,13 @@ from time import monotonic, perf_counter
 from rich.console import Console
 
 from safelight import __version__
-from safelight.cli.bench.compare import Ratio, ratios
 from safelight.cli.bench.connections import Connections
 from safelight.cli.bench.load import PAUSE_S, REFUSALS, Load, Run, ask, run_load
 from safelight.cli.bench.mix import Picture, Shape, pictures
 from safelight.cli.bench.own_server import own_server
 from safelight.cli.bench.plot import plot_run
 from safelight.cli.bench.report import cost_per_1000, print_ratios, print_summary, shown_progress
-from safelight.cli.bench.summary import Summary, summarize
+from safelight.cli.bench.summary import Ratio, Summary, ratios, summarize
 from safelight.cli.bench.target import Target
 from safelight.cli.output import printable
 from safelight.cli.pictures.output_files import write_whole

@@ -218,6 +218,8 @@ class AppliedDeployment:
     spec: DeploymentSpec
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
+    applied_by: str | None = None
+    """The operation's id."""
 
     @property
     def secret_variables(self) -> list[str]:
@@ -226,10 +228,17 @@ class AppliedDeployment:
         return [name for name, value in self.environment.items() if written.get(name) != value]
 
 
-def read_applied(session: Session, cipher: Cipher, *, reader: str) -> list[AppliedDeployment]:
-    """What serves, or served when the server ended; that its secrets are read is in the audit log."""
-    rows = session.scalars(select(Deployment).where(Deployment.applied_folder.is_not(None)))
-    deployments = [_applied(row, cipher) for row in rows]
+def read_applied(
+    session: Session, cipher: Cipher, *, reader: str, only: tuple[str, str] | None = None
+) -> list[AppliedDeployment]:
+    """What serves, or served when the server ended; that its secrets are read is in the audit log.
+
+    `only` the deployment of this endpoint and name.
+    """
+    rows = select(Deployment).where(Deployment.applied_folder.is_not(None))
+    if only is not None:
+        rows = rows.where(Deployment.endpoint_name == only[0], Deployment.name == only[1])
+    deployments = [_applied(row, cipher) for row in session.scalars(rows)]
     for each in deployments:
         for variable in each.secret_variables:
             source = f"deployment {each.endpoint_name}/{each.name}"
@@ -241,6 +250,7 @@ def record_applied(deployment: Deployment, cipher: Cipher, applied: AppliedDeplo
     """From now on this is what a restart brings back."""
     deployment.applied = msgspec.to_builtins(applied.spec)
     deployment.applied_folder = str(applied.folder)
+    deployment.applied_by = applied.applied_by
     deployment.encrypted_environment = cipher.encrypt(json.dumps(dict(applied.environment)))
     deployment.provisioning_state = ProvisioningState.SUCCEEDED
     deployment.error_code = deployment.error_message = None
@@ -262,6 +272,7 @@ def _applied(row: Deployment, cipher: Cipher) -> AppliedDeployment:
         spec=msgspec.convert(row.applied, DeploymentSpec),
         folder=Path(row.applied_folder),
         environment=json.loads(cipher.decrypt(row.encrypted_environment)),
+        applied_by=row.applied_by,
     )
 
 

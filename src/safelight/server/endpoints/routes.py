@@ -52,10 +52,6 @@ class EndpointRoutes:
         self._changed.clear()
         await self._changed.wait()
 
-    def all(self) -> list[RoutedEndpoint[ServedDeployment]]:
-        """By name."""
-        return self._router.all()
-
     def remove(self, endpoint_name: str) -> None:
         self._states.pop(endpoint_name, None)
         self._router.remove(endpoint_name)
@@ -71,6 +67,10 @@ class EndpointRoutes:
         if location is None and key is not None and (name := self._named_by_token(key)) is not None:
             return self.find(name, path)
         return location
+
+    def all(self) -> list[RoutedEndpoint[ServedDeployment]]:
+        """By name."""
+        return self._router.all()
 
     def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
         """As `locate`, by name alone. Raises ResourceNotFound."""

@@ -98,7 +98,7 @@ class DeploymentStarter:
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
-        settings = _settings_of(deployment)
+        settings = _settings_of(deployment, idle_unload=self._settings.idle_unload)
         model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
@@ -150,11 +150,13 @@ class DeploymentStarter:
             raise
 
 
-def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
+def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:
+    """`idle_unload` is the server's, unless the deployment says another."""
     spec = deployment.spec
     return deployment_settings(
         deployment.environment,
         model=spec.model,
+        idle_unload=idle_unload,
         replicas=spec.instance_count,
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from safelight.api.azure.wire import WORKSPACE
 from safelight.api.dialect import JsonObject
+from safelight.control.store.gateways import Standing
 from safelight.server.endpoints.router import RoutedEndpoint
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.health import describe
@@ -32,6 +33,7 @@ def create_router(read_status: ReadStatus) -> APIRouter:
 
 
 def status_of(
+    standing: Standing,
     own: Dispatcher,
     endpoints: Sequence[RoutedEndpoint[ServedDeployment]],
     dispatchers: Mapping[Place, Dispatcher],
@@ -47,7 +49,12 @@ def status_of(
             place = (endpoint.name, name)
             told = {"endpoint": endpoint.name, "name": name, "traffic": endpoint.traffic.get(name, 0)}
             deployments.append({**told, **_serving(dispatchers.get(place)), "latency": read_latency(place)})
-    return {"endpoints": [endpoint.name for endpoint in endpoints], "deployments": deployments}
+    gateways = None if standing.id is None or standing.alive is None else len(standing.alive)
+    return {
+        "gateway": {"role": "alone" if standing.id is None else standing.role.value, "gateways": gateways},
+        "endpoints": [endpoint.name for endpoint in endpoints],
+        "deployments": deployments,
+    }
 
 
 def _serving(dispatcher: Dispatcher | None) -> JsonObject:
@@ -56,7 +63,7 @@ def _serving(dispatcher: Dispatcher | None) -> JsonObject:
     snapshot = dispatcher.snapshot()
     return {
         "model": dispatcher.spec.name,
-        "ready": dispatcher.is_ready,
+        "ready": dispatcher.is_available,
         "replicas": [{**describe(each), "plan": each.plan} for each in snapshot.replicas],
         "queued": snapshot.queued,
         "running": snapshot.running,

@@ -32,6 +32,8 @@ class ReplicaState(StrEnum):
     FAILED = "failed"
     """Cannot serve, and will not be started again."""
     STOPPED = "stopped"
+    UNLOADED = "unloaded"
+    """Ended because nobody asked for its model; whoever asks next has it started again. Of backends none is this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ class Replicas(Protocol):
         """Totals over all that there ever were, and all their lives."""
 
     async def start(self) -> None:
-        """Begin to start them, without waiting until they are ready."""
+        """Begin to start them, without waiting until they are ready. After `stop` they start anew."""
 
     async def stop(self) -> None:
         """End them now; their requests fail with GenerationCancelled."""

@@ -7,10 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from safelight.cli.bench.chart import Chart, draw, ticks
-from safelight.cli.bench.compare import ratios
 from safelight.cli.bench.load import Load, Run, Sample
 from safelight.cli.bench.mix import Shape
-from safelight.cli.bench.summary import MAX_MESSAGES, Summary, percentile, summarize
+from safelight.cli.bench.summary import MAX_MESSAGES, Summary, percentile, ratios, summarize
 from safelight.cli.bench.target import parse_target
 
 SMALL, LARGE = Shape("small"), Shape("large")

@@ -55,7 +55,7 @@ def test_a_server_that_hangs_holds_only_so_many_requests(monkeypatch: pytest.Mon
         ("7", 7, 7),
         ("0", 0, 0),
         ("999999999999", 3_600, 3_600),
-        (format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), 1_500, 1_800),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True), 1_500, 1_800, id="date"),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 0),
         ("soon", None, None),
         ("-1", None, None),
