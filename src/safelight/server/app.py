@@ -82,8 +82,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     app.include_router(page.create_router())
     app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()
-    deployments = dict if online is None else online.dispatchers
-    registry.register(metrics.DispatcherCollector(dispatcher, deployments))
+    registry.register(metrics.DispatcherCollector(dispatcher, dict if online is None else online.dispatchers))
     requests = metrics.RequestMetrics(registry)
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
     if jobs is not None:
