@@ -24,6 +24,7 @@ from safelight.errors import (
     Overloaded,
     ReplicaLost,
     SafelightError,
+    UnsupportedModel,
 )
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.protocol import ReplicaState
@@ -160,14 +161,22 @@ class RayReplica:
             self._bury()
             self._losses_in_a_row += 1
             if not isinstance(self.error, ReplicaLost):
+                await self._leave()  # one that has failed is not asked again: it ends, and another may be elsewhere
+            if self._is_beyond_help:
                 self._enter(ReplicaState.FAILED)
-                await self._leave()
                 return
             if self._was_ready or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
-                logger.warning("%s; looking for it again", self.error.message)
+                logger.warning("%s; looking for it again", self.error)
             self._enter(ReplicaState.STARTING)
             await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
             self._losses += 1
+
+    @property
+    def _is_beyond_help(self) -> bool:
+        """What was ready once may be again: on a node that has room on its disk, or when the hub is there."""
+        if self._was_ready:
+            return isinstance(self.error, UnsupportedModel)
+        return not isinstance(self.error, ReplicaLost)
 
     def _why_lost(self, error: Exception) -> SafelightError:
         """An actor that is never reached is given up: its node may lack this version, or any."""
