@@ -94,6 +94,13 @@ class DeploymentSettings(BaseModel):
         "sprite", description="`sprite`, a folder in the diffusers layout, a hub id, or a .safetensors or .gguf"
     )
     replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
+    max_replicas: int | None = Field(
+        None, ge=1, le=50, description="as many as requests need, from `replicas` up to this, on a cluster"
+    )
+    target_utilization: float = Field(
+        0.7, gt=0, le=1, description="how full the places of replicas should be, where their number may change"
+    )
+    scaling_interval_s: float = Field(1.0, gt=0, description="how often that is looked at")
     max_concurrent_requests_per_instance: int = Field(
         16,
         ge=1,
@@ -136,7 +143,19 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    runtime: str = Field("local", description="where replicas run; local: as processes of this machine")
+    runtime: str = Field(
+        "local", description="where replicas run; local: as processes of this machine; ray: on a cluster"
+    )
+    ray_address: str | None = Field(
+        None, description="head of the Ray cluster, such as HEAD:6379, or auto; by default a Ray of this server's own"
+    )
+    ray_namespace: str = Field(
+        "safelight", min_length=1, description="servers with the same one share replicas on a Ray cluster"
+    )
+    ray_num_cpus: float = Field(1.0, ge=0, description="CPUs that a replica needs on its node of the Ray cluster")
+    ray_num_gpus: float | None = Field(
+        None, ge=0, description="GPUs that a replica needs on its node; by default one, if the cluster has any"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     hold_while_loading_s: float = Field(
@@ -224,6 +243,7 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     oidc_issuer: str | None = Field(None, description="issuer whose JWTs open endpoints with auth_mode aad_token")
     oidc_audience: str = Field("https://ml.azure.com", description="audience that those JWTs must name")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or one JSON object a line")
 
     @field_validator(
         "vae",

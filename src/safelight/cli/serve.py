@@ -21,6 +21,23 @@ Model = Annotated[
 Host = Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [8000]. 0 takes a free one.")]
 Replicas = Annotated[int | None, typer.Option(help="Processes that each load the model [1].")]
+Runtime = Annotated[
+    str | None, typer.Option(help="Where replicas run: local, on this machine, or ray, on a cluster [local].")
+]
+MaxReplicas = Annotated[
+    int | None,
+    typer.Option(help="As many replicas as requests need, from --replicas up to this, on a cluster [--replicas]."),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Head of the Ray cluster, such as HEAD:6379, or auto [a Ray of this server's own].")
+]
+RayNamespace = Annotated[
+    str | None, typer.Option(help="Servers with the same one share replicas on a Ray cluster [safelight].")
+]
+RayNumCpus = Annotated[float | None, typer.Option(help="CPUs that a replica needs on its node of the Ray cluster [1].")]
+RayNumGpus = Annotated[
+    float | None, typer.Option(help="GPUs that a replica needs on its node [1 if the cluster has any].")
+]
 NumThreads = Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")]
 MaxConcurrentRequests = Annotated[
@@ -120,6 +137,9 @@ OnlineEndpoints = Annotated[
     typer.Option("--online-endpoints/--no-online-endpoints", help="Serve connections, endpoints and deployments."),
 ]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")]
+LogFormat = Annotated[
+    str | None, typer.Option(help="text, or json for one JSON object a line on standard error [text].")
+]
 
 
 def serve(
@@ -132,6 +152,12 @@ def serve(
     host: Host = None,
     port: Port = None,
     replicas: Replicas = None,
+    max_replicas: MaxReplicas = None,
+    runtime: Runtime = None,
+    ray_address: RayAddress = None,
+    ray_namespace: RayNamespace = None,
+    ray_num_cpus: RayNumCpus = None,
+    ray_num_gpus: RayNumGpus = None,
     device: engine_flags.Device = None,
     dtype: engine_flags.Dtype = None,
     quantization: engine_flags.Quantization = None,
@@ -170,6 +196,7 @@ def serve(
     azure_status_codes: AzureStatusCodes = None,
     online_endpoints: OnlineEndpoints = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
 

@@ -57,6 +57,11 @@ class Admission:
     def num_running(self) -> int:
         return self._running.total()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may run, or wait."""
+        return not self._must_queue() or self.num_queued < self._max_queued_requests
+
     def check(self) -> None:
         """Raises NotReady or Overloaded if a request that comes now is refused."""
         if self._closed_by is not None:

@@ -9,15 +9,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
+from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
 from safelight.serving.result_cache import ResultCache
+from safelight.serving.scaling import Autoscaler, ScalableReplicas, Scaling
+from safelight.serving.traces import traced
 from safelight.serving.unloading import Unloading
+from safelight.telemetry.spans import current_span, note
 
 SHUTDOWN_RETRY_AFTER_S = 10
 
@@ -32,6 +36,8 @@ class ReplicaSnapshot:
     """Why it ended the last time, or why it cannot be started."""
     whereabouts: Mapping[str, str | int] = field(default_factory=dict)
     restarts: int = 0
+    plan: str = ""
+    """How its model lies in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Dispatcher:
         self,
         replicas: Replicas,
         *,
+        scaling: Scaling | None = None,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
@@ -70,6 +77,12 @@ class Dispatcher:
             hold_while_loading_s=hold_while_loading_s,
             unloading=self._unloading,
         )
+        self._autoscaler = (
+            Autoscaler(scaling, replicas, lambda: self._admission.num_queued)
+            if scaling is not None and isinstance(replicas, ScalableReplicas)
+            else None
+        )
+        self._scaler: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._num_in_flight = 0
         self._is_draining = False
@@ -103,6 +116,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         await self._replicas.start()
+        if self._autoscaler is not None:
+            self._scaler = asyncio.create_task(self._autoscaler.run(), name="autoscaler")
         self._unloading.start()
 
     async def wait_for_plan(self) -> str:
@@ -134,6 +149,9 @@ class Dispatcher:
         """End the replicas now. What is queued or running fails with GenerationCancelled."""
         self._refuse_new()
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
+        if self._scaler is not None:
+            self._scaler.cancel()
+            await asyncio.gather(self._scaler, return_exceptions=True)
         await self._unloading.stop()
         await self._replicas.stop()
 
@@ -153,6 +171,7 @@ class Dispatcher:
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
         if (kept := self._results.find(request)) is not None:
+            note("an identical request was answered before")
             return kept
         async with aclosing(self.stream(replace(request, tells_steps=False))) as events:
             async for event in events:
@@ -170,7 +189,8 @@ class Dispatcher:
         on another one, and the steps of its images count from one again.
         """
         self.check()
-        return self._stream(request)
+        events, span = self._stream(request), current_span()
+        return events if span is None else traced(span, events, request, self.spec)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
@@ -186,14 +206,17 @@ class Dispatcher:
         self._num_in_flight += 1
         try:
             yield Queued()
-            for is_rerun in (False, True):
+            is_rerun = False
+            while True:
                 async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
                     async for event in events:
-                        if not is_rerun and self._can_run_again(event):
+                        if self._can_run_again(event, is_rerun=is_rerun):
+                            note(f"not answered ({type(event.error).__name__}): the request runs again")
                             break
                         yield event
                     else:
                         return
+                is_rerun = True
         finally:
             self._num_in_flight -= 1
             self._unloading.note_use()
@@ -226,9 +249,13 @@ class Dispatcher:
             if replica is not None:
                 self._admission.release(replica)
 
-    def _can_run_again(self, event: Event) -> bool:
-        """Whether a request that lost its replica finds another one."""
-        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self._has_ready_replica
+    def _can_run_again(self, event: Event, *, is_rerun: bool) -> TypeGuard[Failed]:
+        """Whether a request that lost its replica finds another one; or its place, and may wait for the next."""
+        if not isinstance(event, Failed):
+            return False
+        if isinstance(event.error, ReplicaFull):
+            return self._admission.has_room
+        return isinstance(event.error, ReplicaLost) and not is_rerun and self._has_ready_replica
 
     @property
     def _has_ready_replica(self) -> bool:
@@ -258,6 +285,7 @@ class Dispatcher:
             detail=replica.error.message if replica.error else "",
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
+            plan=replica.plan,
         )
 
     def _shown_state(self, replica: Replica) -> ReplicaState:

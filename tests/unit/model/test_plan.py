@@ -159,3 +159,14 @@ def test_a_plan_tells_how_many_rows_fit_into_a_batch() -> None:
     for chosen in (tight, wide):
         others = chosen.peaks["denoise"] - chosen.row_bytes
         assert others + int(chosen.num_rows) * chosen.row_bytes <= chosen.free_bytes
+
+
+def test_a_plan_tells_what_waits_in_the_machines_memory() -> None:
+    layers, whole = plan(gpu(2.8)), plan(gpu(80))
+
+    waiting = {each.name: each.num_bytes for each in layers.placed if each.name != "vae"}
+    assert layers.choice.offload == "layers"
+    assert layers.host_bytes == sum(waiting.values())
+    assert "of the machine's memory" in describe_plan(layers)
+    assert whole.host_bytes == 0
+    assert plan(cpu(60)).host_bytes == 0

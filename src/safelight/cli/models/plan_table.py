@@ -20,6 +20,8 @@ def plan_table(report: PlanReport) -> Group:
     for stage, num_bytes in report.peak_bytes.items():
         highest = "highest" if num_bytes == max(report.peak_bytes.values()) else ""
         stages.add_row(_STAGES[stage], in_gigabytes(num_bytes), highest)
+    if report.host_bytes:
+        stages.add_row("what waits in the machine's memory", in_gigabytes(report.host_bytes), "")
     stages.add_row("rows of that picture in a batch", str(report.largest_batch), "")
     free = f"{report.device}: {in_gigabytes(report.free_bytes)} may be used"
     slower = [Text(f"  {each}") for each in report.slower] or [Text("  nothing")]

@@ -72,6 +72,11 @@ class Placed:
     place: str
     num_bytes: int
 
+    @property
+    def waits_in_memory(self) -> bool:
+        """Whether it lies in the machine's memory, and comes to a GPU."""
+        return self.place.startswith("memory;")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -88,6 +93,11 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         return max(self.peaks.values())
+
+    @property
+    def host_bytes(self) -> int:
+        """Of the machine's memory, for what waits there until a GPU needs it."""
+        return sum(each.num_bytes for each in self.placed if each.waits_in_memory)
 
     @property
     def num_rows(self) -> float:
@@ -245,9 +255,10 @@ def describe_plan(plan: Plan) -> str:
     placed = ", ".join(
         f"{each.name} {each.precision} in {each.place} {in_gigabytes(each.num_bytes)}" for each in plan.placed
     )
+    host = f" and {in_gigabytes(plan.host_bytes)} of the machine's memory" if plan.host_bytes else ""
     tiles = "; large pictures are decoded in tiles" if plan.choice.vae_tiling else ""
     return (
-        f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{tiles}; "
+        f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{host}{tiles}; "
         f"{int(plan.num_rows)} rows of the largest picture fit into a batch"
     )
 

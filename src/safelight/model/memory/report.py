@@ -19,6 +19,8 @@ class PlanReport:
     components: Sequence[Placed]
     peak_bytes: Mapping[Stage, int]
     """Of each stage, for the largest picture that the model makes."""
+    host_bytes: int
+    """Of the machine's memory, beside what a GPU holds."""
     largest_picture: str
     largest_batch: int
     """Rows of that picture which fit together; a guided one takes two."""
@@ -35,6 +37,7 @@ def report_plan(plan: Plan, device: DeviceFacts, *, max_pixels: int) -> PlanRepo
         free_bytes=plan.free_bytes,
         components=plan.placed,
         peak_bytes=plan.peaks,
+        host_bytes=plan.host_bytes,
         largest_picture=f"{side}x{side}",
         largest_batch=int(plan.num_rows),
         slower=list(what_is_slower(plan, device)),

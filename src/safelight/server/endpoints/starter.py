@@ -13,7 +13,7 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api.openai.models import read_aliases, served_model
-from safelight.control.endpoints.deployments import AppliedDeployment
+from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
@@ -82,13 +82,17 @@ class DeploymentStarter:
         self._settings = settings
         self._create_replicas = create_replicas
         self._create_app = create_app
+        self.starting: dict[tuple[str, str], Dispatcher] = {}
+        """By endpoint and deployment: what loads its model, be it beside one that serves until then."""
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
         def download(hub_id: str, revision: str | None) -> Path:
             at = f" at revision {revision}" if revision else ""
             log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
             report = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer")).report
-            folder = hub.download_model(hub_id, revision=revision, token=environment.get(HUB_TOKEN), report=report)
+            components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
+            token = environment.get(HUB_TOKEN)
+            folder = hub.download_model(hub_id, revision=revision, token=token, components=components, report=report)
             log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
             return folder
 
@@ -104,19 +108,39 @@ class DeploymentStarter:
             located = await _in_daemon_thread(lambda: _locate_loras(settings.loras, deployment))
             model_spec = replace(model_spec, loras=located)
             log.write(f"LoRAs: {', '.join(each.name for each in located)}")
-        log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
-        for warning in warnings_for(spec):
+        log.write(f"starting {spec.num_instances} replica(s) of {model_spec.name} from {deployment.folder}")
+        for warning in warnings_for(spec, runtime=self._settings.runtime):
             log.write(f"warning: {warning}")
         dispatcher = create_dispatcher(
             self._create_replicas,
             self._settings,
             deployment.folder,
             model_spec,
+            name=f"{deployment.endpoint_name}/{deployment.name}",
+            instance_type=spec.instance_type,
             deployment=settings,
             variables=deployment.environment,
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
             min_patience_s=spec.max_silence_s or MIN_PATIENCE_S,
         )
+        place = (deployment.endpoint_name, deployment.name)
+        self.starting[place] = dispatcher
+        try:
+            await self._wait_until_ready(dispatcher, deployment, log)
+        finally:
+            self.starting.pop(place, None)
+        slow = pace_warning(
+            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
+        )
+        if slow is not None:
+            log.write(f"warning: {slow}")
+        app = self._create_app(settings, dispatcher)
+        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
+
+    async def _wait_until_ready(
+        self, dispatcher: Dispatcher, deployment: AppliedDeployment, log: DeploymentLog
+    ) -> None:
+        """Start the replicas; if none becomes ready, they are ended, and the log has the last words of one."""
         try:
             await dispatcher.start()
             if plan := await dispatcher.wait_for_plan():
@@ -128,13 +152,6 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
-        slow = pace_warning(
-            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
-        )
-        if slow is not None:
-            log.write(f"warning: {slow}")
-        app = self._create_app(settings, dispatcher)
-        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
 def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:
@@ -144,12 +161,24 @@ def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> Deploy
         deployment.environment,
         model=spec.model,
         idle_unload=idle_unload,
-        replicas=spec.instance_count,
+        replicas=spec.num_instances,
+        **_scaling_of(spec),
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
-        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.instance_count,
+        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.max_instances,
         max_queue_wait_s=spec.max_queue_wait_s,
     )
+
+
+def _scaling_of(spec: DeploymentSpec) -> dict[str, float]:
+    scale = spec.scale_settings
+    if scale is None:
+        return {}
+    return {
+        "max_replicas": scale.max_instances,
+        "target_utilization": scale.target_utilization_percentage / 100,
+        "scaling_interval_s": scale.polling_interval_s,
+    }
 
 
 def _with_names(settings: DeploymentSettings, deployment: AppliedDeployment, spec: ModelSpec) -> DeploymentSettings:
