@@ -52,7 +52,7 @@ def create_router(
         if is_known is None or is_known(request):
             content |= {
                 "model": dispatcher.spec.name,
-                "replicas": [_describe(each) for each in replicas],
+                "replicas": [describe(each) for each in replicas],
                 "storage": trouble,
             }
         else:
@@ -74,7 +74,8 @@ _NEAREST = (ReplicaState.LOADING, ReplicaState.STARTING, ReplicaState.DRAINING, 
 """Those nearest to being ready first: of several replicas one is enough."""
 
 
-def _describe(replica: ReplicaSnapshot) -> dict[str, str | int | None]:
+def describe(replica: ReplicaSnapshot) -> dict[str, str | int | None]:
+    """For whoever may know."""
     return {
         "name": replica.name,
         "state": replica.state,
