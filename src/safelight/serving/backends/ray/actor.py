@@ -19,7 +19,7 @@ import ray
 from msgspec import structs
 
 from safelight.errors import ReplicaFull, SafelightError
-from safelight.picture.generation import Completed, Event, Failed, Step
+from safelight.picture.generation import Completed, Event, Failed, Stage, Step
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
@@ -213,9 +213,9 @@ class _Gateway:
         return 0 if self._told is None else self._told.num_elsewhere
 
     def put(self, message: Happened) -> None:
-        """A step is no news for a moment: what comes right after it goes with the same answer."""
+        """A step, or a stage of a trace, is no news for a moment: what comes right after it goes with it."""
         self._frames.append(encode_frame(message))
-        if isinstance(message.event, Step):
+        if isinstance(message.event, Step | Stage):
             asyncio.get_running_loop().call_later(STEP_LINGER_S, self.news.set)
         else:
             self.news.set()
