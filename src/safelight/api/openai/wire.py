@@ -27,6 +27,7 @@ from safelight.picture.generation import (
     ImageCompleted,
     ImageFormat,
     Preview,
+    Queued,
     Step,
 )
 from safelight.picture.incoming.uploads import FittedImage
@@ -68,6 +69,9 @@ class _OpenAIFields(WireModel):
     stream: bool | None = Field(default=None, description="Answer with server-sent events")
     partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
     step_events: bool | None = Field(default=None, description="With stream: an event for each denoising step, too")
+    queue_events: bool | None = Field(
+        default=None, description="With stream: an event for each change of the place in the queue, too"
+    )
 
 
 class ImageBody(PictureParameters, _OpenAIFields):
@@ -238,11 +242,11 @@ def render(
 
 
 def event_renderer(
-    request: GenerationRequest, spec: ModelSpec, kind: EventKind, *, has_steps: bool = False
+    request: GenerationRequest, spec: ModelSpec, kind: EventKind, *, has_steps: bool = False, has_queue: bool = False
 ) -> RenderEvent:
     """The frames of a stream: partial pictures, and each picture as soon as it is there.
 
-    `has_steps`: steps too, which OpenAI's stream does not know.
+    `has_steps`: steps too, and `has_queue`: the place in the queue, which OpenAI's stream does not know.
     """
     common = {
         "created_at": int(time.time()),
@@ -283,6 +287,8 @@ def event_renderer(
                     seed=request.seed + event.image_index,
                     **common,
                 )
+            case Queued(position=position) if has_queue and position > 0:
+                yield _typed_frame(f"{kind}.queued", position=position)
             case Step() if has_steps:
                 yield _typed_frame(
                     f"{kind}.step", image_index=event.image_index, step_index=event.index, num_steps=event.of
@@ -359,6 +365,8 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
         warnings.append("partial_images have no effect without stream: true")
     if body.step_events and not is_stream:
         warnings.append("step_events have no effect without stream: true")
+    if body.queue_events and not is_stream:
+        warnings.append("queue_events have no effect without stream: true")
     if image_format == "png" and body.output_compression not in (None, 100):
         warnings.append("output_compression has no effect on png, which loses nothing")
     return warnings
