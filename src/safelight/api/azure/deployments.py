@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -146,6 +146,10 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of deployments."""
     router = APIRouter(tags=["Online deployments"])
 
+    def render(workspace: str, row: Deployment, properties: Mapping[str, str] | None = None) -> JsonObject:
+        replicas = plane.replicas_of(row.endpoint_name, row.name)
+        return _render(workspace, row, row.properties if properties is None else properties, replicas)
+
     @router.put(
         DEPLOYMENT,
         summary="Create or update a deployment",
@@ -177,17 +181,17 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
         plane.wake()
         status = 201 if operation.kind is OperationKind.CREATE else 200
         properties = with_operation(row.properties, place, operation)
-        return accepted(place, operation, _render(place.path, row, properties), status=status)
+        return accepted(place, operation, render(place.path, row, properties), status=status)
 
     @router.get(DEPLOYMENT, summary="Show a deployment", **documented(200, 404))
     async def get(request: Request, endpoint: str, name: str) -> JsonObject:
         row = await plane.transact(lambda session: get_deployment(session, endpoint, name))
-        return _render(workspace_path(request), row)
+        return render(workspace_path(request), row)
 
     @router.get(DEPLOYMENTS, summary="List the deployments of an endpoint", **documented(200, 404))
     async def list_(request: Request, endpoint: str) -> JsonObject:
         rows = await plane.transact(lambda session: list_deployments(session, endpoint))
-        return collection([_render(workspace_path(request), row) for row in rows])
+        return collection([render(workspace_path(request), row) for row in rows])
 
     @router.delete(DEPLOYMENT, summary="Delete a deployment", status_code=202, **documented(202, 204, 404, 409))
     async def delete(request: Request, endpoint: str, name: str) -> Response:
@@ -300,7 +304,9 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
     )
 
 
-def _render(workspace: str, row: Deployment, properties: Mapping[str, str] | None = None) -> JsonObject:
+def _render(
+    workspace: str, row: Deployment, properties: Mapping[str, str], replicas: Sequence[Mapping[str, object]]
+) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
     return {
@@ -318,7 +324,7 @@ def _render(workspace: str, row: Deployment, properties: Mapping[str, str] | Non
             "instanceType": spec.instance_type or None,
             "description": spec.description or None,
             "environmentVariables": spec.environment_variables,
-            "properties": row.properties if properties is None else properties,
+            "properties": properties,
             "requestSettings": {
                 "maxConcurrentRequestsPerInstance": spec.max_concurrent_requests_per_instance,
                 "requestTimeout": format_duration(spec.request_timeout_s),
@@ -334,6 +340,7 @@ def _render(workspace: str, row: Deployment, properties: Mapping[str, str] | Non
             "servedFrom": row.applied_folder,
             "servedRevision": served_revision(row),
             "warnings": warnings_for(spec),
+            "replicas": replicas,
         },
     }
 

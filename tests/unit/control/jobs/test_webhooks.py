@@ -176,6 +176,7 @@ def plane(tmp_path: Path, cipher: Cipher) -> ControlPlane:
         admin_token="",
         wake=lambda: None,
         publish=publish,
+        replicas_of=lambda *_: [],
         rotate_encryption_key=lambda: 0,
     )
 
