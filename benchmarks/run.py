@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
+BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload", "page_beside")
 ONLY_WHEN_NAMED = ("precisions", "real_size")
 """They take gigabytes of the disk, and many minutes."""
 
