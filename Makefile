@@ -43,7 +43,7 @@ format: $(VENV)/.installed-dev ## format the code and mend what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-dev ## the measurements behind every figure in the docs
+bench: $(VENV)/.installed-peers ## every figure in the docs beside its peer's, as a table and plots (ONLY=NAME for one)
 	$(BIN)/python -m benchmarks.run $(ONLY)
 
 sprite: $(VENV)/.installed-sprite ## train the embedded model (hours; resumes from its last checkpoint)
@@ -68,6 +68,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what the tests need ..."
 	@$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --requirement training/sprite/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed-dev
+	@echo "Installing the servers that Safelight is measured against, beside it ..."
+	@$(BIN)/python -m venv $(VENV)/peers
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  $$($(VENV)/peers/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/safelight.pth
+	@$(VENV)/peers/bin/python -m pip --disable-pip-version-check install --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.installed-sprite: $(VENV)/.installed training/sprite/requirements.txt

@@ -1,36 +1,32 @@
 """What is left of the API's throughput while somebody has the page open: pictures a second with and without it.
 
-    python -m benchmarks.page_beside [--rounds 8] [--seconds 10] [--pages 1]
+    python -m benchmarks.page_beside [--rounds 8] [--pictures 40]
 
-A real server of sprite on loopback, in its own process, with an endpoint-less control plane. Clients that each wait for
-their picture are measured in turns, alone and beside the requests of the page's server view, signed in as the
-administrator: what it asks, as often as it asks (`web/src/server`). Both take of the same cores, and so does whatever
-else runs: pictures per CPU second of the server, and what the page takes of a core by itself, are told too, and move
-less. The ratios are what to read; the bar is 95 %.
+Clients that each wait for their picture are measured in turns, alone and beside the requests of the page's server view,
+signed in as the administrator: what it asks, as often as it asks (`web/src/server`). Page and clients take of the same
+cores as the server, and so does whatever else runs: pictures a second of the server's CPU, and what the page takes of a
+core by itself, move less.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import itertools
-import socket
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import httpx
-import psutil
+
+from benchmarks.rows import Row, add_options, report
+from benchmarks.servers import SAFELIGHT, Server, cpu_s, serving
 
 CLIENTS = 4
-BODY = {"inputs": "a red cat", "parameters": {"seed": 7}}
-START_TIMEOUT_S = 300
+STILL_S = 20
 WORKSPACE = "/subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local"
 VERSION = "?api-version=2024-10-01"
 ASKED_EVERY_S = {
@@ -40,31 +36,16 @@ ASKED_EVERY_S = {
     f"{WORKSPACE}/onlineEndpoints{VERSION}": 5.0,
     f"{WORKSPACE}/connections{VERSION}": 5.0,
 }
-BAR = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where it is, and what it takes."""
-
-    url: str
-    process: psutil.Process
-    admin_token: str
-
-    @property
-    def cpu_s(self) -> float:
-        """Of it and its replicas."""
-        times = [each.cpu_times() for each in (self.process, *self.process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One window."""
+    """So many pictures, and what they took."""
 
     num_pictures: int
     seconds: float
     cpu_s: float
+    """Of the server and its replicas."""
 
     @property
     def per_s(self) -> float:
@@ -77,112 +58,94 @@ class Turn:
 
 def main() -> None:
     options = _parse_options()
-    with _serving() as server:
-        asyncio.run(_measure(server, options))
+    with tempfile.TemporaryDirectory() as data_dir:
+        command = [*SAFELIGHT, "sprite", "--data-dir", data_dir, "--log-level", "error"]
+        with serving(command) as server:
+            token = (Path(data_dir) / "admin-token").read_text().strip()
+            asyncio.run(_measure(server, token, options))
 
 
-async def _measure(server: Server, options: argparse.Namespace) -> None:
-    await _turn(server, options.seconds / 2, pages=0)
-    still = [await _turn(server, options.seconds, pages=pages, clients=0) for pages in (0, options.pages)]
-    share = (still[1].cpu_s - still[0].cpu_s) / options.seconds
-    print(f"what the page takes of one core while no picture is made: {share:.1%}", flush=True)
+async def _measure(server: Server, token: str, options: argparse.Namespace) -> None:
+    await _turn(server, options.pictures)
+    share = await _share_of_a_core(server, token)
     throughput, economy = [], []
     for index in range(options.rounds):
-        order = (0, options.pages) if index % 2 else (options.pages, 0)
-        turns = {pages: await _turn(server, options.seconds, pages=pages) for pages in order}
-        alone, beside = turns[0], turns[options.pages]
-        throughput.append(beside.per_s / alone.per_s)
-        economy.append(beside.per_cpu_s / alone.per_cpu_s)
-        print(
-            f"alone {alone.per_s:5.2f} pictures/s, beside the page {beside.per_s:5.2f}: {throughput[-1]:.0%}",
-            flush=True,
-        )
-    _tell(f"pictures a second, {CLIENTS} clients", throughput, bar=BAR)
-    _tell("pictures a second of the server's CPU", economy)
+        turns = {}
+        for is_open in (True, False) if index % 2 else (False, True):
+            async with _page(server, token if is_open else None):
+                turns[is_open] = await _turn(server, options.pictures)
+        throughput.append(turns[True].per_s / turns[False].per_s)
+        economy.append(turns[True].per_cpu_s / turns[False].per_cpu_s)
+        alone = "no page open"
+        rows = [
+            Row.of_rounds(
+                f"pictures a second, {CLIENTS} clients, a page open",
+                against=alone,
+                values=list(throughput),
+                at_least=0.95,
+                bar="the page",
+            ),
+            Row.of_rounds("pictures a second of the server's CPU", against=alone, values=list(economy)),
+            Row.of_rounds("what the page takes of a core", against="a server at rest", values=[share], unit="%"),
+        ]
+        report("page_beside", rows, store=options.store, is_last=index == options.rounds - 1)
 
 
-def _tell(what: str, ratios: Sequence[float], *, bar: float | None = None) -> None:
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0], ratios[0], ratios[0])
-    judged = "" if bar is None else f", bar >= {bar:.2f} {'met' if middle >= bar else 'missed'}"
-    print(
-        f"{what}, beside the page against alone: {middle:.3f}x ({low:.3f} to {high:.3f}, {len(ratios)} rounds){judged}"
-    )
+async def _share_of_a_core(server: Server, token: str) -> float:
+    """In percent, while no picture is made."""
+    taken = []
+    for each in (None, token):
+        async with _page(server, each):
+            before_s = cpu_s(server[1])
+            await asyncio.sleep(STILL_S)
+            taken.append(cpu_s(server[1]) - before_s)
+    return 100 * (taken[1] - taken[0]) / STILL_S
 
 
-async def _turn(server: Server, seconds: float, *, pages: int, clients: int = CLIENTS) -> Turn:
-    async with contextlib.AsyncExitStack() as stack:
-        api = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, timeout=None))
-        asking = [asyncio.create_task(_page(server)) for _ in range(pages)]
-        counter, is_over = itertools.count(), asyncio.Event()
+async def _turn(server: Server, num_pictures: int) -> Turn:
+    target, process = server
+    seeds = count(1)
+    async with httpx.AsyncClient(base_url=f"http://{target.authority}", timeout=None) as api:
 
         async def draw() -> None:
-            while not is_over.is_set():
-                (await api.post("/score", json=BODY)).raise_for_status()
-                next(counter)
+            while (seed := next(seeds)) <= num_pictures:
+                answer = await api.post("/score", json={"inputs": "a red cat", "parameters": {"seed": seed}})
+                answer.raise_for_status()
 
-        cpu_s, began_at = server.cpu_s, time.perf_counter()
-        drawing = [asyncio.create_task(draw()) for _ in range(clients)]
-        await asyncio.sleep(seconds)
-        is_over.set()
-        await asyncio.gather(*drawing)
-        turn = Turn(next(counter), time.perf_counter() - began_at, server.cpu_s - cpu_s)
-        for each in asking:
-            each.cancel()
-        for each in asking:
-            with contextlib.suppress(asyncio.CancelledError):
-                await each
-        return turn
+        before_s, began_at = cpu_s(process), time.perf_counter()
+        await asyncio.gather(*(draw() for _ in range(CLIENTS)))
+        return Turn(num_pictures, time.perf_counter() - began_at, cpu_s(process) - before_s)
 
 
-async def _page(server: Server) -> None:
-    """What an open page asks, until it is closed."""
-    headers = {"authorization": f"Bearer {server.admin_token}"}
-    async with (
-        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=None) as browser,
-        asyncio.TaskGroup() as each,
-    ):
+@asynccontextmanager
+async def _page(server: Server, token: str | None) -> AsyncIterator[None]:
+    """What an open page asks meanwhile; without a token there is none."""
+    headers = {"authorization": f"Bearer {token}"}
+    base = f"http://{server[0].authority}"
+    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=None) as browser:
 
         async def ask_on(path: str, every_s: float) -> None:
             while True:
                 (await browser.get(path)).raise_for_status()
                 await asyncio.sleep(every_s)
 
-        for path, every_s in ASKED_EVERY_S.items():
-            each.create_task(ask_on(path, every_s))
-
-
-@contextlib.contextmanager
-def _serving() -> Iterator[Server]:
-    """From its first picture on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as data_dir:
-        run = "from safelight.cli.main import main; main()"
-        command = [sys.executable, "-c", run, "serve", "sprite", "--port", str(port), "--data-dir", data_dir]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        asked = ASKED_EVERY_S.items() if token else ()
+        asking = [asyncio.create_task(ask_on(path, every_s)) for path, every_s in asked]
         try:
-            _wait_until_ready(url := f"http://127.0.0.1:{port}")
-            yield Server(url, psutil.Process(process.pid), (Path(data_dir) / "admin-token").read_text().strip())
+            yield
+            if any(each.done() for each in asking):
+                raise SystemExit("the server refused what the page asks")
         finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.post(f"{url}/score", json=BODY, timeout=START_TIMEOUT_S).is_success:
-                return
-        time.sleep(0.5)
-    sys.exit(f"no picture came within {START_TIMEOUT_S} s")
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--pages", type=int, default=1)
+    parser.add_argument("--pictures", type=int, default=40, help="of each turn")
+    add_options(parser)
     return parser.parse_args()
 
 

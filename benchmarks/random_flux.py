@@ -24,7 +24,7 @@ from safelight.model.checkpoint import SIDECAR
 from safelight.model.configs import INDEX
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.heads.own_format import METHOD
-from safelight.model.recorded_digests import record_digests
+from safelight.model.revision import record_digests
 from safelight.model.single_files import configs
 from safelight.settings import Quantization
 from tests.tiny_flux import clip_tokenizer, t5_tokenizer

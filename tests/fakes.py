@@ -76,6 +76,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of the next smaller plan."""
     picture_s: float | None = None
     """What the steps of the default picture take, by its own estimate."""
+    decodes_beside_steps: bool = False
+    """Decoding has a thread of its own, as on a CPU."""
     raise_on_load: str | None = None
     """Loading raises what nobody foresaw, with the text of this file, while it exists."""
 
@@ -111,6 +113,10 @@ class FakeEngine:
     @property
     def picture_s(self) -> float | None:
         return self._options.picture_s
+
+    @property
+    def decodes_beside_steps(self) -> bool:
+        return self._options.decodes_beside_steps
 
     @property
     def num_held(self) -> int:
@@ -221,6 +227,8 @@ class FakeDeployment:
     max_concurrent_requests: int = 8
     max_queued_requests: int = 64
     hold_while_loading_s: float = 0.0
+    result_cache_bytes: int = 0
+    idle_unload_s: float = 0.0
     first_backoff_s: float = 0.01
     min_patience_s: float = 300.0
 
@@ -250,6 +258,8 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
         LocalReplicas(launch, command=command, first_backoff_s=deployment.first_backoff_s),
         max_queued_requests=deployment.max_queued_requests,
         hold_while_loading_s=deployment.hold_while_loading_s,
+        result_cache_bytes=deployment.result_cache_bytes,
+        idle_unload_s=deployment.idle_unload_s,
     )
 
 

@@ -20,7 +20,8 @@ from safelight.server.app import create_app
 from safelight.server.certificates import certificate_files
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.http.listener import Server
-from safelight.settings import load_settings
+from safelight.serving.backends.protocol import ReplicasFactory
+from safelight.settings import Settings, load_settings
 from tests.fakes import FakeEngineOptions, fake_dispatcher, fake_replicas, until
 
 START_TIMEOUT_S = 120
@@ -99,6 +100,14 @@ def online_server(
         process.stderr.close()
 
 
+def _replicas(settings: Settings, options: FakeEngineOptions) -> ReplicasFactory:
+    if settings.runtime == "local":
+        return fake_replicas(options)
+    from tests.ray.fake_backend import fake_ray_replicas  # noqa: PLC0415  seconds to import
+
+    return fake_ray_replicas(settings, options)
+
+
 def main() -> None:
     settings = load_settings()
     gates = FakeEngineOptions(
@@ -109,7 +118,7 @@ def main() -> None:
         picture_s=float(os.environ["FAKE_ENGINE_PICTURE_S"]) if "FAKE_ENGINE_PICTURE_S" in os.environ else None,
         raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
-    online = OnlineEndpoints(settings, fake_replicas(gates))
+    online = OnlineEndpoints(settings, _replicas(settings, gates))
     certificate, _ = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"

@@ -12,6 +12,7 @@ SafelightError
 │   └── ModelNotFound         no such model
 ├── AuthenticationFailed      no key, or a wrong one
 ├── Overloaded                the queue is full; come back after `retry_after_s`
+│   └── ReplicaFull           other gateways' requests took its last place; the request waits for the next, if it may
 ├── NotReady                  no replica can take the request yet; come back after `retry_after_s`
 ├── DeadlineExceeded          the request grew older than its timeout
 ├── GenerationCancelled       the client left, or the server is shutting down
@@ -94,6 +95,10 @@ class Overloaded(SafelightError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ReplicaFull(Overloaded):
+    """Other gateways' requests took the last place of a replica; the request waits for the next one that is free."""
 
 
 class NotReady(SafelightError):

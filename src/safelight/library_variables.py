@@ -22,11 +22,13 @@ nothing: a replica runs no code of the user's.
 SETTING_VARIABLES: Mapping[str, str] = {
     "SAFELIGHT_LORAS": "loras",
     "SAFELIGHT_MODEL_ALIASES": "model_aliases",
+    "SAFELIGHT_RESULT_CACHE_BYTES": "result_cache_bytes",
     "SAFELIGHT_QUANTIZATION": "quantization",
     "SAFELIGHT_TEXT_ENCODER_2_QUANTIZATION": "text_encoder_2_quantization",
     "SAFELIGHT_OFFLOAD": "offload",
     "SAFELIGHT_VAE_TILING": "vae_tiling",
     "SAFELIGHT_MEMORY": "memory",
+    "SAFELIGHT_IDLE_UNLOAD": "idle_unload",
 }
 """Variable -> the field of `DeploymentSettings` or `EngineOptions` that it sets."""
 

@@ -90,10 +90,27 @@ class DeploymentSettings(BaseModel):
         "sprite", description="`sprite`, a folder in the diffusers layout, a hub id, or a .safetensors or .gguf"
     )
     replicas: int = Field(1, ge=1, le=50, description="processes that each load the model and own a device")
-    max_concurrent_requests_per_instance: int = Field(8, ge=1, description="requests that a replica runs at once")
+    max_replicas: int | None = Field(
+        None, ge=1, le=50, description="as many as requests need, from `replicas` up to this, on a cluster"
+    )
+    target_utilization: float = Field(
+        0.7, gt=0, le=1, description="how full the places of replicas should be, where their number may change"
+    )
+    scaling_interval_s: float = Field(1.0, gt=0, description="how often that is looked at")
+    max_concurrent_requests_per_instance: int = Field(
+        16,
+        ge=1,
+        description="requests that a replica runs at once: a full batch, and as many being encoded and decoded",
+    )
     max_queued_requests: int = Field(64, ge=0, description="requests that wait for a replica; one more gets 429")
     max_queue_wait_s: float | None = Field(
         None, gt=0, description="a request that waits longer for a replica gets 429; by default only its timeout counts"
+    )
+    result_cache_bytes: int = Field(
+        0, ge=0, description="pictures kept to answer a request that is identical in every parameter and seed; 0: none"
+    )
+    idle_unload: float = Field(
+        0.0, ge=0, description="seconds without a request after which the model leaves memory; 0: it stays"
     )
     request_timeout_s: float = Field(180.0, gt=0, description="a request older than this is dropped with 408")
     loras: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -122,7 +139,19 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    runtime: str = Field("local", description="where replicas run; local: as processes of this machine")
+    runtime: str = Field(
+        "local", description="where replicas run; local: as processes of this machine; ray: on a cluster"
+    )
+    ray_address: str | None = Field(
+        None, description="head of the Ray cluster, such as HEAD:6379, or auto; by default a Ray of this server's own"
+    )
+    ray_namespace: str = Field(
+        "safelight", min_length=1, description="servers with the same one share replicas on a Ray cluster"
+    )
+    ray_num_cpus: float = Field(1.0, ge=0, description="CPUs that a replica needs on its node of the Ray cluster")
+    ray_num_gpus: float | None = Field(
+        None, ge=0, description="GPUs that a replica needs on its node; by default one, if the cluster has any"
+    )
     host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a key")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     hold_while_loading_s: float = Field(

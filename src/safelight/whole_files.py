@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str, *, mode: int) -> None:
-    """In UTF-8, and with `mode` from the first byte on. Raises OSError; what was there before is still there then."""
+def write_whole(path: Path, content: str | bytes, *, mode: int) -> None:
+    """Text in UTF-8; with `mode` from the first byte on. Raises OSError; what was there before is still there then."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-            file.write(content)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

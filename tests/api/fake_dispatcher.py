@@ -79,6 +79,10 @@ class FakeDispatcher:
     whereabouts: dict[str, str | int] = field(default_factory=dict)
     """Of each of these."""
 
+    @property
+    def is_available(self) -> bool:
+        return self.is_ready
+
     async def start(self) -> None:
         pass
 

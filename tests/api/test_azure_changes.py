@@ -123,3 +123,41 @@ def test_an_operation_that_is_sent_back_with_the_resource_is_no_property_of_it(
         assert blue("PUT", path, body).status_code == 200
         assert endpoint(blue)
         assert blue("GET", path).json()["properties"]["properties"] == {"a": "b"}
+
+
+def test_scale_settings_are_kept_and_on_one_machine_reported_as_without_effect(flux: Callable[..., Response]) -> None:
+    scale = {
+        "scaleType": "TargetUtilization",
+        "minInstances": 2,
+        "maxInstances": 5,
+        "pollingInterval": "PT10S",
+        "targetUtilizationPercentage": 60,
+    }
+
+    flux("PUT", "/onlineEndpoints/flux/deployments/blue", {"properties": {"model": "sprite", "scaleSettings": scale}})
+    shown = flux("GET", "/onlineEndpoints/flux/deployments/blue").json()["properties"]
+
+    assert shown["scaleSettings"] == scale
+    assert "scale_settings has no effect on one machine: there are 2 instances" in shown["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ({"scaleType": "Magic"}, "must be Default or TargetUtilization"),
+        ({"minInstances": 3, "maxInstances": 2}, "min_instances and max_instances must be 1 to 50"),
+        ({"minInstances": 0}, "min_instances and max_instances must be 1 to 50"),
+        ({"maxInstances": 51}, "min_instances and max_instances must be 1 to 50"),
+        ({"targetUtilizationPercentage": 0}, "target_utilization_percentage must be 1 to 100"),
+        ({"pollingInterval": "PT0S"}, "polling_interval must be 1 to 86400 s"),
+    ],
+)
+def test_scale_settings_that_make_no_sense_are_refused(
+    flux: Callable[..., Response], scale: dict[str, Any], message: str
+) -> None:
+    body = {"properties": {"model": "sprite", "scaleSettings": {"scaleType": "TargetUtilization"} | scale}}
+
+    answer = flux("PUT", "/onlineEndpoints/flux/deployments/blue", body)
+
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from safelight.api.http.body import declared_bytes
+from safelight.api.http.bodies.body import declared_bytes
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from safelight.api.http.data_urls import PIECE_CHARACTERS, from_data_url
+from safelight.api.http.bodies.data_urls import PIECE_CHARACTERS, from_data_url
 from safelight.errors import InvalidRequest
 
 HEAD = "data:image/png;base64,"

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 from safelight.api import dialects
 from safelight.api.dialect import Dialect, ErrorReport, Served, segments_of
 from safelight.api.generate import generate, refuse_if_full
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.event_stream import EventStream
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.disk import Disk

@@ -62,3 +62,18 @@ def test_a_picture_that_cannot_be_kept_is_an_error_with_the_remedy(
 
     assert response.status_code == 500
     assert "response_format 'b64_json'" in response.json()["error"]["message"]
+
+
+def test_who_has_the_picture_behind_a_link_is_not_sent_it_again(
+    connect: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    client = connect(data_dir=tmp_path)
+    first, second = (client.post("/v1/images/generations", json=BODY).json()["data"][0]["url"] for _ in range(2))
+    etag = client.get(first).headers["etag"]
+
+    again = client.get(first, headers={"If-None-Match": f'"other", W/{etag}'})
+    other = client.get(second, headers={"If-None-Match": etag})
+
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert (other.status_code, other.content[:4]) == (200, b"\x89PNG")
+    assert client.get(f"{first}0", headers={"If-None-Match": etag}).status_code == 404  # a wrong signature has nothing

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from safelight.api.http.data_urls import PIECE_CHARACTERS, from_base64
+from safelight.api.http.bodies.data_urls import PIECE_CHARACTERS, from_base64
 from safelight.errors import InvalidRequest
 from safelight.server.jobs.preferences import read_preferences
 from tests.api.fake_dispatcher import FakeDispatcher

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from safelight.api.http.upload_budget import NUM_DECODERS, UploadBudget
+from safelight.api.http.bodies.upload_budget import NUM_DECODERS, UploadBudget
 from safelight.errors import Overloaded
 from tests.fakes import until
 from tests.live_server import LiveServer, eventually, live_server

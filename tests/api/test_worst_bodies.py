@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from safelight.api.http.strict_json import MAX_MARKS, MAX_NAMES
+from safelight.api.http.bodies.strict_json import MAX_MARKS, MAX_NAMES
 from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,24 @@ def register_tiny_model(client: OnlineClient, folder: Path) -> None:
     write_checkpoint(folder)
     response = client.arm("PUT", "/models/tiny/versions/1", {"properties": {"modelUri": str(folder)}})
     assert response.is_success, response.text
+
+
+@contextmanager
+def drawing(client: OnlineClient, key: str) -> Iterator[list[int]]:
+    """Requests one after another on two threads until the block ends: their statuses."""
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def draw() -> None:
+        while not is_over.is_set():
+            statuses.append(client.draw(key).status_code)
+
+    threads = [threading.Thread(target=draw) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()

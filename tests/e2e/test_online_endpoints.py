@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,7 +13,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.e2e.online_client import WORKSPACE, OnlineClient, register_tiny_model
+from tests.e2e.online_client import WORKSPACE, OnlineClient, drawing, register_tiny_model
 from tests.oidc_issuer import Issuer, oidc_issuer
 from tests.online_server import OnlineServer, online_server
 from tests.postgresql import postgresql_server
@@ -43,27 +41,6 @@ def client(server: OnlineServer, tmp_path_factory: pytest.TempPathFactory) -> It
         assert client.deploy()["status"] == "Succeeded"
         client.create_endpoint(traffic={"blue": 100})
         yield client
-
-
-@contextmanager
-def drawing(client: OnlineClient, key: str) -> Iterator[list[int]]:
-    """Requests one after another on two threads until the block ends: their statuses."""
-    statuses: list[int] = []
-    is_over = threading.Event()
-
-    def draw() -> None:
-        while not is_over.is_set():
-            statuses.append(client.draw(key).status_code)
-
-    threads = [threading.Thread(target=draw) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_a_score_request_is_answered_with_a_picture_in_json(client: OnlineClient) -> None:

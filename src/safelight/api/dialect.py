@@ -8,7 +8,7 @@ from typing import Generic, Never, TypeVar
 
 from fastapi import APIRouter
 
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.disk import Disk
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings

@@ -97,7 +97,13 @@ COMMANDS = (
         "safelight.cli.pictures.replay:replay",
         "Make IMAGE again from its recipe, and say whether it is the same picture.",
     ),
+    LazyCommand("bench", "safelight.cli.bench.bench:bench", "Measure a server of pictures, or two against each other."),
     LazyCommand("model", "safelight.cli.models.model:app", "Show and register the models that can be served."),
+    LazyCommand(
+        "status",
+        "safelight.cli.status:status",
+        "Show what the server is doing: endpoints, deployments, replicas, queue, pictures a second.",
+    ),
     LazyCommand("connection", "safelight.cli.az.connection:app", "Manage workspace connections: named secrets."),
     LazyCommand("online-endpoint", "safelight.cli.az.online_endpoint:app", "Manage online endpoints."),
     LazyCommand("online-deployment", "safelight.cli.az.online_deployment:app", "Manage online deployments."),

@@ -21,10 +21,27 @@ Model = Annotated[
 Host = Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]. Anything but loopback needs a key.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [8000]. 0 takes a free one.")]
 Replicas = Annotated[int | None, typer.Option(help="Processes that each load the model [1].")]
+Runtime = Annotated[
+    str | None, typer.Option(help="Where replicas run: local, on this machine, or ray, on a cluster [local].")
+]
+MaxReplicas = Annotated[
+    int | None,
+    typer.Option(help="As many replicas as requests need, from --replicas up to this, on a cluster [--replicas]."),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="Head of the Ray cluster, such as HEAD:6379, or auto [a Ray of this server's own].")
+]
+RayNamespace = Annotated[
+    str | None, typer.Option(help="Servers with the same one share replicas on a Ray cluster [safelight].")
+]
+RayNumCpus = Annotated[float | None, typer.Option(help="CPUs that a replica needs on its node of the Ray cluster [1].")]
+RayNumGpus = Annotated[
+    float | None, typer.Option(help="GPUs that a replica needs on its node [1 if the cluster has any].")
+]
 NumThreads = Annotated[int | None, typer.Option(help="CPU threads of each replica [cores / replicas].")]
 MaxBatchSize = Annotated[int | None, typer.Option(help="Rows that share a denoising step [8].")]
 MaxConcurrentRequests = Annotated[
-    int | None, typer.Option("--max-concurrent-requests", help="Requests a replica runs at once [8].")
+    int | None, typer.Option("--max-concurrent-requests", help="Requests a replica runs at once [16].")
 ]
 MaxQueuedRequests = Annotated[int | None, typer.Option(help="Requests that wait; one more gets 429 [64].")]
 RequestTimeout = Annotated[
@@ -35,6 +52,13 @@ HoldWhileLoading = Annotated[
     float | None,
     typer.Option(
         "--hold-while-loading", help="Seconds that a request waits for a model that loads, before it gets 503 [30]."
+    ),
+]
+IdleUnload = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds without a request after which the model leaves memory, until the next one brings it back [0: it "
+        "stays]. A deployment may say another SAFELIGHT_IDLE_UNLOAD."
     ),
 ]
 MaxConnections = Annotated[
@@ -125,6 +149,12 @@ def serve(
     host: Host = None,
     port: Port = None,
     replicas: Replicas = None,
+    max_replicas: MaxReplicas = None,
+    runtime: Runtime = None,
+    ray_address: RayAddress = None,
+    ray_namespace: RayNamespace = None,
+    ray_num_cpus: RayNumCpus = None,
+    ray_num_gpus: RayNumGpus = None,
     device: engine_flags.Device = None,
     dtype: engine_flags.Dtype = None,
     quantization: engine_flags.Quantization = None,
@@ -138,6 +168,7 @@ def serve(
     max_queued_requests: MaxQueuedRequests = None,
     request_timeout_s: RequestTimeout = None,
     hold_while_loading_s: HoldWhileLoading = None,
+    idle_unload: IdleUnload = None,
     max_connections: MaxConnections = None,
     header_timeout_s: HeaderTimeout = None,
     keep_alive_timeout_s: KeepAliveTimeout = None,

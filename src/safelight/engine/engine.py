@@ -1,7 +1,8 @@
 """The engine: loads a checkpoint and moves generations from noise to pixels, one denoising step at a time.
 
 The caller owns the pace: `start` once, `step` with any batch of equal `batch_key` until denoised (a `preview` after any
-of them), `decode`, `release`. One thread calls it. Tensors stay here, keyed by their `Generation`.
+of them), `decode`, `release`. One thread calls it; where it `decodes_beside_steps`, another may call `decode`. Tensors
+stay here, keyed by their `Generation`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from safelight.engine.lru_cache import LruCache
 from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.pace import estimate_picture_s
 from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
+from safelight.engine.pixels.decoder import Decoder
 from safelight.engine.pixels.kept_pixels import put_back
-from safelight.engine.pixels.previews import Projection, fit_projection, is_fitted_at_once
+from safelight.engine.pixels.previews import PreviewProjection, Projection, fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
@@ -159,7 +161,7 @@ class Engine:
         self._prompt_encoder = PromptEncoder(
             family.encode_prompt, components.text_encoder, PromptCache(options.prompt_cache_bytes)
         )
-        self._projection = self._fit_projection() if is_fitted_at_once(components.autoencoder) else None
+        self._projection = PreviewProjection(self._fit_projection, beside_steps=components.device.type == "cpu")
         self._sources: LruCache[SourceKey, Tensor] = LruCache(SOURCE_CACHE_BYTES)
         self._loras = KeptLoras(spec.loras, family.read_lora, max_bytes=options.lora_cache_bytes)
         self._denoising: dict[Generation, _Denoising] = {}
@@ -168,6 +170,10 @@ class Engine:
             components.transformer, spec, device=components.device, dtype=components.precision.computation
         )
         """Seconds of the default picture's steps, where they may be many; else None."""
+        self._decoder = Decoder(components.autoencoder)
+        is_small_on_cpu = components.device.type == "cpu" and self.picture_s is None
+        self.decodes_beside_steps = is_small_on_cpu and self._decoder.num_threads > 1
+        """The steps of a large model keep all cores busy, and its memory is planned for one stage at a time."""
 
     @property
     def backend(self) -> Backend:
@@ -191,6 +197,8 @@ class Engine:
         if generation.seed >= SEED_PERIOD:
             warnings.append(f"seed {generation.seed} paints the same image as seed {generation.seed % SEED_PERIOD}")
         self._denoising[generation] = denoising = self._begin(generation, prompts)
+        if request.num_previews and request.preview_decoder == "projection":
+            self._projection.prepare()
         denoising.loras = tuple(loras)
         generation.warnings += warnings
         generation.num_steps = denoising.noise_scheduler.num_calls
@@ -220,8 +228,7 @@ class Engine:
         if generation.request.preview_decoder == "autoencoder":
             image = decode_latents(self._components.autoencoder, latents)
         else:
-            self._projection = self._projection or self._fit_projection()
-            image = self._projection(latents)
+            image = self._projection.get()(latents)
         return self._with_what_is_kept(generation, to_pixels(image.nan_to_num()))
 
     @torch.inference_mode()
@@ -229,7 +236,7 @@ class Engine:
         """The picture of a denoised generation: uint8 (height, width, 3). Raises NonFiniteValues."""
         height, width = self._latent_size(generation)
         latents = self._family.unpack(self._denoising[generation].latents, height, width)
-        image = decode_latents(self._components.autoencoder, latents)
+        image = self._decoder(latents, is_alone=len(self._denoising) == 1)
         if not bool(image.isfinite().all()):
             raise NonFiniteValues(
                 f"the autoencoder made NaN or infinite pixels after step {generation.step_index} of "

@@ -19,8 +19,7 @@ from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
 from safelight.model.heads.own_format import kind_in_config
 from safelight.model.other_formats import explain_folder
-from safelight.model.recorded_digests import sha256_of
-from safelight.model.revision import hub_id_of
+from safelight.model.revision import hub_id_of, sha256_of
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.model.weight_files import PLAIN_WEIGHTS, Network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from safelight.errors import ModelLoadError
@@ -10,6 +11,9 @@ from safelight.errors import ModelLoadError
 ADAPTER_SETTINGS = "adapter_config.json"
 """Where PEFT's own save_pretrained writes alpha and rank."""
 _MOST_SETTINGS_BYTES = 1024 * 1024
+DIGESTS = "safelight-digests.json"
+"""Digests of large files, beside them, so that what names a picture's model is not read again at every start. They hold
+for a file of the size and the time of change that it had then, as git and make believe them."""
 _HUB_FOLDER = "models--"
 """How huggingface_hub's cache begins the name of a folder: models--ORG--NAME/snapshots/COMMIT."""
 
@@ -65,3 +69,32 @@ def newest_snapshot(folder: Path) -> Path:
         f"{folder} is a cache of the hub, and its newest revision is not there; give the folder of one of "
         f"{', '.join(names) or 'none'}, such as {snapshots / (names or ['COMMIT'])[0]}"
     )
+
+
+def sha256_of(path: Path) -> bytes:
+    """From beside the file if it is there and holds, else of what is in it. Raises OSError."""
+    return _recorded(path) or _read(path)
+
+
+def record_digests(place: Path) -> None:
+    """Of the weights in a folder. Raises OSError."""
+    digests = {path.name: [*_state(path), _read(path).hex()] for path in sorted(place.glob("*.safetensors"))}
+    (place / DIGESTS).write_text(json.dumps(digests, indent=2))
+
+
+def _recorded(path: Path) -> bytes | None:
+    try:
+        *state, digest = json.loads((path.parent / DIGESTS).read_bytes())[path.name]
+        return bytes.fromhex(digest) if state == _state(path) else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

@@ -72,6 +72,8 @@ class GenerationRequest:
     num_previews: int = 0
     """Of each image, while it develops; fewer come if it has fewer steps."""
     preview_decoder: PreviewDecoder = "projection"
+    tells_steps: bool = True
+    """Whether anybody wants to hear of each step."""
     is_streamed: bool = False
     """Whether each image is sent as soon as it is there, before the others are."""
     timeout_s: float = 180.0
@@ -204,6 +206,8 @@ class GenerationResult:
     """Those of the request, and those that came up since; each thing once."""
     timings: Timings
     num_text_tokens: int = 0
+    is_repeated: bool = False
+    """Made for an earlier request that was identical, and kept."""
 
 
 class Queued(msgspec.Struct, frozen=True, tag=True):

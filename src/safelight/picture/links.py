@@ -122,8 +122,7 @@ class ImageStore:
         return hmac.new(self._read_key(), name.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
     def _read_key(self) -> bytes:
-        if not self._key_path.exists():
-            _create_key(self._key_path)
+        make_key(self._key_path)
         return self._key_path.read_bytes()
 
 
@@ -155,8 +154,10 @@ def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _create_key(path: Path) -> None:
-    """Whoever is first makes it, whole or not at all: replicas of a server may share the directory."""
+def make_key(path: Path) -> None:
+    """If it is not there. Whoever is first makes it, whole or not at all: replicas of a server share the directory."""
+    if path.exists():
+        return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from safelight import __version__
 from safelight.api import dialects
 from safelight.api.dialect import Served
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.disk import Disk
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
@@ -84,7 +84,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     if key is not None:
         app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open)
     if online is not None:
-        app.add_middleware(online.gateway)
+        app.add_middleware(online.gateway, own=dispatcher)
     if jobs is not None:
         app.add_middleware(jobs.door)
     else:

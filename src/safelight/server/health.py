@@ -44,7 +44,8 @@ def create_router(
     @router.get("/health/ready", summary="200 when a picture can be made", responses={503: {"description": "Not yet"}})
     async def ready(request: Request) -> JSONResponse:
         replicas, trouble = dispatcher.snapshot().replicas, disk.trouble
-        content: dict[str, object] = {"ready": dispatcher.is_ready}
+        is_ready = dispatcher.is_available
+        content: dict[str, object] = {"ready": is_ready}
         if is_known is None or is_known(request):
             content |= {
                 "model": dispatcher.spec.name,
@@ -52,8 +53,8 @@ def create_router(
                 "storage": trouble,
             }
         else:
-            content["cause"] = _cause(dispatcher.is_ready, replicas, trouble)
-        return JSONResponse(content, status_code=200 if dispatcher.is_ready else 503)
+            content["cause"] = _cause(is_ready, replicas, trouble)
+        return JSONResponse(content, status_code=200 if is_ready else 503)
 
     return router
 

@@ -74,7 +74,7 @@ class DispatcherCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._dispatcher.snapshot()
         counters = snapshot.counters
-        yield GaugeMetricFamily("safelight_ready", "1 when a picture can be made", float(self._dispatcher.is_ready))
+        yield GaugeMetricFamily("safelight_ready", "1 when a picture can be made", float(self._dispatcher.is_available))
         yield GaugeMetricFamily("safelight_queue_depth", "Requests that wait for a replica", snapshot.queued)
         yield GaugeMetricFamily("safelight_running", "Requests in a replica", snapshot.running)
         for name, text, value in (

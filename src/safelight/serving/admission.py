@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
 from safelight.serving.backends.protocol import Replica, ReplicaState
+from safelight.serving.unloading import Unloading
 
 NOT_READY_RETRY_AFTER_S = 5
 MAX_RETRY_AFTER_S = 600
@@ -37,8 +38,10 @@ class Admission:
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
+        unloading: Unloading | None = None,
     ) -> None:
         self._replicas = replicas
+        self._unloading = unloading
         self._max_queued_requests = max_queued_requests
         self._max_queue_wait_s = max_queue_wait_s
         self._running: Counter[Replica] = Counter()
@@ -56,11 +59,17 @@ class Admission:
     def num_running(self) -> int:
         return self._running.total()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may run, or wait."""
+        return not self._must_queue() or self.num_queued < self._max_queued_requests
+
     def check(self) -> None:
         """Raises NotReady or Overloaded if a request that comes now is refused."""
         if self._closed_by is not None:
             raise self._closed_by
         if not self._has(ReplicaState.READY):
+            self._bring_back()
             raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S)
         if self._must_queue():
             self._check_queue()
@@ -78,6 +87,7 @@ class Admission:
             self.check()
             return
         self._check_queue()
+        self._bring_back()
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._held.add(held)
         try:
@@ -175,8 +185,17 @@ class Admission:
         return (
             is_held_here
             and not self._has(ReplicaState.READY)
-            and self._has(ReplicaState.STARTING, ReplicaState.LOADING)
+            and (self._is_unloaded or self._has(ReplicaState.STARTING, ReplicaState.LOADING))
         )
+
+    @property
+    def _is_unloaded(self) -> bool:
+        return self._unloading is not None and self._unloading.is_unloaded
+
+    def _bring_back(self) -> None:
+        """A model that has left memory: whoever is refused for it finds it when he comes again."""
+        if self._unloading is not None:
+            self._unloading.bring_back()
 
     def _has(self, *states: ReplicaState) -> bool:
         return any(replica.state in states for replica in self._replicas())
@@ -221,6 +240,8 @@ class Admission:
         return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER_S)
 
     def _why_not_ready(self) -> str:
+        if self._is_unloaded:
+            return "the model had left memory because nobody asked for it, and is being loaded again"
         states = "; ".join(describe(replica) for replica in self._replicas())
         return f"no replica can take the request: {states}"
 

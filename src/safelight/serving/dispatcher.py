@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaLost, SafelightError
+from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
 from safelight.picture.generation import Completed, Event, Failed, GenerationRequest, GenerationResult, Queued
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
+from safelight.serving.result_cache import ResultCache
+from safelight.serving.scaling import Autoscaler, ScalableReplicas, Scaling
+from safelight.serving.unloading import Unloading
 
 SHUTDOWN_RETRY_AFTER_S = 10
 
@@ -53,17 +56,31 @@ class Dispatcher:
         self,
         replicas: Replicas,
         *,
+        scaling: Scaling | None = None,
         max_queued_requests: int,
         max_queue_wait_s: float | None = None,
         hold_while_loading_s: float = 0.0,
+        result_cache_bytes: int = 0,
+        idle_unload_s: float = 0.0,
     ) -> None:
         self._replicas = replicas
+        self._results = ResultCache(result_cache_bytes)
+        self._unloading = Unloading(
+            replicas, idle_s=idle_unload_s, is_idle=lambda: self._is_idle, on_change=self._on_change
+        )
         self._admission = Admission(
             lambda: replicas.members,
             max_queued_requests=max_queued_requests,
             max_queue_wait_s=max_queue_wait_s,
             hold_while_loading_s=hold_while_loading_s,
+            unloading=self._unloading,
         )
+        self._autoscaler = (
+            Autoscaler(scaling, replicas, lambda: self._admission.num_queued)
+            if scaling is not None and isinstance(replicas, ScalableReplicas)
+            else None
+        )
+        self._scaler: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._num_in_flight = 0
         self._is_draining = False
@@ -76,8 +93,13 @@ class Dispatcher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a request that comes now can become a picture."""
+        """Whether a request that comes now can become a picture at once."""
         return not self._is_draining and self._has_ready_replica
+
+    @property
+    def is_available(self) -> bool:
+        """Ready, or would be for whoever asks: its model has only left memory because nobody did."""
+        return self.is_ready or (self._unloading.is_unloaded and not self._is_draining)
 
     @property
     def last_words(self) -> str:
@@ -92,6 +114,9 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the replicas; `wait_until_ready` waits for the first of them to have loaded the model."""
         await self._replicas.start()
+        if self._autoscaler is not None:
+            self._scaler = asyncio.create_task(self._autoscaler.run(), name="autoscaler")
+        self._unloading.start()
 
     async def wait_for_plan(self) -> str:
         """How the model is about to lie in memory, in one line; empty if it is ready, or was given up, without one."""
@@ -104,7 +129,7 @@ class Dispatcher:
 
     async def wait_until_ready(self) -> None:
         """Raises what keeps the model from loading once no replica can become ready any more."""
-        while not self.is_ready:
+        while not self.is_available:
             if all(each.state in (ReplicaState.FAILED, ReplicaState.STOPPED) for each in self._replicas.members):
                 raise self._replicas.members[0].error or NotReady("the server is shutting down")
             await self._wait_for_change()
@@ -122,6 +147,10 @@ class Dispatcher:
         """End the replicas now. What is queued or running fails with GenerationCancelled."""
         self._refuse_new()
         self._admission.refuse_waiting(GenerationCancelled("the server is shutting down; send the request again"))
+        if self._scaler is not None:
+            self._scaler.cancel()
+            await asyncio.gather(self._scaler, return_exceptions=True)
+        await self._unloading.stop()
         await self._replicas.stop()
 
     def check(self) -> None:
@@ -130,6 +159,7 @@ class Dispatcher:
 
     def check_at_door(self) -> None:
         """As `check`, but one that `wait_while_loading` would hold is let in."""
+        self._unloading.note_use()
         self._admission.check_at_door()
 
     async def wait_while_loading(self, timeout_s: float) -> None:
@@ -137,10 +167,13 @@ class Dispatcher:
         await self._admission.wait_while_loading(timeout_s)
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
-        """The images of a request. Raises Overloaded, NotReady, or whatever ended it."""
-        async with aclosing(self.stream(request)) as events:
+        """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
+        if (kept := self._results.find(request)) is not None:
+            return kept
+        async with aclosing(self.stream(replace(request, tells_steps=False))) as events:
             async for event in events:
                 if isinstance(event, Completed):
+                    self._results.keep(request, event.result)
                     return event.result
                 if isinstance(event, Failed):
                     raise event.error
@@ -169,16 +202,19 @@ class Dispatcher:
         self._num_in_flight += 1
         try:
             yield Queued()
-            for is_rerun in (False, True):
+            is_rerun = False
+            while True:
                 async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
                     async for event in events:
-                        if not is_rerun and self._can_run_again(event):
+                        if self._can_run_again(event, is_rerun=is_rerun):
                             break
                         yield event
                     else:
                         return
+                is_rerun = True
         finally:
             self._num_in_flight -= 1
+            self._unloading.note_use()
             self._changed.set()
 
     async def _attempt(
@@ -214,13 +250,21 @@ class Dispatcher:
             if replica is not None:
                 self._admission.release(replica)
 
-    def _can_run_again(self, event: Event) -> bool:
-        """Whether a request that lost its replica finds another one."""
-        return isinstance(event, Failed) and isinstance(event.error, ReplicaLost) and self._has_ready_replica
+    def _can_run_again(self, event: Event, *, is_rerun: bool) -> bool:
+        """Whether a request that lost its replica finds another one; or its place, and may wait for the next."""
+        if not isinstance(event, Failed):
+            return False
+        if isinstance(event.error, ReplicaFull):
+            return self._admission.has_room
+        return isinstance(event.error, ReplicaLost) and not is_rerun and self._has_ready_replica
 
     @property
     def _has_ready_replica(self) -> bool:
         return any(replica.state is ReplicaState.READY for replica in self._replicas.members)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._has_ready_replica and not self._num_in_flight and not self._admission.num_queued
 
     def _refuse_new(self) -> None:
         self._is_draining = True
@@ -236,14 +280,18 @@ class Dispatcher:
         await self._changed.wait()
 
     def _snapshot_of(self, replica: Replica) -> ReplicaSnapshot:
-        is_draining = self._is_draining and replica.state is ReplicaState.READY
         return ReplicaSnapshot(
             name=replica.name,
-            state=ReplicaState.DRAINING if is_draining else replica.state,
+            state=self._shown_state(replica),
             detail=replica.error.message if replica.error else "",
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
         )
+
+    def _shown_state(self, replica: Replica) -> ReplicaState:
+        if self._is_draining and replica.state is ReplicaState.READY:
+            return ReplicaState.DRAINING
+        return ReplicaState.UNLOADED if self._unloading.is_unloaded and not self._is_draining else replica.state
 
 
 async def _until(deadline: float, events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

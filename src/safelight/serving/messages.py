@@ -24,6 +24,7 @@ from safelight.settings import EngineOptions
 PROTOCOL_VERSION = 8
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
+FRAME_HEAD_BYTES = _LENGTH.size
 
 
 class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -109,11 +110,21 @@ _error_classes: dict[str, type[SafelightError]] = {
 }
 
 
-def encode_frame(message: GatewayMessage | ReplicaMessage) -> bytes:
-    """The bytes of one frame."""
+def encode_frame(message: msgspec.Struct) -> bytes:
+    """The bytes of one frame: of a GatewayMessage, a ReplicaMessage, or what a backend says beside them."""
     payload = _encoder.encode(message)
     assert len(payload) <= MAX_FRAME_BYTES, len(payload)
     return _LENGTH.pack(len(payload)) + payload
+
+
+def split_frames(frames: bytes, decoder: msgspec.msgpack.Decoder[M]) -> list[M]:
+    """The messages of whole frames, one after another. Raises ProtocolViolation."""
+    messages, view = [], memoryview(frames)
+    while view:
+        end = _LENGTH.size + _checked_length(bytes(view[: _LENGTH.size]))
+        messages.append(_decode(bytes(view[_LENGTH.size : end]), decoder))
+        view = view[end:]
+    return messages
 
 
 async def read_message(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[M]) -> M:
@@ -178,11 +189,12 @@ def _to_wire(value: object) -> WireError | dict[str, Any]:
     )
 
 
-def _options_from_wire(_type: type, value: object) -> EngineOptions:
-    return EngineOptions.model_validate(value)
+def from_wire(kind: type, value: object) -> EngineOptions | SafelightError:
+    """The hook of every decoder of messages, for the two types that msgspec does not know."""
+    return EngineOptions.model_validate(value) if kind is EngineOptions else _error_from_wire(value)
 
 
-def _error_from_wire(_type: type, value: object) -> SafelightError:
+def _error_from_wire(value: object) -> SafelightError:
     """The same error of the same class; a class that this side does not know becomes EngineFailure."""
     error = msgspec.convert(value, WireError)
     error_class = _error_classes.get(error.kind, EngineFailure)
@@ -194,9 +206,5 @@ def _error_from_wire(_type: type, value: object) -> SafelightError:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire)
-gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(
-    GatewayMessage, dec_hook=_options_from_wire
-)
-replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(
-    ReplicaMessage, dec_hook=_error_from_wire
-)
+gateway_messages: msgspec.msgpack.Decoder[GatewayMessage] = msgspec.msgpack.Decoder(GatewayMessage, dec_hook=from_wire)
+replica_messages: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage, dec_hook=from_wire)

@@ -10,6 +10,7 @@ from safelight.picture.signing_certificate import read_content_credentials
 from safelight.serving.backends.protocol import LOAD_TIMEOUT_S, MIN_PATIENCE_S, Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
+from safelight.serving.scaling import Scaling
 from safelight.settings import DeploymentSettings, Settings, engine_options
 
 
@@ -19,6 +20,8 @@ def create_dispatcher(
     folder: Path,
     spec: ModelSpec,
     *,
+    name: str = "",
+    instance_type: str = "",
     deployment: DeploymentSettings | None = None,
     variables: Mapping[str, str] | None = None,
     load_timeout_s: float = LOAD_TIMEOUT_S,
@@ -39,6 +42,8 @@ def create_dispatcher(
         credentials=read_content_credentials(settings),
     )
     launch = Launch(
+        name=name,
+        instance_type=instance_type,
         load=load,
         num_replicas=deployment.replicas,
         max_concurrent_requests=deployment.max_concurrent_requests_per_instance,
@@ -48,7 +53,21 @@ def create_dispatcher(
     )
     return Dispatcher(
         create_replicas(launch),
+        scaling=_scaling_of(deployment),
         max_queued_requests=deployment.max_queued_requests,
         max_queue_wait_s=deployment.max_queue_wait_s,
         hold_while_loading_s=settings.hold_while_loading_s,
+        result_cache_bytes=deployment.result_cache_bytes,
+        idle_unload_s=deployment.idle_unload,
+    )
+
+
+def _scaling_of(deployment: DeploymentSettings) -> Scaling | None:
+    if deployment.max_replicas is None or deployment.max_replicas <= deployment.replicas:
+        return None
+    return Scaling(
+        min_replicas=deployment.replicas,
+        max_replicas=deployment.max_replicas,
+        target_utilization=deployment.target_utilization,
+        interval_s=deployment.scaling_interval_s,
     )

@@ -26,7 +26,7 @@ from safelight.model.checkpoint import check_checkpoint, read_model_spec, revisi
 from safelight.model.families.flux1 import FLUX1
 from safelight.model.heads.own_format import METADATA
 from safelight.model.memory.stored_parts import describe_parts
-from safelight.model.recorded_digests import DIGESTS
+from safelight.model.revision import DIGESTS
 from safelight.settings import EngineOptions, Quantization
 from tests.full_disk import no_file_grows
 from tests.unit.engine.drive import paint

@@ -34,6 +34,17 @@ def test_a_generation_among_others_of_other_step_counts_is_the_one_alone(any_eng
     _assert_same_picture(any_engine.decode(generation), alone)
 
 
+def test_a_picture_decoded_again_and_again_beside_others_is_the_one_alone(any_engine: Engine) -> None:
+    alone = paint(any_engine)
+    generation, other = start(any_engine), start(any_engine, seed=8)
+    denoise(any_engine, generation)
+
+    for _ in range(3):  # the first of a size is made with all threads and with half of them
+        _assert_same_picture(any_engine.decode(generation), alone)
+    any_engine.release(generation)
+    any_engine.release(other)
+
+
 def test_a_generation_that_joins_in_mid_flight_is_the_one_alone(any_engine: Engine) -> None:
     alone = paint(any_engine, num_inference_steps=5)
 

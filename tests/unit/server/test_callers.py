@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.jobs.queue import Run
 from safelight.control.jobs.records import StoredRequest

@@ -34,6 +34,7 @@ from safelight.control.endpoints.deployments import (
     DeploymentBody,
     DeploymentSpec,
     Probe,
+    TargetUtilization,
     delete_deployment,
     desired_spec,
     get_deployment,
@@ -79,9 +80,13 @@ class ProbeSettings(ArmModel):
 
 
 class ScaleSettings(ArmModel):
-    """Only `Default`: the instance count is what was asked for."""
+    """`Default`: the instance count is what was asked for; `TargetUtilization`: between the bounds, on a cluster."""
 
     scale_type: str = "Default"
+    min_instances: int | None = None
+    max_instances: int | None = None
+    polling_interval: str | None = Field(default=None, description="PT1S by default")
+    target_utilization_percentage: int | None = Field(default=None, description="70 by default")
 
 
 class DeploymentProperties(ArmModel):
@@ -90,7 +95,10 @@ class DeploymentProperties(ArmModel):
     endpoint_compute_type: str = "Managed"
     scale_settings: ScaleSettings | None = None
     model: str | None = None
-    instance_type: str | None = Field(default=None, description="No effect: the machine's own devices are used")
+    instance_type: str | None = Field(
+        default=None,
+        description="A replica runs where a cluster's node offers a resource of that name; on one machine no effect",
+    )
     description: str | None = None
     environment_variables: dict[str, str] | None = Field(
         default=None,
@@ -148,7 +156,8 @@ def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
 
     def render(workspace: str, row: Deployment, properties: Mapping[str, str] | None = None) -> JsonObject:
         replicas = plane.replicas_of(row.endpoint_name, row.name)
-        return _render(workspace, row, row.properties if properties is None else properties, replicas)
+        own = row.properties if properties is None else properties
+        return _render(workspace, row, own, replicas, runtime=settings.runtime)
 
     @router.put(
         DEPLOYMENT,
@@ -230,12 +239,11 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
     properties = resource.properties
     if not properties.model:
         raise InvalidRequest("properties.model is missing; give the model's URI", field="model")
-    for field, given, only in (
-        ("endpointComputeType", properties.endpoint_compute_type, "Managed"),
-        ("scaleSettings.scaleType", (properties.scale_settings or ScaleSettings()).scale_type, "Default"),
-    ):
-        if given.lower() != only.lower():
-            raise InvalidRequest(f"{field} {given!r} is not possible here; it must be {only}", field=field)
+    if properties.endpoint_compute_type.lower() != "managed":
+        raise InvalidRequest(
+            f"endpointComputeType {properties.endpoint_compute_type!r} is not possible here; it must be Managed",
+            field="endpointComputeType",
+        )
     own_properties = without_operation(properties.properties)
     if properties.deployment_template or TEMPLATE_PROPERTY.lower() in map(str.lower, own_properties):
         raise refused_template("the deployment's own fields say how it is served")
@@ -253,6 +261,7 @@ def _body(endpoint: str, name: str, resource: DeploymentResource) -> DeploymentB
         max_queue_wait_s=(
             None if requests.max_queue_wait is None else parse_duration(requests.max_queue_wait, "maxQueueWait")
         ),
+        scale_settings=_scale_settings(properties.scale_settings or ScaleSettings()),
         liveness_probe=_probe(properties.liveness_probe),
         readiness_probe=_probe(properties.readiness_probe),
         app_insights_enabled=bool(properties.app_insights_enabled),
@@ -291,6 +300,40 @@ def _seconds(text: str | None, field: str, default: float) -> float:
     return default if text is None else parse_duration(text, field)
 
 
+def _scale_settings(settings: ScaleSettings) -> TargetUtilization | None:
+    if settings.scale_type.lower() == "default":
+        return None
+    if settings.scale_type.lower() != "targetutilization":
+        raise InvalidRequest(
+            f"scaleSettings.scaleType {settings.scale_type!r} is not possible here; it must be Default or "
+            "TargetUtilization",
+            field="scaleSettings.scaleType",
+        )
+    default = TargetUtilization()
+    least = _given(settings.min_instances, default.min_instances)
+    return TargetUtilization(
+        min_instances=least,
+        max_instances=_given(settings.max_instances, least),
+        polling_interval_s=_seconds(settings.polling_interval, "pollingInterval", default.polling_interval_s),
+        target_utilization_percentage=_given(
+            settings.target_utilization_percentage, default.target_utilization_percentage
+        ),
+    )
+
+
+def _render_scale_settings(settings: TargetUtilization | None) -> JsonObject:
+    """There always: azure-ai-ml cannot parse a deployment without it."""
+    if settings is None:
+        return {"scaleType": "Default"}
+    return {
+        "scaleType": "TargetUtilization",
+        "minInstances": settings.min_instances,
+        "maxInstances": settings.max_instances,
+        "pollingInterval": format_duration(settings.polling_interval_s),
+        "targetUtilizationPercentage": settings.target_utilization_percentage,
+    }
+
+
 def _probe(probe: ProbeSettings | None) -> Probe | None:
     if probe is None:
         return None
@@ -305,7 +348,12 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
 
 
 def _render(
-    workspace: str, row: Deployment, properties: Mapping[str, str], replicas: Sequence[Mapping[str, object]]
+    workspace: str,
+    row: Deployment,
+    properties: Mapping[str, str],
+    replicas: Sequence[Mapping[str, object]],
+    *,
+    runtime: str,
 ) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
@@ -332,14 +380,14 @@ def _render(
             },
             "livenessProbe": _render_probe(spec.liveness_probe),
             "readinessProbe": _render_probe(spec.readiness_probe),
-            "scaleSettings": {"scaleType": "Default"},  # azure-ai-ml cannot parse a deployment without it
+            "scaleSettings": _render_scale_settings(spec.scale_settings),
             "appInsightsEnabled": spec.app_insights_enabled,
             "egressPublicNetworkAccess": spec.egress_public_network_access,
             "provisioningState": row.provisioning_state.value,
             "provisioningError": error,
             "servedFrom": row.applied_folder,
             "servedRevision": served_revision(row),
-            "warnings": warnings_for(spec),
+            "warnings": warnings_for(spec, runtime=runtime),
             "replicas": replicas,
         },
     }

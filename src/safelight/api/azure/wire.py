@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from safelight.api.http.body import read_json_object
+from safelight.api.http.bodies.body import read_json_object
 from safelight.api.http.links import server_url
 from safelight.api.http.openapi import request_body
 from safelight.api.http.validation import Model, validate

@@ -31,6 +31,7 @@ def picture_headers(request: GenerationRequest, result: GenerationResult) -> lis
     return [
         ("x-safelight-seed", str(result.images[0].seed)),
         ("x-safelight-parameters", json.dumps(parameters_in_force(request), separators=(",", ":"))),
+        *([("cache-status", "safelight; hit")] if result.is_repeated else []),  # RFC 9211
         *(("x-safelight-warning", header_safe(warning)) for warning in result.warnings[:MAX_WARNINGS]),
     ]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from safelight.api.http.strict_json import parse_json
+from safelight.api.http.bodies.strict_json import parse_json
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType
 from safelight.picture import other_names
 

@@ -12,9 +12,9 @@ from contextlib import ExitStack
 
 from fastapi import Request
 
-from safelight.api.http.body import check_content_type, declared_bytes, read_bytes
-from safelight.api.http.strict_json import MAX_NAMES, in_thread_if_long, parse_json_object
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.body import check_content_type, declared_bytes, read_bytes
+from safelight.api.http.bodies.strict_json import MAX_NAMES, in_thread_if_long, parse_json_object
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.validation import from_text, validate
 from safelight.api.huggingface.images import image_in, is_upload, refuse_mask
 from safelight.api.huggingface.wire import Parameters, TextToImage, TextToImageBody, given_twice, size_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from safelight.api.http.data_urls import from_base64, from_data_url
+from safelight.api.http.bodies.data_urls import from_base64, from_data_url
 from safelight.errors import InvalidRequest, UnknownParameter
 from safelight.picture.incoming.still_pictures import name_format
 

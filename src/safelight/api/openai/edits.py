@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import Request
 
-from safelight.api.http.body import FORM, Form, declared_bytes, is_form, read_form, read_json_object
-from safelight.api.http.data_urls import from_data_url
+from safelight.api.http.bodies.body import FORM, Form, declared_bytes, is_form, read_form, read_json_object
+from safelight.api.http.bodies.data_urls import from_data_url
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.openapi import json_schema
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import MAX_FIELD_CHARACTERS, from_text, unknown, validate
 from safelight.api.openai.wire import ImageEditBody, ImageVariationBody, on_the_wire, size_of
 from safelight.errors import InvalidRequest, MissingParameter, UnknownParameter, WrongType

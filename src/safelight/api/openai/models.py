@@ -12,8 +12,8 @@ import msgspec
 from fastapi import Request
 from pydantic import BaseModel
 
-from safelight.api.http.body import is_form, read_bytes, read_form
-from safelight.api.http.strict_json import in_thread_if_long
+from safelight.api.http.bodies.body import is_form, read_bytes, read_form
+from safelight.api.http.bodies.strict_json import in_thread_if_long
 from safelight.errors import ConfigurationError, ModelNotFound
 from safelight.model.spec import ModelSpec
 from safelight.settings import DeploymentSettings, Settings

@@ -15,12 +15,13 @@ from pydantic import BaseModel
 
 from safelight.api.dialect import Dialect, ErrorReport, JsonObject, Served, segments_of
 from safelight.api.generate import generate, held_while_loading, put_off, refuse_if_full, refuse_stream_in_job
-from safelight.api.http.body import read_json_object
+from safelight.api.http.bodies.body import read_json_object
+from safelight.api.http.bodies.upload_budget import UploadBudget
+from safelight.api.http.entity_tags import has_already
 from safelight.api.http.event_stream import EVENT_STREAM, EventStream
 from safelight.api.http.links import server_url
 from safelight.api.http.negotiation import negotiate
 from safelight.api.http.openapi import ACCEPTED, GENERATION_ERRORS, error_responses, picture_response, request_body
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.http.validation import validate
 from safelight.api.openai.addresses import address_of, owns_path
 from safelight.api.openai.edits import read_edit, upload_body
@@ -106,7 +107,10 @@ _VARIATIONS = _GENERATIONS | {
 
 _LINKS: dict[str, Any] = {
     "response_class": Response,
-    "responses": {200: {"description": "The picture", "content": {each: {} for each in MEDIA_TYPES.values()}}}
+    "responses": {
+        200: {"description": "The picture", "content": {each: {} for each in MEDIA_TYPES.values()}},
+        304: {"description": "`If-None-Match` names the picture's `ETag`"},
+    }
     | error_responses(ErrorEnvelope, {404: "No such picture, or its link has ended"}),
 }
 
@@ -126,9 +130,12 @@ def create_router(served: Served) -> APIRouter:
     _add_model_routes(router, model, "/openai")
 
     @router.get(f"{IMAGE_LINKS}{{name}}", summary="The picture behind a link", **_LINKS)
-    async def read_kept_image(name: str, signature: str = "") -> Response:
+    async def read_kept_image(request: Request, name: str, signature: str = "") -> Response:
         content, image_format = await asyncio.to_thread(store.read, name, signature)
-        return Response(content, media_type=MEDIA_TYPES[image_format], headers={"cache-control": "private"})
+        headers = {"cache-control": "private", "etag": f'"{name.partition(".")[0]}"'}  # what a name means never changes
+        if has_already(request.headers.getlist("if-none-match"), headers["etag"]):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=MEDIA_TYPES[image_format], headers=headers)
 
     return router
 

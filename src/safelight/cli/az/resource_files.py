@@ -196,8 +196,14 @@ def _probe(field: str, value: object) -> JsonObject:
 
 def _scale_settings(field: str, value: object) -> JsonObject:
     settings = _mapping(field, value)
-    _check(field, settings, ("type",))
-    return {"scaleType": str(settings.get("type", "default")).capitalize()}
+    counts = ("min_instances", "max_instances", "target_utilization_percentage")
+    _check(field, settings, ("type", "polling_interval", *counts))
+    kind = "".join(part.capitalize() for part in str(settings.get("type", "default")).split("_"))
+    body: JsonObject = {"scaleType": kind}
+    body |= {camel(name): _integer(f"{field}.{name}", settings[name]) for name in counts if name in settings}
+    if "polling_interval" in settings:
+        body["pollingInterval"] = f"PT{_number(f'{field}.polling_interval', settings['polling_interval']):g}S"
+    return body
 
 
 def _check(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:

@@ -56,6 +56,32 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetUtilization:
+    """Azure's `scale_settings` of that type: as many instances as keep their places so full, between two bounds."""
+
+    min_instances: int = 1
+    max_instances: int = 1
+    polling_interval_s: float = 1.0
+    target_utilization_percentage: int = 70
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_instances <= self.max_instances <= MAX_INSTANCES:
+            raise InvalidRequest(
+                f"scale_settings: min_instances and max_instances must be 1 to {MAX_INSTANCES}, the first not "
+                "above the second",
+                field="scale_settings",
+            )
+        if not 1 <= self.target_utilization_percentage <= 100:
+            raise InvalidRequest(
+                "scale_settings: target_utilization_percentage must be 1 to 100", field="scale_settings"
+            )
+        if not 1 <= self.polling_interval_s <= MAX_PROBE_S:
+            raise InvalidRequest(
+                f"scale_settings: polling_interval must be 1 to {MAX_PROBE_S:g} s", field="scale_settings"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentSpec:
     """A deployment as it was asked for; valid once built. Stored as JSON."""
 
@@ -70,6 +96,8 @@ class DeploymentSpec:
     max_concurrent_requests_per_instance: int = 1
     max_queue_wait_s: float | None = None
     """None: only the request's timeout bounds how long it waits, as on Azure, which does not use this any more."""
+    scale_settings: TargetUtilization | None = None
+    """None: instance_count, as Azure's `default`."""
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     app_insights_enabled: bool = False
@@ -101,6 +129,15 @@ class DeploymentSpec:
                 f"max_concurrent_requests_per_instance must be 1 to {MAX_CONCURRENT_REQUESTS}",
                 field="max_concurrent_requests_per_instance",
             )
+
+    @property
+    def num_instances(self) -> int:
+        """That there are at least."""
+        return self.instance_count if self.scale_settings is None else self.scale_settings.min_instances
+
+    @property
+    def max_instances(self) -> int:
+        return self.instance_count if self.scale_settings is None else self.scale_settings.max_instances
 
     @property
     def load_timeout_s(self) -> float | None:
@@ -218,6 +255,8 @@ class AppliedDeployment:
     spec: DeploymentSpec
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
+    applied_by: str | None = None
+    """The operation's id."""
 
     @property
     def secret_variables(self) -> list[str]:
@@ -226,10 +265,17 @@ class AppliedDeployment:
         return [name for name, value in self.environment.items() if written.get(name) != value]
 
 
-def read_applied(session: Session, cipher: Cipher, *, reader: str) -> list[AppliedDeployment]:
-    """What serves, or served when the server ended; that its secrets are read is in the audit log."""
-    rows = session.scalars(select(Deployment).where(Deployment.applied_folder.is_not(None)))
-    deployments = [_applied(row, cipher) for row in rows]
+def read_applied(
+    session: Session, cipher: Cipher, *, reader: str, only: tuple[str, str] | None = None
+) -> list[AppliedDeployment]:
+    """What serves, or served when the server ended; that its secrets are read is in the audit log.
+
+    `only` the deployment of this endpoint and name.
+    """
+    rows = select(Deployment).where(Deployment.applied_folder.is_not(None))
+    if only is not None:
+        rows = rows.where(Deployment.endpoint_name == only[0], Deployment.name == only[1])
+    deployments = [_applied(row, cipher) for row in session.scalars(rows)]
     for each in deployments:
         for variable in each.secret_variables:
             source = f"deployment {each.endpoint_name}/{each.name}"
@@ -241,6 +287,7 @@ def record_applied(deployment: Deployment, cipher: Cipher, applied: AppliedDeplo
     """From now on this is what a restart brings back."""
     deployment.applied = msgspec.to_builtins(applied.spec)
     deployment.applied_folder = str(applied.folder)
+    deployment.applied_by = applied.applied_by
     deployment.encrypted_environment = cipher.encrypt(json.dumps(dict(applied.environment)))
     deployment.provisioning_state = ProvisioningState.SUCCEEDED
     deployment.error_code = deployment.error_message = None
@@ -262,6 +309,7 @@ def _applied(row: Deployment, cipher: Cipher) -> AppliedDeployment:
         spec=msgspec.convert(row.applied, DeploymentSpec),
         folder=Path(row.applied_folder),
         environment=json.loads(cipher.decrypt(row.encrypted_environment)),
+        applied_by=row.applied_by,
     )
 
 

@@ -68,6 +68,14 @@ def get_operation(session: Session, id: str) -> Operation:
     return operation
 
 
+def get_open_operation(session: Session, id: str) -> Operation:
+    """Locked, to be ended. Raises Conflict if another gateway, which took the lead meanwhile, has done so."""
+    operation = session.get(Operation, id, with_for_update=True)
+    if operation is None or operation.status is not OperationStatus.IN_PROGRESS:
+        raise Conflict(f"operation {id} was carried out by another gateway")
+    return operation
+
+
 def list_operations_in_progress(session: Session) -> Sequence[Operation]:
     """Oldest first: what a restart takes up again."""
     in_progress = Operation.status == OperationStatus.IN_PROGRESS

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from safelight.control.endpoints.deployments import (
@@ -22,7 +23,12 @@ from safelight.control.endpoints.deployments import (
 )
 from safelight.control.endpoints.endpoints import get_endpoint, list_endpoints
 from safelight.control.endpoints.logs import DeploymentLogs
-from safelight.control.endpoints.operations import fail, get_operation, list_operations_in_progress, succeed
+from safelight.control.endpoints.operations import (
+    fail,
+    get_open_operation,
+    list_operations_in_progress,
+    succeed,
+)
 from safelight.control.endpoints.registered_models import list_registered_models
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.secrets.secret_references import GATED_MODEL_REFERENCE, HUB_TOKEN, resolve_references
@@ -34,6 +40,20 @@ from safelight.model.revision import hub_id_of
 
 RESTART = "restart of the server"
 """The reader that the audit log names when what served is brought back."""
+OTHER_GATEWAY = "another gateway's deployment"
+"""The same where it is started at this gateway too."""
+
+EndpointMark = tuple[datetime, datetime, frozenset[str]]
+"""When it was created and changed last, and the deployments that have been ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is to serve, told so briefly that it can be asked for each second."""
+
+    endpoints: Mapping[str, EndpointMark]
+    deployments: Mapping[tuple[str, str], str | None]
+    """The operation that applied each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +115,30 @@ class Transactions:
                 if not doomed & {(each.endpoint_name, each.name), (each.endpoint_name, None)}
             ]
 
+    def read_marks(self) -> Marks:
+        with self._database.transaction() as session:
+            columns = (Deployment.endpoint_name, Deployment.name, Deployment.applied_by)
+            rows = session.execute(select(*columns).where(Deployment.applied_folder.is_not(None))).all()
+            endpoints = session.execute(select(Endpoint.name, Endpoint.created_at, Endpoint.updated_at)).all()
+        names = {name: frozenset(each.name for each in rows if each.endpoint_name == name) for name, _, _ in endpoints}
+        return Marks(
+            {name: (created_at, updated_at, names[name]) for name, created_at, updated_at in endpoints},
+            {(each.endpoint_name, each.name): each.applied_by for each in rows},
+        )
+
+    def read_to_follow(self, endpoint_name: str, name: str) -> AppliedDeployment | None:
+        """What another gateway applied; None if it is gone again."""
+        with self._database.transaction() as session:
+            only = (endpoint_name, name)
+            return next(iter(read_applied(session, self._cipher, reader=OTHER_GATEWAY, only=only)), None)
+
+    def model_of(self, applied: AppliedDeployment) -> Model:
+        """Its model at the commit that serves. Raises ModelNotFound."""
+        with self._database.transaction() as session:
+            model = find_model(applied.spec.model, list_registered_models(session))
+        is_of_hub = model.hub_id is not None and model.hub_id == hub_id_of(applied.folder)
+        return replace(model, revision=applied.folder.name) if is_of_hub else model
+
     def _state(self, session: Session, endpoint: Endpoint) -> EndpointState:
         decrypt = self._cipher.decrypt
         applied = (each.name for each in list_deployments(session, endpoint.name) if each.applied_folder is not None)
@@ -129,12 +173,12 @@ class Transactions:
     def record_endpoint(self, operation: Operation) -> None:
         with self._database.transaction() as session:
             get_endpoint(session, operation.endpoint_name).provisioning_state = ProvisioningState.SUCCEEDED
-            succeed(get_operation(session, operation.id))
+            succeed(get_open_operation(session, operation.id))
 
     def record_deployment(self, operation: Operation, applied: AppliedDeployment) -> None:
         with self._database.transaction() as session:
             record_applied(get_deployment(session, applied.endpoint_name, applied.name), self._cipher, applied)
-            succeed(get_operation(session, operation.id))
+            succeed(get_open_operation(session, operation.id))
 
     def record_lost(self, applied: AppliedDeployment, error: SafelightError) -> None:
         with self._database.transaction() as session:
@@ -152,7 +196,7 @@ class Transactions:
     def record_failure(self, operation: Operation, error: SafelightError) -> None:
         endpoint_name, name = operation.endpoint_name, operation.deployment_name
         with self._database.transaction() as session:
-            fail(get_operation(session, operation.id), error)
+            fail(get_open_operation(session, operation.id), error)
             if name is not None:
                 record_failure(get_deployment(session, endpoint_name, name), error)
             else:
@@ -161,7 +205,7 @@ class Transactions:
     def forget_deployment(self, operation: Operation, name: str) -> None:
         with self._database.transaction() as session:
             session.delete(get_deployment(session, operation.endpoint_name, name))
-            succeed(get_operation(session, operation.id))
+            succeed(get_open_operation(session, operation.id))
 
     def forget_endpoint(self, operation: Operation) -> None:
         """With its deployments and their logs."""
@@ -172,7 +216,7 @@ class Transactions:
                 session.delete(deployment)
             session.flush()
             session.delete(get_endpoint(session, endpoint_name))
-            succeed(get_operation(session, operation.id))
+            succeed(get_open_operation(session, operation.id))
 
 
 def _is_at_rest(deployment: Deployment) -> bool:

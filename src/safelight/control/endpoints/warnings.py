@@ -24,10 +24,12 @@ def endpoint_warnings(public_network_access: str) -> list[str]:
     ]
 
 
-def warnings_for(spec: DeploymentSpec) -> list[str]:
+def warnings_for(spec: DeploymentSpec, *, runtime: str = "local") -> list[str]:
     """One line for each thing that has no effect, or another one than on Azure."""
     warnings = [f"{field.removesuffix('_id')} has no effect: {UNUSED_FIELDS[field]}" for field in spec.unused_fields]
-    if spec.instance_type:
+    if spec.scale_settings is not None and runtime == "local":
+        warnings.append(f"scale_settings has no effect on one machine: there are {spec.num_instances} instances")
+    if spec.instance_type and runtime == "local":
         warnings.append(f"instance_type {spec.instance_type} has no effect on your own machine: its devices are used")
     if variables := sorted(
         spec.environment_variables.keys()

@@ -28,10 +28,13 @@ from safelight.control.jobs.records import (
     cancel_job,
     finish_job,
     forget_expired_jobs,
+    list_gone_jobs,
     put_back_job,
     recover_jobs,
+    take_over_jobs,
 )
 from safelight.control.plane import ControlPlane
+from safelight.control.store.gateways import POLL_S, News, Standing
 from safelight.control.store.tables import Job, JobState
 from safelight.errors import GenerationCancelled, NotReady, Overloaded, ReplicaLost, SafelightError, StorageUnavailable
 
@@ -99,12 +102,15 @@ class JobQueue:
         *,
         limits: JobLimits,
         max_running: int,
+        standing: Standing | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
+        """`standing` of this gateway among several."""
         self._plane = plane
         self._perform = perform
         self.limits = limits
         self._max_running = max_running
+        self._standing = standing or Standing()
         self._on_end = on_end
         self._live: dict[str, LiveJob] = {}
         """Oldest first."""
@@ -113,14 +119,19 @@ class JobQueue:
         """Of each owner that has live jobs."""
         self._num_ended: Counter[JobState] = Counter()
         self._changed = asyncio.Event()
+        self._told = asyncio.Event()
+        self._elsewhere: dict[str, asyncio.Event] = {}
+        """Set when a job that is waited for here has changed at another gateway."""
         self._is_stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take up what is in the database; over a full disk as soon as it has room."""
-        is_recovered = await self._recover()
+        is_recovered = self._standing.id is not None or await self._recover()
         self._tasks = {asyncio.create_task(self._begin_runs(is_recovered)), asyncio.create_task(self._clean_up())}
+        if self._standing.id is not None:
+            self._tasks.add(asyncio.create_task(self._follow_others(self._standing.id)))
 
     async def stop(self) -> None:
         """End what runs; the next start takes it up again."""
@@ -134,8 +145,10 @@ class JobQueue:
 
     async def submit(self, new: NewJob) -> tuple[Job, bool]:
         """As `add_job`; once it returns, the job survives the server."""
-        cipher = self._plane.cipher
-        job, is_new = await self._plane.transact(lambda session: add_job(session, cipher, new, self.limits))
+        cipher, gateway_id = self._plane.cipher, self._standing.id
+        job, is_new = await self._plane.transact(
+            lambda session: add_job(session, cipher, new, self.limits, gateway_id=gateway_id)
+        )
         if is_new:
             self._live[job.id] = LiveJob(job.id, job.owner)
             self._changed.set()
@@ -155,12 +168,13 @@ class JobQueue:
         return job
 
     async def wait(self, id: str, timeout_s: float) -> None:
-        """Until the job has ended, or cannot for `refusal_of` it, or time is up."""
-        live = self._live.get(id)
-        if live is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
+        """Until the job has ended, or cannot for `refusal_of` it, or time is up. Raises StorageUnavailable."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if (live := self._live.get(id)) is not None:
                     await live.news.wait()
+                elif self._standing.id is not None:
+                    await self._wait_elsewhere(id)
 
     def refusal_of(self, id: str) -> str | None:
         """Why a job does not go on for now; it does as soon as it can."""
@@ -181,6 +195,54 @@ class JobQueue:
         num_running = sum(each.run is not None for each in self._live.values())
         live = {JobState.QUEUED: len(self._live) - num_running, JobState.RUNNING: num_running}
         return {**live, **{state: self._num_ended[state] for state in JobState if state not in live}}
+
+    def note(self, news: News) -> None:
+        """What other gateways did to jobs."""
+        for job_id in news.jobs.keys() & self._elsewhere.keys():
+            self._elsewhere[job_id].set()
+        self._told.set()
+
+    async def _wait_elsewhere(self, id: str) -> None:
+        """Until a job has ended that another gateway has; it may come here when that one dies."""
+        changed = self._elsewhere.setdefault(id, asyncio.Event())
+        try:
+            while not await self._plane.transact(lambda session: list_gone_jobs(session, [id])):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_S):
+                        await changed.wait()
+                changed.clear()
+        finally:
+            self._elsewhere.pop(id, None)
+
+    async def _follow_others(self, gateway_id: int) -> None:
+        """Take over what dead gateways had, and stop what was canceled at another one."""
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            running = [each.id for each in self._live.values() if each.run is not None]
+            try:
+                if running:
+                    for gone in await self._plane.transact(lambda session: list_gone_jobs(session, running)):  # noqa: B023
+                        self._leave(gone)
+                if (alive := self._standing.alive) is not None:
+                    await self._take_over(gateway_id, alive | {gateway_id})
+            except (SQLAlchemyError, StorageUnavailable):
+                continue  # the log has it; the database's own news come when it is back
+
+    async def _take_over(self, gateway_id: int, alive: frozenset[int]) -> None:
+        """A few each second, so that all who live get some."""
+        jobs = await self._plane.transact(
+            lambda session: take_over_jobs(session, gateway_id, alive, limit=self._max_running)
+        )
+        for job in jobs:
+            logger.info("job %s is taken over: its gateway is dead", job.id)
+            self._live[job.id] = LiveJob(job.id, job.owner)
+            self._changed.set()
+
+    def _leave(self, id: str) -> None:
+        live = self._live.get(id)
+        if live is not None and live.run is not None:
+            live.run.left.set()
 
     async def _recover(self) -> bool:
         try:
@@ -218,7 +280,8 @@ class JobQueue:
     async def _run(self, live: LiveJob, run: Run) -> None:
         """From its row to its answer; a job that could not be worked on waits again."""
         try:
-            begun = await self._plane.transact(lambda session: begin_job(session, live.id))
+            gateway_id = self._standing.id
+            begun = await self._plane.transact(lambda session: begin_job(session, live.id, gateway_id=gateway_id))
             if begun is None:
                 self._forget(live)
                 return
@@ -227,7 +290,9 @@ class JobQueue:
             answer = await self._perform(begun, run)
             if self._is_stopping or run.is_refused(answer):
                 is_lost = isinstance(run.error, ReplicaLost) and not self._is_stopping
-                await self._plane.transact(lambda session: put_back_job(session, live.id, is_lost=is_lost))
+                await self._plane.transact(
+                    lambda session: put_back_job(session, live.id, is_lost=is_lost, gateway_id=gateway_id)
+                )
                 self._wait_again(live, getattr(run.error, "retry_after_s", RETRY_S))
                 return
         except (SQLAlchemyError, StorageUnavailable) as error:
@@ -240,7 +305,9 @@ class JobQueue:
         """Keep the answer, however often it takes: the work is not done twice because a disk is full."""
         while True:
             try:
-                state = await self._plane.transact(lambda session: finish_job(session, live.id, answer, self.limits))
+                state = await self._plane.transact(
+                    lambda session: finish_job(session, live.id, answer, self.limits, gateway_id=self._standing.id)
+                )
                 break
             except (SQLAlchemyError, StorageUnavailable) as error:
                 if self._is_stopping:

@@ -3,7 +3,7 @@
     queued -> running -> succeeded | failed      any of the first two -> canceled
 
 A job is its owner's: whoever comes with another key is told that there is none. Its body is dropped when it has ended,
-all of it when it has expired.
+all of it when it has expired. Of several gateways it is the one's that took it, until that one is dead.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import ColumnElement, delete, func, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from safelight.control.secrets.encryption import Cipher
+from safelight.control.store.database import lock
 from safelight.control.store.tables import Job, JobState, utc_now
 from safelight.errors import Conflict, IdempotencyKeyReused, Overloaded, ResourceNotFound
 
+LIVE = (JobState.QUEUED, JobState.RUNNING)
 MAX_LISTED = 100
 """The newest of one key's jobs that a listing has."""
 
@@ -101,11 +102,14 @@ class JobLimits:
     lifetime_s: float
 
 
-def add_job(session: Session, cipher: Cipher, new: NewJob, limits: JobLimits) -> tuple[Job, bool]:
+def add_job(
+    session: Session, cipher: Cipher, new: NewJob, limits: JobLimits, *, gateway_id: int | None = None
+) -> tuple[Job, bool]:
     """The job and whether it is new, or else the one that came before under the same Idempotency-Key.
 
-    Raises IdempotencyKeyReused, Overloaded if the owner has too many, or Conflict if the key has just come twice.
+    Raises IdempotencyKeyReused, or Overloaded if the owner has too many.
     """
+    lock(session, f"jobs of {new.owner}")
     forget_expired_jobs(session)
     if (found := find_job(session, new)) is not None:
         return found, False
@@ -120,13 +124,11 @@ def add_job(session: Session, cipher: Cipher, new: NewJob, limits: JobLimits) ->
         body=new.request.body,
         num_bytes=len(new.request.body),
         state=JobState.QUEUED,
+        gateway_id=gateway_id,
         encrypted_webhook_url=None if new.webhook_url is None else cipher.encrypt(new.webhook_url),
     )
     session.add(job)
-    try:
-        session.flush()
-    except IntegrityError:
-        raise Conflict("another request with this Idempotency-Key came at the same moment; send it again") from None
+    session.flush()
     return job, True
 
 
@@ -144,9 +146,10 @@ def find_job(session: Session, new: NewJob) -> Job | None:
     return job
 
 
-def get_job(session: Session, id: str, owner: str) -> Job:
+def get_job(session: Session, id: str, owner: str, *, is_locked: bool = False) -> Job:
     """Raises ResourceNotFound, saying no more about another's job than about one that is not there."""
-    job = session.scalar(select(Job).where(Job.id == id, Job.owner == owner, _is_kept()))
+    found = select(Job).where(Job.id == id, Job.owner == owner, _is_kept())
+    job = session.scalar(found.with_for_update() if is_locked else found)
     if job is None:
         raise ResourceNotFound("no such job of this key; what a job made is kept for a time only")
     return job
@@ -158,25 +161,27 @@ def list_jobs(session: Session, owner: str) -> Sequence[Job]:
     return session.scalars(newest.limit(MAX_LISTED)).all()
 
 
-def begin_job(session: Session, id: str) -> BegunJob | None:
-    """The job, which now runs; None if it is not to run any more."""
-    job = session.get(Job, id)
-    if job is None or job.state not in (JobState.QUEUED, JobState.RUNNING):
+def begin_job(session: Session, id: str, *, gateway_id: int | None = None) -> BegunJob | None:
+    """The job, which now runs; None if it is not to run any more, or not at this gateway."""
+    job = session.get(Job, id, with_for_update=True)
+    if job is None or job.state not in LIVE or job.gateway_id != gateway_id:
         return None
     job.state = JobState.RUNNING
     return BegunJob(id, _from_json(job.request, job.endpoint_name, job.body or b""), job.num_lost)
 
 
-def put_back_job(session: Session, id: str, *, is_lost: bool) -> None:
+def put_back_job(session: Session, id: str, *, is_lost: bool, gateway_id: int | None = None) -> None:
     """It waits for its turn again."""
-    running = (Job.id == id) & (Job.state == JobState.RUNNING)
+    running = (Job.id == id) & (Job.state == JobState.RUNNING) & Job.gateway_id.is_not_distinct_from(gateway_id)
     session.execute(update(Job).where(running).values(state=JobState.QUEUED, num_lost=Job.num_lost + int(is_lost)))
 
 
-def finish_job(session: Session, id: str, answer: Answer, limits: JobLimits) -> JobState | None:
-    """Keep the answer; None if the job was canceled meanwhile."""
-    job = session.get(Job, id)
-    if job is None or job.state is not JobState.RUNNING:
+def finish_job(
+    session: Session, id: str, answer: Answer, limits: JobLimits, *, gateway_id: int | None = None
+) -> JobState | None:
+    """Keep the answer; None if the job was canceled meanwhile, or another gateway has taken it over."""
+    job = session.get(Job, id, with_for_update=True)
+    if job is None or job.state is not JobState.RUNNING or job.gateway_id != gateway_id:
         return None
     job.answer = {"status": answer.status, "headers": [list(each) for each in answer.headers]}
     job.answer_body = answer.body
@@ -187,8 +192,8 @@ def finish_job(session: Session, id: str, answer: Answer, limits: JobLimits) -> 
 
 def cancel_job(session: Session, id: str, owner: str, limits: JobLimits) -> Job | None:
     """End a job that waits or runs; forget one that has ended, and return None."""
-    job = get_job(session, id, owner)
-    if job.state in (JobState.QUEUED, JobState.RUNNING):
+    job = get_job(session, id, owner, is_locked=True)
+    if job.state in LIVE:
         _end(job, JobState.CANCELED, limits)
         return job
     session.delete(job)
@@ -216,6 +221,22 @@ def recover_jobs(session: Session) -> Sequence[Job]:
     session.execute(update(Job).where(running).values(state=JobState.QUEUED, num_lost=Job.num_lost + 1))
     queued = Job.state == JobState.QUEUED
     return session.scalars(select(Job).where(queued).order_by(Job.created_at, Job.id)).all()
+
+
+def take_over_jobs(session: Session, gateway_id: int, alive: Collection[int], limit: int) -> Sequence[Job]:
+    """Some jobs of dead gateways, oldest first, which are this one's from now on; nobody else takes the same ones."""
+    orphaned = Job.state.in_(LIVE) & (Job.gateway_id.is_(None) | Job.gateway_id.not_in(alive))
+    oldest = select(Job).where(orphaned).order_by(Job.created_at, Job.id).limit(limit)
+    jobs = session.scalars(oldest.with_for_update(skip_locked=True)).all()
+    for job in jobs:
+        job.num_lost += int(job.state is JobState.RUNNING)
+        job.gateway_id, job.state = gateway_id, JobState.QUEUED
+    return jobs
+
+
+def list_gone_jobs(session: Session, ids: Collection[str]) -> Collection[str]:
+    """Those of `ids` that have ended or are forgotten."""
+    return set(ids) - set(session.scalars(select(Job.id).where(Job.id.in_(ids), Job.state.in_(LIVE))))
 
 
 def forget_expired_jobs(session: Session) -> None:

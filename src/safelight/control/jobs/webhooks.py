@@ -23,6 +23,7 @@ from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.records import list_due_webhooks, next_webhook_at, record_webhook
 from safelight.control.jobs.webhook_sender import Message, WebhookSender
 from safelight.control.plane import ControlPlane
+from safelight.control.store.gateways import Role, Standing
 from safelight.control.store.tables import Job, utc_now
 from safelight.errors import ConfigurationError, InvalidRequest, StorageUnavailable
 
@@ -45,12 +46,14 @@ class Webhooks:
         secrets: JobSecrets,
         *,
         public_url: str | None,
+        standing: Standing | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._plane = plane
         self._sender = sender
         self._secrets = secrets
         self._public_url = public_url
+        self._standing = standing or Standing()
         self._pauses_s = pauses_s
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -69,12 +72,15 @@ class Webhooks:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self) -> None:
-        """A job has ended."""
+        """A job has ended, or this gateway may lead now: of several only the leader sends."""
         self._changed.set()
 
     async def _send_all(self) -> None:
         while True:
             self._changed.clear()
+            if self._standing.role is not Role.LEADER:
+                await self._changed.wait()
+                continue
             busy = frozenset(self._attempts)
             try:
                 due, next_at = await self._plane.transact(lambda session: _read_due(session, busy))  # noqa: B023

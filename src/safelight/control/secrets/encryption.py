@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from safelight.control.secrets.private_files import read_or_create, write_private
 from safelight.control.store.database import Database, lock_tables
-from safelight.control.store.tables import Connection, Deployment, Endpoint, Job
+from safelight.control.store.tables import Connection, Deployment, Endpoint, Job, SharedSecret
 from safelight.disk import Disk
-from safelight.errors import ConfigurationError
+from safelight.errors import ConfigurationError, Conflict
 
 KEY_FILE = "encryption-keys"
 
@@ -47,7 +47,8 @@ class Cipher:
         except InvalidToken:
             raise ConfigurationError(
                 f"a secret in the database was encrypted with a key that is not here; put back the file {KEY_FILE} of "
-                "the data directory, or the value of SAFELIGHT_ENCRYPTION_KEYS, that it was written with"
+                "the data directory, or the value of SAFELIGHT_ENCRYPTION_KEYS, that it was written with; gateways of "
+                "one database share that value"
             ) from None
 
     def rotate(self, token: str) -> str:
@@ -66,11 +67,17 @@ class KeyRing:
         self._rotating = threading.Lock()
         self.cipher = Cipher(self._keys)
 
-    def rotate(self, database: Database) -> int:
+    def rotate(self, database: Database, *, is_shared: bool = False) -> int:
         """Put every secret under a new key; how many there were. With keys from the environment: under its newest.
 
-        If it fails, the old keys stay beside the new one, and another rotation drops them. Raises StorageUnavailable.
+        If it fails, the old keys stay beside the new one, and another rotation drops them. Raises StorageUnavailable,
+        or Conflict if other gateways share the database and would not have the new key.
         """
+        if is_shared and not self._is_from_environment:
+            raise Conflict(
+                "other gateways share the database and would not get the new key: start all of them with "
+                "SAFELIGHT_ENCRYPTION_KEYS=NEW,OLD, one after the other, and rotate then"
+            )
         with self._rotating:
             with database.transaction() as session:
                 lock_tables(session, _TABLES_WITH_SECRETS)
@@ -88,7 +95,7 @@ class KeyRing:
         self.cipher.use(keys)
 
 
-_TABLES_WITH_SECRETS = (Endpoint, Deployment, Connection, Job)
+_TABLES_WITH_SECRETS = (Endpoint, Deployment, Connection, Job, SharedSecret)
 """In the order in which the reconciler reads them, so that it and a rotation cannot wait for each other."""
 
 
@@ -125,11 +132,15 @@ def reencrypt_all(session: Session, cipher: Cipher) -> int:
         if job.encrypted_webhook_url is not None:
             job.encrypted_webhook_url = cipher.rotate(job.encrypted_webhook_url)
             count += 1
+    for secret in session.scalars(select(SharedSecret)):
+        secret.encrypted_value = cipher.rotate(secret.encrypted_value)
+        count += 1
     return count
 
 
 def check_keys(session: Session, cipher: Cipher) -> None:
     """Raises ConfigurationError if a secret was encrypted with a key that is not here."""
-    for column in (Connection.encrypted_credentials, Endpoint.encrypted_primary_key):
+    columns = (Connection.encrypted_credentials, Endpoint.encrypted_primary_key, SharedSecret.encrypted_value)
+    for column in columns:
         for token in session.scalars(select(column)):
             cipher.decrypt(token)

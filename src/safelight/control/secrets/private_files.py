@@ -34,5 +34,10 @@ def read_or_create(path: Path, make: Callable[[], str]) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Write whole or not at all, readable by the owner only. Raises OSError."""
+    write_private_bytes(path, f"{text}\n".encode())
+
+
+def write_private_bytes(path: Path, content: bytes) -> None:
+    """As `write_private`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(path, text + "\n", mode=0o600)
+    write_whole(path, content, mode=0o600)

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExecutionContext
@@ -28,12 +29,21 @@ from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 
 BUSY_TIMEOUT_MS = 30_000
-CONNECT_TIMEOUT_S = 10
-"""Of PostgreSQL, unless the URL says another `connect_timeout`."""
+_PATIENCE = {
+    "connect_timeout": "10",
+    "tcp_user_timeout": "10000",
+    "keepalives_idle": "10",
+    "keepalives_interval": "3",
+    "keepalives_count": "3",
+}
+"""With PostgreSQL, unless the URL says other: a machine that is gone is noticed in seconds."""
+ANSWER_TIMEOUT_S = 15.0
+"""Of PostgreSQL, which may be there and not answer. SQLite has its own."""
 MAX_THREADS = 5
 """As many connections as SQLAlchemy keeps."""
 PLACE = "the database"
 _HAS_WRITTEN = "has_written"
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('safelight ' || :name, 0))")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,10 +59,34 @@ class Database:
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="database")
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other gateways may use it too."""
+        return self._engine.dialect.name != "sqlite"
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's."""
+        name = self._engine.url.database
+        return None if self.is_shared or name in (None, "", ":memory:") else Path(str(name))
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """What libpq is told by the URL: for a connection that is not one of the pool's."""
+        return dict(self._engine.dialect.create_connect_args(self._engine.url)[1])
+
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, which uses the database, in a thread."""
+        """The result of `work`, which uses the database, in a thread.
+
+        Raises StorageUnavailable too if it takes too long; it may still come to its end then.
+        """
         in_context = partial(contextvars.copy_context().run, work, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S if self.is_shared else None) as timeout:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise self._disk.refused(PLACE, "it does not answer", detail=f"in {ANSWER_TIMEOUT_S:g} s") from error
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -77,7 +111,13 @@ class Database:
         """Bring the tables to the newest revision. Raises ConfigurationError if the database cannot be used."""
         try:
             with self._engine.begin() as connection:
+                if self.is_shared:
+                    connection.execute(_LOCK, {"name": "migrations"})
                 command.upgrade(alembic_config(connection), "head")
+        except CommandError:
+            raise ConfigurationError(
+                "the database was migrated by a newer Safelight than this one; install that one here too"
+            ) from None
         except SQLAlchemyError as error:
             url = self._engine.url.set(query={})  # where a password can be too
             raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
@@ -97,6 +137,12 @@ def open_database(url: str | None, data_dir: Path, disk: Disk | None = None) -> 
     database = Database(URL.create("sqlite", database=str(path)) if url is None else url, disk or Disk())
     database.migrate()
     return database
+
+
+def lock(session: Session, name: str) -> None:
+    """Until this transaction ends no other one that locks the same name goes on, at whatever gateway."""
+    if session.connection().dialect.name != "sqlite":  # there a transaction has the whole file to itself
+        session.execute(_LOCK, {"name": name})
 
 
 def lock_tables(session: Session, tables: Sequence[type[DeclarativeBase]]) -> None:
@@ -148,8 +194,7 @@ def _create_engine(url: URL) -> Engine:
         return engine
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT_S)})
+    url = url.set(query={**_PATIENCE, **url.query})
     return create_engine(url, hide_parameters=True, pool_pre_ping=True)
 
 

@@ -154,6 +154,8 @@ class Deployment(Base):
     """The `DeploymentSpec` that serves, or served last: what a restart brings back."""
     applied_folder: Mapped[str | None] = mapped_column(Text)
     """Where the applied model's files are; for a hub model its last part is the pinned revision."""
+    applied_by: Mapped[str | None] = mapped_column(String(36))
+    """The operation that applied it: by another one a gateway knows that its replicas are of yesterday."""
     encrypted_environment: Mapped[str | None] = mapped_column(Text)
     """The applied environment with its secrets in place, so that a restart depends on no connection."""
     provisioning_state: Mapped[ProvisioningState]
@@ -203,6 +205,17 @@ class SecretRead(Base):
     read_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
+class SharedSecret(Base):
+    """What all gateways of a database sign and check with, as each has it in a file of its own."""
+
+    __tablename__ = "shared_secrets"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """The file's."""
+    encrypted_value: Mapped[str] = mapped_column(Text)
+    """In base64."""
+
+
 class Job(Base):
     """A request that outlives its connection, and what it was answered with. No credential is in it."""
 
@@ -224,6 +237,8 @@ class Job(Base):
     num_bytes: Mapped[int]
     """Of what is stored: the body, later the answer's body."""
     state: Mapped[JobState]
+    gateway_id: Mapped[int | None]
+    """Of several gateways the one that the job waits, or runs, at."""
     num_lost: Mapped[int] = mapped_column(default=0)
     """How often the server or its replica ended while it ran."""
     answer: Mapped[JsonValue | None]

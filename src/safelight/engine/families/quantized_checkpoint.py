@@ -25,7 +25,7 @@ from safelight.model.configs import INDEX, read_json
 from safelight.model.families.layout import Layout
 from safelight.model.heads.own_format import METHOD
 from safelight.model.memory.plan import in_gigabytes
-from safelight.model.recorded_digests import record_digests
+from safelight.model.revision import record_digests
 from safelight.model.spec import ModelSpec
 from safelight.settings import Quantization
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -57,16 +58,21 @@ def to_pixels(image: Tensor) -> Pixels:
     return (unit * 255).round().astype(np.uint8)
 
 
+_in_use = threading.Lock()
+"""Nobody must find the weights half way to fp32."""
+
+
 def _again_in_fp32(autoencoder: Any, run: Callable[[], Tensor]) -> Tensor:
     """What `run` makes; again in fp32 if it overflows. 16 bits come back from fp32 as they were."""
-    made, dtype = run(), autoencoder.dtype
-    if dtype is torch.float32 or bool(torch.isfinite(made).all()):
-        return made
-    autoencoder.to(torch.float32)
-    try:
-        return run()
-    finally:
-        autoencoder.to(dtype)
+    with _in_use:
+        made, dtype = run(), autoencoder.dtype
+        if dtype is torch.float32 or bool(torch.isfinite(made).all()):
+            return made
+        autoencoder.to(torch.float32)
+        try:
+            return run()
+        finally:
+            autoencoder.to(dtype)
 
 
 def _encode(autoencoder: Any, image: Tensor) -> Tensor:

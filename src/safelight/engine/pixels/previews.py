@@ -6,6 +6,8 @@ makes of that, so that it needs no file of its own and fits any autoencoder.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +25,34 @@ _MIN_PIXELS = 512
 """Of the latents, in all pictures together: a dozen for each channel."""
 _PICTURE_SIZE = 128
 _NUM_BLOCKS = 8
-SMALL_AUTOENCODER = 10_000_000
-"""Weights of one whose projection is fitted in a moment."""
 
 
-def is_fitted_at_once(autoencoder: Any) -> bool:
-    """Whether the fit costs a start next to nothing: of the full-size autoencoder it takes half a minute of a CPU."""
-    num_weights: int = sum(parameter.numel() for parameter in autoencoder.parameters())
-    return num_weights < SMALL_AUTOENCODER
+class PreviewProjection:
+    """The projection, fitted when the first request has previews: a start does not wait for it.
+
+    The fit takes a CPU most of a second for a small autoencoder, and half a minute for the full-size one: there it runs
+    in a thread of its own beside the first steps.
+    """
+
+    def __init__(self, fit: Callable[[], Projection], *, beside_steps: bool) -> None:
+        self._fit = fit
+        self._beside_steps = beside_steps
+        self._fitting: Future[Projection] | None = None
+        self._fitted: Projection | None = None
+
+    def prepare(self) -> None:
+        """Begin, if that can be done beside other work."""
+        if self._beside_steps and self._fitting is None and self._fitted is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="projection")
+            self._fitting = thread.submit(self._fit)
+            thread.shutdown(wait=False)
+
+    def get(self) -> Projection:
+        """Raises what the fit raised; the next preview tries it again."""
+        if self._fitted is None:
+            fitting, self._fitting = self._fitting, None
+            self._fitted = self._fit() if fitting is None else fitting.result()
+        return self._fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

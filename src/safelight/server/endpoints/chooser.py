@@ -17,8 +17,8 @@ from starlette.types import Receive
 
 from safelight.api.dialects import is_for_pictures
 from safelight.api.generate import run_of
-from safelight.api.http.body import declared_bytes
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.body import declared_bytes
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.openai import addresses as openai
 from safelight.api.openai.models import named_in_body
 from safelight.errors import NotReady, Overloaded, SafelightError

@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from safelight.api import dialects
 from safelight.api.azure.wire import canonical_path
 from safelight.api.generate import run_of
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.errors import render_error
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.api.openai.models import Neighbours
 from safelight.errors import SafelightError
 from safelight.server.auth import caller_of, key_of, vouch_for

@@ -68,6 +68,10 @@ class Router(Generic[T]):
         self._endpoints[endpoint.name.lower()] = endpoint
         self._index_keys()
 
+    def all(self) -> list[RoutedEndpoint[T]]:
+        """By name."""
+        return sorted(self._endpoints.values(), key=lambda each: each.name)
+
     def remove(self, name: str) -> None:
         self._endpoints.pop(name.lower(), None)
         self._index_keys()

@@ -68,6 +68,10 @@ class EndpointRoutes:
             return self.find(name, path)
         return location
 
+    def all(self) -> list[RoutedEndpoint[ServedDeployment]]:
+        """By name."""
+        return self._router.all()
+
     def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
         """As `locate`, by name alone. Raises ResourceNotFound."""
         return Location(self._router.find(endpoint_name), path)

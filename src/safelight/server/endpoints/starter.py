@@ -13,7 +13,7 @@ from typing import TypeVar
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api.openai.models import read_aliases, served_model
-from safelight.control.endpoints.deployments import AppliedDeployment
+from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.endpoints.logs import DeploymentLog
 from safelight.control.endpoints.warnings import warnings_for
 from safelight.control.secrets.secret_references import HUB_TOKEN
@@ -42,7 +42,7 @@ class ServedDeployment:
         self, dispatcher: Dispatcher, app: ASGIApp, drain_timeout_s: float, *, model_id: str | None = None
     ) -> None:
         self.model_id = model_id
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._app = app
         self._drain_timeout_s = drain_timeout_s
         self._num_inside = 0
@@ -58,11 +58,11 @@ class ServedDeployment:
 
     @property
     def replicas(self) -> Sequence[ReplicaSnapshot]:
-        return self._dispatcher.snapshot().replicas
+        return self.dispatcher.snapshot().replicas
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""
-        self._dispatcher.check_at_door()
+        self.dispatcher.check_at_door()
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
@@ -71,7 +71,7 @@ class ServedDeployment:
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self._dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(self._drain_timeout_s)
 
 
 class DeploymentStarter:
@@ -92,7 +92,9 @@ class DeploymentStarter:
             at = f" at revision {revision}" if revision else ""
             log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
             report = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer")).report
-            folder = hub.download_model(hub_id, revision=revision, token=environment.get(HUB_TOKEN), report=report)
+            components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
+            token = environment.get(HUB_TOKEN)
+            folder = hub.download_model(hub_id, revision=revision, token=token, components=components, report=report)
             log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")
             return folder
 
@@ -100,7 +102,7 @@ class DeploymentStarter:
 
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
-        settings = _settings_of(deployment)
+        settings = _settings_of(deployment, idle_unload=self._settings.idle_unload)
         model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
@@ -108,14 +110,16 @@ class DeploymentStarter:
             located = await _in_daemon_thread(lambda: _locate_loras(settings.loras, deployment))
             model_spec = replace(model_spec, loras=located)
             log.write(f"LoRAs: {', '.join(each.name for each in located)}")
-        log.write(f"starting {spec.instance_count} replica(s) of {model_spec.name} from {deployment.folder}")
-        for warning in warnings_for(spec):
+        log.write(f"starting {spec.num_instances} replica(s) of {model_spec.name} from {deployment.folder}")
+        for warning in warnings_for(spec, runtime=self._settings.runtime):
             log.write(f"warning: {warning}")
         dispatcher = create_dispatcher(
             self._create_replicas,
             self._settings,
             deployment.folder,
             model_spec,
+            name=f"{deployment.endpoint_name}/{deployment.name}",
+            instance_type=spec.instance_type,
             deployment=settings,
             variables=deployment.environment,
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
@@ -141,17 +145,31 @@ class DeploymentStarter:
         return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
-def _settings_of(deployment: AppliedDeployment) -> DeploymentSettings:
+def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:
+    """`idle_unload` is the server's, unless the deployment says another."""
     spec = deployment.spec
     return deployment_settings(
         deployment.environment,
         model=spec.model,
-        replicas=spec.instance_count,
+        idle_unload=idle_unload,
+        replicas=spec.num_instances,
+        **_scaling_of(spec),
         request_timeout_s=spec.request_timeout_s,
         max_concurrent_requests_per_instance=spec.max_concurrent_requests_per_instance,
-        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.instance_count,
+        max_queued_requests=spec.max_concurrent_requests_per_instance * spec.max_instances,
         max_queue_wait_s=spec.max_queue_wait_s,
     )
+
+
+def _scaling_of(spec: DeploymentSpec) -> dict[str, float]:
+    scale = spec.scale_settings
+    if scale is None:
+        return {}
+    return {
+        "max_replicas": scale.max_instances,
+        "target_utilization": scale.target_utilization_percentage / 100,
+        "scaling_interval_s": scale.polling_interval_s,
+    }
 
 
 def _with_names(settings: DeploymentSettings, deployment: AppliedDeployment, spec: ModelSpec) -> DeploymentSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,27 +17,37 @@ from safelight import __version__
 from safelight.api import dialects
 from safelight.api.azure import routes as azure
 from safelight.api.dialect import Served
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.endpoints.tokens import OidcVerifier
+from safelight.control.jobs.owners import SECRET_FILE as JOB_SECRET_FILE
+from safelight.control.jobs.owners import JobSecrets
 from safelight.control.plane import ControlPlane
-from safelight.control.secrets.encryption import KeyRing, check_keys
-from safelight.control.secrets.private_files import read_admin_token
-from safelight.control.store.database import open_database
+from safelight.control.secrets.encryption import Cipher, KeyRing, check_keys
+from safelight.control.secrets.private_files import ADMIN_TOKEN_FILE, read_admin_token
+from safelight.control.secrets.shared_files import share_files
+from safelight.control.store.database import Database, open_database
+from safelight.control.store.gateways import Gateways, News
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError
+from safelight.picture.links import KEY_FILE as LINKS_KEY_FILE
+from safelight.picture.links import make_key
 from safelight.server import health, metrics
 from safelight.server.address import ServerAddress, write_address
 from safelight.server.auth import KeyMiddleware
+from safelight.server.endpoints import status
 from safelight.server.endpoints.gateway import EndpointGateway
 from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
+from safelight.server.endpoints.status import ReadStatus, status_of
 from safelight.server.error_handlers import install_handlers
 from safelight.server.web import model as web_model
 from safelight.serving.backends.protocol import ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
+
+logger = logging.getLogger(__name__)
 
 
 class _HasSecret(Protocol):
@@ -50,16 +61,20 @@ class OnlineEndpoints:
 
     def __init__(self, settings: Settings, create_replicas: ReplicasFactory) -> None:
         self._settings = settings
-        self._lock = _lock(settings.data_dir)
+        self._locks = [_lock(settings.data_dir)]
         self.disk = Disk()
         self._database = open_database(_secret(settings.database_url), settings.data_dir, self.disk)
         key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys), self.disk)
         try:
+            if self._database.file is not None:
+                self._locks.append(_lock_database(self._database.file))
             with self._database.transaction() as session:
                 check_keys(session, key_ring.cipher)
+            if self._database.is_shared:
+                _share_files(self._database, key_ring.cipher, settings.data_dir)
+            self.gateways = Gateways(self._database)
         except ConfigurationError:
-            self._database.close()
-            self._lock.close()
+            self._let_go()
             raise
         self.uploads = UploadBudget(settings.max_held_upload_bytes)
         logs = DeploymentLogs(settings.data_dir / "logs")
@@ -71,7 +86,10 @@ class OnlineEndpoints:
             starter=DeploymentStarter(settings, create_replicas, self._create_deployment_app),
             routes=self.routes,
             logs=logs,
+            standing=self.gateways.standing,
         )
+        self._has_warned = False
+        self.gateways.tell(self._note)
         self.plane = ControlPlane(
             database=self._database,
             cipher=key_ring.cipher,
@@ -79,7 +97,7 @@ class OnlineEndpoints:
             admin_token=read_admin_token(settings.data_dir),
             wake=self._reconciler.wake,
             publish=self._reconciler.publish,
-            rotate_encryption_key=lambda: key_ring.rotate(self._database),
+            rotate_encryption_key=lambda: key_ring.rotate(self._database, is_shared=self.gateways.standing.has_others),
             replicas_of=lambda endpoint, deployment: [
                 health.describe(each) for each in self.routes.replicas_of(endpoint, deployment)
             ],
@@ -91,25 +109,44 @@ class OnlineEndpoints:
         write_address(self._settings.data_dir, address)
 
     async def start(self) -> None:
+        await self.gateways.start()
         await self._reconciler.start()
+
+    def _note(self, _: News) -> None:
+        self._reconciler.wake()
+        is_alone = not self.gateways.standing.alive or not self.gateways.standing.has_others
+        if not is_alone and self._settings.image_store_url is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "links to pictures open only at the gateway that made them; give all gateways of the database the same "
+                "SAFELIGHT_IMAGE_STORE_URL"
+            )
 
     async def drain(self) -> None:
         """Refuse what is new, let every deployment finish what it has, and end the replicas."""
         self.routes.refuse_new()
+        self.gateways.resign()
         await self._reconciler.stop()
 
     async def stop(self) -> None:
         """`drain`, and let go of the database and the data directory."""
         await self.drain()
-        self._database.close()
-        self._lock.close()
+        await self.gateways.stop()
+        self._let_go()
 
-    def gateway(self, app: ASGIApp) -> EndpointGateway:
-        """The application with endpoints in front of it."""
+    def _let_go(self) -> None:
+        self._database.close()
+        for lock in self._locks:
+            lock.close()
+
+    def gateway(self, app: ASGIApp, own: Dispatcher | None = None) -> EndpointGateway:
+        """The application with endpoints in front of it; `own` serves its model."""
         return EndpointGateway(
             app,
             routes=self.routes,
-            arm=create_arm_app(self.plane, self._settings),
+            arm=create_arm_app(
+                self.plane, self._settings, lambda: status_of(self.gateways.standing, own, self.routes.all())
+            ),
             settings=self._settings,
             uploads=self.uploads,
         )
@@ -139,13 +176,14 @@ def create_deployment_app(
     return app
 
 
-def create_arm_app(plane: ControlPlane, settings: Settings) -> FastAPI:
+def create_arm_app(plane: ControlPlane, settings: Settings, read_status: ReadStatus = dict) -> FastAPI:
     """The control plane's routes; its OpenAPI document is the reference of them."""
     dialect = dialects.CONTROL_PLANE
     app = FastAPI(
         title=f"Safelight: {dialect.title}", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(dialect.create_router(azure.Workspace(plane, settings)))
+    app.include_router(status.create_router(read_status))
     app.add_middleware(
         KeyMiddleware,
         check=lambda request: azure.check_administrator(request, plane.admin_token),
@@ -159,22 +197,47 @@ def _lock(data_dir: Path) -> TextIO:
     """Two servers over one data directory would start every replica twice."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (data_dir / "lock").open("w", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"data_dir {data_dir} cannot be written: {error.strerror}; give another --data-dir"
         ) from None
+    return _lock_file(
+        data_dir / "lock",
+        f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
+        "SAFELIGHT_ONLINE_ENDPOINTS=false",
+    )
+
+
+def _lock_database(path: Path) -> TextIO:
+    return _lock_file(
+        path.with_name(f"{path.name}-lock"),
+        f"another server uses the database {path}; SQLite is for one of them: give this one a database of its own, or "
+        "all of them a PostgreSQL (docs/scaling.md)",
+    )
+
+
+def _lock_file(path: Path, if_taken: str) -> TextIO:
+    """Raises ConfigurationError."""
+    try:
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}; give another --data-dir") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
-        raise ConfigurationError(
-            f"another server uses data_dir {data_dir}; give this one a --data-dir of its own, or set "
-            "SAFELIGHT_ONLINE_ENDPOINTS=false"
-        ) from None
+        raise ConfigurationError(if_taken) from None
     with suppress(OSError):  # for people only, and a full disk is no reason not to start
         os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
+
+
+def _share_files(database: Database, cipher: Cipher, data_dir: Path) -> None:
+    """The administrator's token, and what signs links to pictures, webhooks and the names of jobs' owners."""
+    read_admin_token(data_dir)
+    JobSecrets(data_dir)
+    make_key(data_dir / LINKS_KEY_FILE)
+    share_files(database, cipher, [data_dir / name for name in (ADMIN_TOKEN_FILE, JOB_SECRET_FILE, LINKS_KEY_FILE)])
 
 
 def _secret(value: _HasSecret | None) -> str | None:

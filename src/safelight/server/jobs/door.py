@@ -15,11 +15,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from safelight.api import dialects, jobs
-from safelight.api.http.body import declared_bytes, read_bytes
+from safelight.api.http.bodies.body import declared_bytes, read_bytes
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.api.http.disconnect import while_connected
 from safelight.api.http.errors import render_error
 from safelight.api.http.links import known_server_url, server_url
-from safelight.api.http.upload_budget import UploadBudget
 from safelight.control.jobs.owners import JobSecrets
 from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, NewJob, StoredRequest, find_job, get_answer, get_job

@@ -15,6 +15,7 @@ from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import Answer, BegunJob, JobLimits
 from safelight.control.jobs.webhook_sender import WebhookSender
 from safelight.control.jobs.webhooks import Webhooks
+from safelight.control.store.gateways import News
 from safelight.errors import EngineFailure
 from safelight.server.auth import ServerKey
 from safelight.server.endpoints.wiring import OnlineEndpoints
@@ -45,7 +46,9 @@ class Jobs:
         self._secrets = JobSecrets(settings.data_dir)
         self._callers = Callers(online.routes, key, self._secrets)
         self._sender = WebhookSender(allows_private=settings.webhooks_to_private_addresses)
-        self._webhooks = Webhooks(self._plane, self._sender, self._secrets, public_url=settings.public_url)
+        self._webhooks = Webhooks(
+            self._plane, self._sender, self._secrets, public_url=settings.public_url, standing=online.gateways.standing
+        )
         limits = JobLimits(
             max_jobs=settings.max_jobs_per_key,
             max_bytes=settings.max_job_bytes_per_key,
@@ -56,8 +59,10 @@ class Jobs:
             self._perform,
             limits=limits,
             max_running=settings.max_running_jobs,
+            standing=online.gateways.standing,
             on_end=self._webhooks.wake,
         )
+        online.gateways.tell(self._note)
         kept = KeptJobs(plane=self._plane, queue=self.queue, secrets=self._secrets, settings=settings)
         self.router = JOBS.create_router(kept)
 
@@ -81,6 +86,10 @@ class Jobs:
             settings=self._settings,
             uploads=self._uploads,
         )
+
+    def _note(self, news: News) -> None:
+        self.queue.note(news)
+        self._webhooks.wake()
 
     async def _perform(self, job: BegunJob, run: Run) -> Answer:
         """The answer of the whole application, as the client would have had it."""

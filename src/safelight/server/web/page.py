@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
+from safelight.api.http.entity_tags import has_already
 from safelight.api.http.negotiation import negotiate
 from safelight.errors import NotAcceptable
 from safelight.server.http.docs_files import pieces
@@ -116,7 +117,7 @@ def _send(request: Request, file: _File, *, cache_control: str) -> Response:
     content = file.zipped if is_zipped and file.zipped is not None else file.content
     etag = f'"{file.digest}{"-gzip" if is_zipped else ""}"'
     headers = {**SECURITY_HEADERS, "cache-control": cache_control, "etag": etag, "vary": "accept-encoding"}
-    if _has(request.headers.getlist("if-none-match"), etag):
+    if has_already(request.headers.getlist("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     if is_zipped:
         headers["content-encoding"] = "gzip"
@@ -130,9 +131,3 @@ def _takes_gzip(fields: Sequence[str]) -> bool:
     """RFC 9110, section 12.5.3, as far as browsers use it."""
     codings = [each.strip().lower().replace(" ", "") for each in ",".join(fields).split(",")]
     return any(each.partition(";")[0] == "gzip" and not each.endswith((";q=0", ";q=0.0")) for each in codings)
-
-
-def _has(fields: Sequence[str], etag: str) -> bool:
-    """RFC 9110, section 13.1.2: compared weakly."""
-    tags = [each.strip().removeprefix("W/") for each in ",".join(fields).split(",")]
-    return "*" in tags or etag in tags

@@ -61,7 +61,7 @@ async def spawned(command: Sequence[str], environment: Mapping[str, str]) -> Asy
     """The running process. When the block is left its socket is closed, and its end awaited. Raises OSError."""
     ours, theirs = socket.socketpair()
     with theirs:
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=4 * 1024 * 1024)
         stderr = StandardError()
         try:
             process = await _spawn(command, environment, theirs.fileno(), stderr.child_end)

@@ -117,6 +117,7 @@ class LocalReplica:
         self._supervisor.start()
 
     async def stop(self) -> None:
+        self._past_lives, self._this_life = self.counters, Counters()
         self._requests.fail_all(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
         await self._supervisor.stop()
 

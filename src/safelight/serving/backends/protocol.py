@@ -32,15 +32,22 @@ class ReplicaState(StrEnum):
     FAILED = "failed"
     """Cannot serve, and will not be started again."""
     STOPPED = "stopped"
+    UNLOADED = "unloaded"
+    """Ended because nobody asked for its model; whoever asks next has it started again. Of backends none is this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """What a backend is to start: what each replica loads, how many there are, and how patient to be with them."""
 
+    name: str = ""
+    """Of the deployment, so that two of the same model have replicas of their own; empty for a server's own model."""
+    instance_type: str = ""
+    """What the deployment asks to run on, in Azure's words."""
     load: Load
     """`options.num_threads` may be None: as many as a replica has cores, where it runs."""
     num_replicas: int = 1
+    """As many there are at first; a backend that has `scale` is told later how many there should be."""
     max_concurrent_requests: int = 8
     """What one replica runs at once."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +121,7 @@ class Replicas(Protocol):
         """Totals over all that there ever were, and all their lives."""
 
     async def start(self) -> None:
-        """Begin to start them, without waiting until they are ready."""
+        """Begin to start them, without waiting until they are ready. After `stop` they start anew."""
 
     async def stop(self) -> None:
         """End them now; their requests fail with GenerationCancelled."""

@@ -12,6 +12,7 @@ from safelight.settings import Settings
 
 RUNTIMES: Mapping[str, str] = {
     "local": "safelight.serving.backends.local",
+    "ray": "safelight.serving.backends.ray.backend",
 }
 """What the setting `runtime` may be -> the module with its `create_factory`."""
 

@@ -24,6 +24,9 @@ class RequestsInFlight:
         self._tickets = itertools.count()
         self._events: dict[Ticket, asyncio.Queue[Event]] = {}
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     async def stream(
         self, submit: Callable[[Ticket], None], cancel: Callable[[Ticket], None]
     ) -> AsyncGenerator[Event, None]:

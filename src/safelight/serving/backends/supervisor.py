@@ -66,6 +66,9 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        """Also after `stop`."""
+        self._ready_at, self._deaths_in_a_row = None, 0
+        self.enter(ReplicaState.STARTING)
         self._task = asyncio.create_task(self._supervise(), name=f"supervisor of {self._name}")
 
     async def stop(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from safelight.picture.generation import Generation
+from safelight.serving.replica.step_costs import StepCosts
 
 BatchKey = tuple[int, ...]
 
@@ -28,7 +29,7 @@ class StepBatcher:
     """Holds the started generations that still have steps to take."""
 
     def __init__(self, *, max_batch_size: int) -> None:
-        self._max_batch_size = max_batch_size
+        self._costs = StepCosts(max_batch_size)
         self._lanes: dict[BatchKey, _Lane] = {}
         self._idle_times: dict[BatchKey, int] = {}
         """Virtual times of lanes that ran empty while ahead of the present."""
@@ -55,6 +56,12 @@ class StepBatcher:
         self._idle_times = {key: time for key, time in self._idle_times.items() if time > self._now}
         return batch
 
+    def observe(self, batch: Sequence[Generation], seconds: float) -> None:
+        """Learn what a step of this batch took; one that failed tells nothing."""
+        if any(generation.error is not None for generation in batch):
+            return
+        self._costs.observe(batch[0].batch_key, sum(generation.num_rows for generation in batch), seconds)
+
     def retire(self, batch: Sequence[Generation]) -> list[Generation]:
         """Remove and return those of a batch that need no further step, or cannot take one."""
         retired = [generation for generation in batch if generation.is_denoised or generation.error is not None]
@@ -77,7 +84,7 @@ class StepBatcher:
         not fit into: it delays nobody, because the next step's batch is filled from the front again.
         """
         batch: list[Generation] = []
-        free_rows = self._max_batch_size
+        free_rows = self._costs.cap(next(iter(lane.generations)).batch_key)
         for generation in lane.generations:
             if generation.num_rows <= free_rows or not batch:
                 batch.append(generation)

@@ -1,8 +1,9 @@
 """The heart of a replica: one thread that owns the device and gives every generation its steps.
 
 Messages come in through a queue and go out through `send`. Encoding a prompt, making a preview and decoding an image
-are stages of their own between two steps: `_has_paused_enough` says how long the running batch may wait for them. A
-generation that nobody wants any more is dropped before the next transformer call.
+are stages of their own between two steps: `_has_paused_enough` says how long the running batch may wait for them. An
+engine that can is given its decoding in a thread beside the steps. A generation that nobody wants any more is dropped
+before the next transformer call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,7 +23,6 @@ import numpy as np
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.model.memory.exhausted import is_out_of_memory, no_memory_for
 from safelight.model.spec import ModelSpec
-from safelight.picture import files as images
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import (
     Completed,
@@ -34,7 +34,7 @@ from safelight.picture.generation import (
     Preview,
     Step,
 )
-from safelight.picture.recipe import Backend, Origin, recipe_of
+from safelight.picture.recipe import Backend, Origin
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
@@ -46,10 +46,8 @@ from safelight.serving.messages import (
     Submit,
 )
 from safelight.serving.replica.batcher import StepBatcher
+from safelight.serving.replica.image_files import ImageFiles
 from safelight.serving.replica.in_flight import InFlight
-
-NUM_IMAGE_ENCODERS = 2
-"""Threads that write image files; they release the interpreter lock, and the device thread goes on meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class EngineCounters(Protocol):
 
 
 class Engine(Protocol):
-    """What the loop asks of `engine.Engine`, and of the fake one in the tests. Called by one thread."""
+    """What the loop asks of `engine.Engine`, and of the fake one in the tests. One thread calls all but `decode`."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -76,6 +74,10 @@ class Engine(Protocol):
     def picture_s(self) -> float | None:
         """Seconds that the steps of the default picture may take; None: next to nothing."""
 
+    @property
+    def decodes_beside_steps(self) -> bool:
+        """Whether another thread may call `decode`, one at a time, while this one goes on with other generations."""
+
     def start(self, generation: Generation, /) -> None: ...
     def step(self, batch: Sequence[Generation], /) -> None: ...
     def preview(self, generation: Generation, /) -> np.ndarray: ...
@@ -84,13 +86,15 @@ class Engine(Protocol):
     def counters(self) -> EngineCounters: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class EncodedImage:
     """What an image encoder puts into the inbox; the generation carries the error if there is one."""
 
     generation: Generation
     content: bytes
+    decode_s: float
     seconds: float
+    """Of making the file."""
 
 
 Inbox = queue.Queue[GatewayMessage | EncodedImage]
@@ -116,18 +120,16 @@ class ReplicaLoop:
         self._engine = engine
         self._inbox = inbox
         self._send = send
-        self._origin = origin
-        self._private_prompts = private_prompts
-        self._credentials = credentials
         self._clock = clock
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
         self._stages: deque[tuple[Stage, Generation]] = deque()
         """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}
         self._owners: dict[Generation, InFlight] = {}
-        self._image_encoders = [
-            ThreadPoolExecutor(1, thread_name_prefix=f"image-encoder-{index}") for index in range(NUM_IMAGE_ENCODERS)
-        ]
+        self._image_files = ImageFiles(origin, private_prompts=private_prompts, credentials=credentials)
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder") if engine.decodes_beside_steps else None
+        self._decoding: dict[Generation, Future[None]] = {}
+        """What the decoder's thread was given, until its file is there."""
         self._counters = Counters()
         self._step_s = 0.0
 
@@ -214,8 +216,8 @@ class ReplicaLoop:
         with self._failures_of(batch):
             self._engine.step(batch)
         self._step_s = self._count_time("step", self._clock() - began_at)
-        num_rows = sum(generation.num_rows for generation in batch)
-        self._counters += Counters(steps_run=len(batch), batch_sizes={num_rows: 1})
+        self._batcher.observe(batch, self._step_s)
+        self._counters += Counters(steps_run=len(batch), batch_sizes={sum(each.num_rows for each in batch): 1})
         for generation in batch:
             generation.denoise_s += self._step_s
         self._report()
@@ -226,6 +228,8 @@ class ReplicaLoop:
                     self._stages.append((self._preview, generation))
 
     def _send_progress(self, generation: Generation) -> None:
+        if not generation.request.tells_steps:
+            return
         ticket = self._owners[generation].ticket
         self._tell(ticket, Step(generation.image_index, generation.step_index, generation.num_steps))
 
@@ -234,10 +238,12 @@ class ReplicaLoop:
         in_flight = self._owners.get(generation)
         if in_flight is None:
             return  # a sibling of the same batch failed, and took it along
-        if generation.error is None:
+        if generation.error is not None:
+            self._fail(in_flight, generation.error)
+        elif self._decoder is None:
             self._stages.append((self._decode, generation))
         else:
-            self._fail(in_flight, generation.error)
+            self._decoding[generation] = self._decoder.submit(self._make_pixels, in_flight, generation)
 
     def _preview(self, generation: Generation) -> None:
         """Show what a generation looks like; the picture itself, if it is about to come, makes that needless."""
@@ -251,51 +257,38 @@ class ReplicaLoop:
         if generation.error is not None:
             self._fail(in_flight, generation.error)
             return
-        self._encoder_of(generation).submit(
+        self._image_files.thread_of(in_flight.ticket, generation).submit(
             self._encode_preview, in_flight.ticket, generation, generation.num_previews_made, pixels
         )
         generation.num_previews_made += 1
 
-    def _encoder_of(self, generation: Generation) -> ThreadPoolExecutor:
-        """One thread for an image and its previews, so that none of them overtakes another."""
-        return self._image_encoders[(self._owners[generation].ticket + generation.image_index) % NUM_IMAGE_ENCODERS]
-
     def _encode_preview(self, ticket: int, generation: Generation, index: int, pixels: np.ndarray) -> None:
         """Runs in a thread of its own, and sends by itself: the inbox is read only after the step that is running."""
-        request = generation.request
         with self._failures_of([generation]):
-            content = images.encode_preview(
-                pixels, image_format=request.image_format, image_quality=request.image_quality
-            )
+            content = self._image_files.preview(generation, pixels)
             self._tell(ticket, Preview(generation.image_index, index, content))
 
     def _decode(self, generation: Generation) -> None:
-        in_flight, began_at = self._owners[generation], self._clock()
-        pixels = np.empty((0, 0, 3), np.uint8)
+        self._make_pixels(self._owners[generation], generation)
+        self._engine.release(generation)
+
+    def _make_pixels(self, in_flight: InFlight, generation: Generation) -> None:
+        """Runs in the decoder's thread, if there is one."""
+        began_at, pixels = self._clock(), np.empty((0, 0, 3), np.uint8)
         with self._failures_of([generation]):
             pixels = self._engine.decode(generation)
-        self._engine.release(generation)
-        in_flight.decode_s += self._count_time("decode", self._clock() - began_at)
-        if generation.error is None:
-            self._encoder_of(generation).submit(self._encode_image, in_flight, generation, pixels)
-        else:
-            self._fail(in_flight, generation.error)
+        thread = self._image_files.thread_of(in_flight.ticket, generation)
+        thread.submit(self._encode_image, in_flight, generation, pixels, self._clock() - began_at)
 
-    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray) -> None:
+    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray, decode_s: float) -> None:
         """Runs in a thread of its own, and reports through the inbox; streamed, it is sent as a preview is."""
         request, began_at, content = generation.request, self._clock(), b""
-        with self._failures_of([generation]):
-            recipe = recipe_of(generation, self._origin)
-            content = images.encode(
-                pixels,
-                image_format=request.image_format,
-                image_quality=request.image_quality,
-                recipe=recipe.without_prompts() if self._private_prompts else recipe,
-                credentials=self._credentials,
-            )
-            if request.is_streamed and request.num_images_per_prompt > 1:
-                self._send_image(in_flight, generation, content)
-        self._inbox.put(EncodedImage(generation=generation, content=content, seconds=self._clock() - began_at))
+        if generation.error is None and generation in self._owners:  # else nobody waits for it any more
+            with self._failures_of([generation]):
+                content = self._image_files.picture(generation, pixels)
+                if request.is_streamed and request.num_images_per_prompt > 1:
+                    self._send_image(in_flight, generation, content)
+        self._inbox.put(EncodedImage(generation, content, decode_s, self._clock() - began_at))
 
     def _send_image(self, in_flight: InFlight, generation: Generation, content: bytes) -> None:
         self._tell(
@@ -310,11 +303,15 @@ class ReplicaLoop:
 
     def _collect(self, encoded: EncodedImage) -> None:
         generation = encoded.generation
+        if self._decoding.pop(generation, None) is not None:
+            self._engine.release(generation)
         in_flight = self._owners.get(generation)
         if in_flight is None:
             return  # cancelled meanwhile
-        in_flight.image_encode_s += self._count_time("image_encode", encoded.seconds)
-        in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
+        in_flight.decode_s += self._count_time("decode", encoded.decode_s)
+        if generation.error is None:
+            in_flight.image_encode_s += self._count_time("image_encode", encoded.seconds)
+            in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
         if in_flight.num_bytes > MAX_FRAME_BYTES // 2:
             generation.error = EngineFailure(
                 f"the images have {in_flight.num_bytes} bytes; ask for fewer or smaller ones, or for another format"
@@ -350,7 +347,10 @@ class ReplicaLoop:
         for generation in in_flight.generations:
             del self._owners[generation]
             self._batcher.drop(generation)
-            self._engine.release(generation)
+            decoding = self._decoding.get(generation)
+            if decoding is None or decoding.cancel():
+                self._decoding.pop(generation, None)
+                self._engine.release(generation)  # else it is released when its pixels are made
         self._stages = deque(stage for stage in self._stages if stage[1] in self._owners)
 
     @contextmanager

@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
 
 MAX_MESSAGES = 1024
 """In either queue; whoever puts one more waits."""
+MAX_BYTES_TOGETHER = 16 * 1024
+"""Frames are written together up to so many: to copy a picture once more would cost more than a write."""
 
 
 class Prepared(Protocol):
@@ -70,6 +73,7 @@ def main() -> None:
 
 
 def prepare_engine(load: Load) -> Prepared:
+    sys.modules.setdefault("peft", None)  # type: ignore[arg-type]  # diffusers imports it, for nothing that we use
     from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
 
     return engine.prepare_engine(Path(load.folder), load.options, spec=load.spec)
@@ -126,6 +130,7 @@ class _Outbox:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._frames: queue.Queue[bytes | None] = queue.Queue(MAX_MESSAGES)
+        self._has_ended = False
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._writer.start()
 
@@ -142,12 +147,27 @@ class _Outbox:
         self._writer.join()
 
     def _write(self) -> None:
-        while (frame := self._frames.get()) is not None:
+        while frames := self._next_frames():
             try:
-                self._socket.sendall(frame)
-                self._frames.task_done()
+                self._socket.sendall(frames[0] if len(frames) == 1 else b"".join(frames))
             except ConnectionError:
                 os._exit(0)  # as in _read
+            for _ in frames:
+                self._frames.task_done()
+
+    def _next_frames(self) -> list[bytes]:
+        """What waits, as far as it is small: each write would wake the gateway once. Empty: there will be no more."""
+        if self._has_ended or (frame := self._frames.get()) is None:
+            return []
+        frames, num_bytes = [frame], len(frame)
+        while num_bytes < MAX_BYTES_TOGETHER and not self._frames.empty():
+            frame = self._frames.get()
+            if frame is None:
+                self._has_ended = True
+                break
+            frames.append(frame)
+            num_bytes += len(frame)
+        return frames
 
 
 def _read(sock: socket.socket, inbox: Inbox) -> None:

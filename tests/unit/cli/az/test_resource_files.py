@@ -81,6 +81,23 @@ def test_the_server_is_told_what_it_cannot_do_for_a_deployment(tmp_path: Path) -
     assert body["properties"]["scaleSettings"] == {"scaleType": "Default"}
 
 
+def test_scale_settings_are_read_in_both_of_their_types(tmp_path: Path) -> None:
+    text = (
+        "{name: blue, endpoint_name: flux, model: m, scale_settings: {type: target_utilization, min_instances: 2, "
+        "max_instances: 5, polling_interval: 10, target_utilization_percentage: 60}}"
+    )
+
+    body = deployment_body(read_resource(_file(tmp_path, text), DEPLOYMENT_FIELDS))
+
+    assert body["properties"]["scaleSettings"] == {
+        "scaleType": "TargetUtilization",
+        "minInstances": 2,
+        "maxInstances": 5,
+        "pollingInterval": "PT10S",
+        "targetUtilizationPercentage": 60,
+    }
+
+
 def test_set_changes_fields_as_az_does(tmp_path: Path) -> None:
     resource = read_resource(
         _file(tmp_path, "name: flux"), ENDPOINT_FIELDS, ["properties.team=art", "tags.cost=7", "auth_mode=aml_token"]

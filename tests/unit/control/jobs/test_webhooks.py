@@ -25,6 +25,7 @@ from safelight.control.jobs.webhooks import Webhooks
 from safelight.control.plane import ControlPlane
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.store.database import Database, open_database
+from safelight.control.store.gateways import Role, Standing
 from safelight.control.store.tables import Job
 from safelight.errors import InvalidRequest, StorageUnavailable
 from safelight.server.certificates import certificate_files
@@ -325,6 +326,34 @@ def test_what_was_due_when_the_server_ended_is_sent_by_the_next_one(plane: Contr
         deliver(plane, job_id, tmp_path)
 
     assert len(receiver.deliveries) == 1
+
+
+def test_of_several_gateways_only_the_leader_tells(plane: ControlPlane, tmp_path: Path) -> None:
+    standing = Standing(id=1, role=Role.FOLLOWER)
+
+    async def run(receiver: Receiver, id: str) -> None:
+        follower, leader = (
+            Webhooks(plane, WebhookSender(allows_private=True), JobSecrets(tmp_path), public_url=None, standing=each)
+            for each in (standing, Standing(id=2, role=Role.LEADER))
+        )
+        await follower.start()
+        follower.wake()
+        await leader.start()
+        await until(lambda: is_told(plane.database, id))
+        await leader.stop()
+        assert len(receiver.deliveries) == 1
+
+        second = add_finished_job(plane.database, plane.cipher, "bob", receiver.url)
+        follower.wake()
+        standing.role = Role.LEADER  # the other one is gone
+        follower.wake()
+        await until(lambda: is_told(plane.database, second))
+        await follower.stop()
+
+    with receiving(Receiver()) as receiver:
+        asyncio.run(run(receiver, add_finished_job(plane.database, plane.cipher, "ann", receiver.url)))
+
+    assert len(receiver.deliveries) == 2
 
 
 def num_attempts(plane: ControlPlane, id: str) -> int:

@@ -26,7 +26,7 @@ from safelight.control.secrets.encryption import (
 )
 from safelight.control.secrets.private_files import ADMIN_TOKEN_FILE, read_admin_token
 from safelight.control.store.database import Database
-from safelight.errors import ConfigurationError
+from safelight.errors import ConfigurationError, Conflict
 
 
 def test_a_key_is_made_once_in_a_file_that_only_the_owner_reads(tmp_path: Path) -> None:
@@ -151,3 +151,14 @@ def _secret_as_a_restart_reads_it(database: Database, data_dir: Path) -> str:
     cipher = KeyRing(data_dir, None).cipher
     with database.transaction() as session:
         return read_secrets(session, cipher, "hub", reader="test")[1]["HF_TOKEN"]
+
+
+def test_a_key_in_a_file_is_not_rotated_where_other_gateways_would_lose_what_it_encrypts(
+    tmp_path: Path, database: Database
+) -> None:
+    ring, shared = KeyRing(tmp_path, None), KeyRing(tmp_path, f"{generate_key()},{generate_key()}")
+
+    with pytest.raises(Conflict, match="SAFELIGHT_ENCRYPTION_KEYS=NEW,OLD"):
+        ring.rotate(database, is_shared=True)
+
+    assert shared.rotate(database, is_shared=True) == 0

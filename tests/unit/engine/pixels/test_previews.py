@@ -7,14 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine.engine import Engine, load_engine
-from safelight.engine.pixels import previews
 from safelight.engine.pixels.previews import draw_pictures, fit_projection
 from safelight.settings import EngineOptions
 from tests.unit.engine.drive import denoise, finish, paint, start
@@ -63,26 +61,25 @@ def test_a_preview_is_a_quarter_of_the_picture_wide(engine: Engine, taef_engine:
         each.release(generation)
 
 
-def test_the_projection_of_a_large_autoencoder_is_fitted_once_when_the_first_preview_is_asked_for(
-    tiny_flux_folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_the_projection_is_fitted_once_when_the_first_request_has_previews(
+    tiny_flux_folder: Path, engine: Engine
 ) -> None:
-    monkeypatch.setattr(previews, "SMALL_AUTOENCODER", 0)
-    large = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
+    fresh = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
     encodings: list[int] = []
-    large._components.autoencoder.encoder.register_forward_hook(lambda _, images, __: encodings.append(len(images[0])))
+    fresh._components.autoencoder.encoder.register_forward_hook(lambda _, images, __: encodings.append(len(images[0])))
 
-    picture = paint(large)
+    picture = paint(fresh)
     at_start = len(encodings)
-    generation, same = start(large, num_previews=3), start(engine, num_previews=3)
+    generation, same = start(fresh, num_previews=3), start(engine, num_previews=3)
     shown = []
-    for each, other in ((large, generation), (engine, same)):
+    for each, other in ((fresh, generation), (engine, same)):
         for _ in range(3):
             each.step([other])
             shown.append(each.preview(other))
 
     assert (at_start, len(encodings)) == (0, 1)
     assert all(np.array_equal(late, early) for late, early in zip(shown[:3], shown[3:], strict=True))
-    assert np.array_equal(finish(large, generation), picture)
+    assert np.array_equal(finish(fresh, generation), picture)
     engine.release(same)
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from safelight.api.http.upload_budget import UploadBudget
+from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.control.endpoints.transactions import EndpointState
 from safelight.control.store.tables import utc_now
 from safelight.server.endpoints.gateway import EndpointGateway

@@ -89,5 +89,5 @@ async def test_a_replica_that_comes_later_takes_those_who_wait() -> None:
 
 
 def test_a_runtime_that_is_none_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"^runtime: 'moon' is none; give local or threads$"):
+    with pytest.raises(ConfigurationError, match=r"^runtime: 'moon' is none; give local or ray or threads$"):
         find_factory(Settings(runtime="moon"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import pytest
@@ -29,7 +30,7 @@ from safelight.serving.messages import (
     Submit,
 )
 from safelight.serving.replica.loop import EncodedImage, ReplicaLoop
-from tests.fakes import DEADLINE_S, FakeEngine, fake_request
+from tests.fakes import DEADLINE_S, FakeEngine, FakeEngineOptions, fake_request
 from tests.recipes import ORIGIN
 
 
@@ -62,13 +63,16 @@ class Replica:
         preview_s: float = 0,
         decode_s: float = 0,
         max_batch_size: int = 8,
+        decodes_beside_steps: bool = False,
     ) -> None:
         self.seconds = {"start": start_s, "step": step_s, "preview": preview_s, "decode": decode_s}
         self.now = 0.0
         self.log: list[tuple[str, int]] = []
         self.sent: list[ReplicaMessage] = []
         self.inbox = ScriptedInbox()
-        self.engine = FakeEngine(on_call=self._on_call)
+        self.after_call: Callable[[str], None] = lambda name: None
+        options = FakeEngineOptions(decodes_beside_steps=decodes_beside_steps)
+        self.engine = FakeEngine(options=options, on_call=self._on_call)
         self.at_call: dict[int, GatewayMessage] = {}
         """Number of an engine call (from 1) -> the message that comes during it."""
         self.loop = ReplicaLoop(
@@ -82,7 +86,7 @@ class Replica:
 
     def run(self, *messages: GatewayMessage) -> None:
         for message in messages:
-            self._put(message)
+            self.put(message)
         with pytest.raises(EndOfScript):
             self.loop.run()
 
@@ -98,7 +102,7 @@ class Replica:
     def calls(self) -> list[str]:
         return [name for name, _ in self.log]
 
-    def _put(self, message: GatewayMessage) -> None:
+    def put(self, message: GatewayMessage) -> None:
         self.inbox.num_open += {Submit: 1, Cancel: -1}.get(type(message), 0)
         self.inbox.put(message)
 
@@ -110,7 +114,8 @@ class Replica:
         self.log.append((name, len(batch)))
         self.now += self.seconds[name]
         if len(self.log) in self.at_call:
-            self._put(self.at_call[len(self.log)])
+            self.put(self.at_call[len(self.log)])
+        self.after_call(name)
 
 
 def submit(ticket: int, request: GenerationRequest | None = None, *, age_s: float = 0.0, **values: object) -> Submit:
@@ -306,7 +311,7 @@ def test_an_image_that_cannot_be_written_fails_its_request(monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError("encoder error")
 
-    monkeypatch.setattr("safelight.serving.replica.loop.images.encode", fail)
+    monkeypatch.setattr("safelight.serving.replica.image_files.files.encode", fail)
     replica = Replica()
 
     replica.run(submit(1))
@@ -412,3 +417,50 @@ def test_a_request_cancelled_during_its_preview_takes_no_further_step() -> None:
     assert replica.calls() == ["start", "step", "step", "preview"]
     assert replica.counters().steps_saved == 2
     assert replica.engine.num_held == 0
+
+
+def test_steps_go_on_while_another_thread_decodes() -> None:
+    replica = Replica(decodes_beside_steps=True)
+    has_gone_on = threading.Event()
+
+    def decode_slowly(name: str) -> None:
+        if name == "decode" and replica.calls().count("decode") == 1:
+            assert has_gone_on.wait(DEADLINE_S)
+        elif name == "step" and "decode" in replica.calls():
+            has_gone_on.set()
+
+    replica.after_call = decode_slowly
+    replica.run(submit(1, num_inference_steps=1), submit(2, num_inference_steps=50))
+
+    assert all(isinstance(result, Completed) for result in replica.results().values())
+    assert replica.engine.num_held == 0
+    assert replica.counters().stages["decode"].count == 2
+
+
+def test_who_leaves_while_another_thread_decodes_for_him_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    replica = Replica(decodes_beside_steps=True)
+    has_left = threading.Event()
+
+    def leave(name: str) -> None:
+        if name == "decode" and replica.calls().count("decode") == 1:
+            replica.put(submit(3))
+            replica.put(Cancel(1))
+            assert has_left.wait(DEADLINE_S)
+        elif name == "start" and replica.calls().count("start") == 2:
+            has_left.set()
+
+    replica.after_call = leave
+    replica.run(submit(1))
+
+    assert list(replica.results()) == [3]
+    assert isinstance(replica.results()[3], Completed)
+    assert replica.engine.num_held == 0
+    assert not caplog.records
+
+
+def test_who_waits_for_nothing_but_the_result_is_told_of_no_step() -> None:
+    replica = Replica()
+
+    replica.run(submit(1, num_inference_steps=3, tells_steps=False))
+
+    assert [type(event) for _, event in replica.events()] == [Completed]

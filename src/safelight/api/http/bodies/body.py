@@ -12,8 +12,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from safelight.api.http.content_coding import coding_of, decoded
-from safelight.api.http.strict_json import parse_json_object
+from safelight.api.http.bodies.content_coding import coding_of, decoded
+from safelight.api.http.bodies.strict_json import parse_json_object
 from safelight.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
 FORM = "multipart/form-data"

@@ -1,0 +1,161 @@
+"""`safelight bench`: load on a server of pictures, whoever made it, and what came of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safelight.cli.bench import options
+
+if TYPE_CHECKING:
+    from safelight.cli.bench.load import Load
+    from safelight.cli.bench.target import Target
+
+
+def bench(
+    subject: options.Subject,
+    *,
+    api: options.Api = None,
+    compare: options.Compare = None,
+    compare_api: options.CompareApi = None,
+    rounds: options.Rounds = None,
+    clients: options.Clients = None,
+    rate: options.Rate = None,
+    mix: options.Mix = None,
+    prompt: options.Prompt = None,
+    duration: options.Duration = None,
+    requests: options.Requests = None,
+    warm_up: options.WarmUp = 3.0,
+    timeout: options.Timeout = 120.0,
+    honour_retry_after: options.HonourRetryAfter = None,
+    api_key_env: options.ApiKeyEnv = None,
+    api_key_file: options.ApiKeyFile = None,
+    compare_api_key_env: options.CompareApiKeyEnv = None,
+    compare_api_key_file: options.CompareApiKeyFile = None,
+    certificate: options.Certificate = None,
+    model: options.ModelName = None,
+    extra: options.Extra = None,
+    price_per_hour: options.PricePerHour = None,
+    serve_options: options.ServeOptions = None,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+    plot: options.Plot = None,
+) -> None:
+    """Measure a server of pictures, or two against each other.
+
+    It may be any that speaks OpenAI's image API or Hugging Face's. Failed requests are counted by what was said; a
+    request that was to be sent while the server stalled counts from then.
+    """
+    from safelight.cli.bench.mix import Shape, parse_mix
+    from safelight.cli.bench.run import Asked, Measurement, Outputs, measure
+
+    target = partial(_target, model=model, extra=extra, certificate=certificate)
+    load = _load(
+        clients=clients,
+        rate=rate,
+        duration=duration,
+        requests=requests,
+        warm_up=warm_up,
+        timeout=timeout,
+        honour_retry_after=honour_retry_after,
+        is_compared=compare is not None,
+    )
+    _check(rounds=rounds, compare=compare, compare_api=compare_api, price_per_hour=price_per_hour)
+    is_url = _is_url(subject, api, serve_options)
+    measurement = Measurement(
+        first=target(subject, api, api_key_env, api_key_file) if is_url else subject,
+        second=target(compare, compare_api, compare_api_key_env, compare_api_key_file) if compare is not None else None,
+        load=load,
+        asked=Asked(parse_mix(mix) if mix is not None else (Shape("as it comes"),), tuple(prompt or ()), seed),
+        rounds=(rounds or 5) if compare is not None else 1,
+        serve_options=serve_options or "",
+    )
+    measure(measurement, Outputs(json, plot, price_per_hour))
+
+
+def _target(url: str, api: str | None, env: str | None, file: Path | None, **ways: Any) -> Target:
+    from safelight.cli.bench.target import parse_target
+
+    return parse_target(url, api=api, api_key=_read_key(env, file), **ways)
+
+
+def _load(
+    *,
+    clients: int | None,
+    rate: float | None,
+    duration: float | None,
+    requests: int | None,
+    warm_up: float,
+    timeout: float,
+    honour_retry_after: bool | None,
+    is_compared: bool,
+) -> Load:
+    from safelight.cli.bench.load import Load
+
+    if rate is not None and clients is not None:
+        raise _wrong("rate", "--clients wait for their pictures, and with --rate nobody waits; give one of them")
+    if rate is not None and honour_retry_after is not None:
+        raise _wrong("honour_retry_after", "with --rate nobody waits, whatever the server says; leave it out")
+    if duration is not None and requests is not None:
+        raise _wrong("requests", "a run ends after --duration or after --requests; give one of them")
+    for name, value in (("rate", rate), ("duration", duration), ("timeout", timeout)):
+        if value is not None and not 0 < value < float("inf"):
+            raise _wrong(name, f"--{name} {value:g} must be above 0, and an end to it")
+    if not 0 <= warm_up < float("inf"):
+        raise _wrong("warm_up", f"--warm-up {warm_up:g} must have an end")
+    return Load(
+        clients=clients or 1,
+        rate=rate,
+        duration_s=duration or (10.0 if is_compared else 30.0),
+        requests=requests,
+        warm_up_s=warm_up,
+        timeout_s=timeout,
+        honours_retry_after=honour_retry_after is not False,
+    )
+
+
+def _check(*, rounds: int | None, compare: str | None, compare_api: str | None, price_per_hour: float | None) -> None:
+    if compare is None and (rounds is not None or compare_api is not None):
+        raise _wrong("compare", "--rounds and --compare-api are for two servers; name the other by --compare")
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise _wrong("price_per_hour", f"--price-per-hour {price_per_hour:g} is no price")
+
+
+def _is_url(subject: str, api: str | None, serve_options: str | None) -> bool:
+    """Whether a running server is measured, or a model. Raises InvalidRequest for an option that is for the other."""
+    is_url = "://" in subject
+    if api is not None and not is_url:
+        raise _wrong("api", f"--api is for a URL, and {subject[:200]!r} is none; one begins with http:// or https://")
+    if serve_options is not None and is_url:
+        raise _wrong("serve_options", "--serve-options are for a model that a server is started for, not for a URL")
+    return is_url
+
+
+def _read_key(variable: str | None, file: Path | None) -> str | None:
+    """Never an option's value, which would show in listings of processes. Raises InvalidRequest, without the key."""
+    from safelight.environment import read_environment
+
+    if variable is not None and file is not None:
+        raise _wrong("api_key_env", "a key is in a variable or in a file; give one of them")
+    if variable is None and file is None:
+        return None
+    try:
+        key = (file.read_text(encoding="utf-8") if file else read_environment().get(variable or "", "")).strip()
+    except (OSError, ValueError) as error:
+        raise _wrong(
+            "api_key_file", f"{file} cannot be read: {getattr(error, 'strerror', None) or 'no text'}"
+        ) from None
+    if not key:
+        raise _wrong("api_key_env", f"there is no key in {file or f'the variable {variable}'}")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise _wrong(
+            "api_key_env", f"what is in {file or f'the variable {variable}'} is no key: it is one line of ASCII"
+        )
+    return key
+
+
+def _wrong(field: str, message: str) -> Exception:
+    from safelight.errors import InvalidRequest
+
+    return InvalidRequest(message, field=field)

@@ -1,0 +1,179 @@
+"""A server of pictures: where it is, what it is sent, and whether what it answers is a picture."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import SplitResult, urlsplit
+
+from safelight.cli.bench.mix import Picture
+from safelight.errors import InvalidRequest
+
+Api = Literal["openai", "huggingface"]
+GENERATIONS = "/images/generations"
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"\x00\x00\x00")
+"""PNG, JPEG, WebP, GIF, and the box that AVIF begins with."""
+_MESSAGE_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where pictures come from."""
+
+    shown: str
+    """Its URL without what may be a secret."""
+    host: str
+    port: int
+    path: str
+    """With the query."""
+    api: Api
+    tls: ssl.SSLContext | None = None
+    api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Fields of every body, beside what the mix says."""
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+    def body(self, picture: Picture) -> bytes:
+        """What is sent for one picture."""
+        return json.dumps(_openai_body(self, picture) if self.api == "openai" else _hf_body(self, picture)).encode()
+
+    def without_key(self, text: str) -> str:
+        """Words of the server, which may repeat what it was sent."""
+        return text.replace(self.api_key, "***") if self.api_key else text
+
+
+def parse_target(
+    url: str,
+    *,
+    api: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    extra: str | None = None,
+    certificate: Path | str | None = None,
+) -> Target:
+    """Raises InvalidRequest if the URL is none, or an option makes no sense."""
+    parts, host, port = _parse_url(url)
+    if api not in (None, "openai", "huggingface"):
+        raise InvalidRequest(f"--api {api[:32]!r} is neither openai nor huggingface", field="api")
+    path = parts.path or "/"
+    spoken: Api = "openai" if api == "openai" or (api is None and _is_openai(path)) else "huggingface"
+    if spoken == "openai" and GENERATIONS not in path:
+        path = path.rstrip("/").removesuffix("/v1") + "/v1" + GENERATIONS
+    return Target(
+        shown=f"{parts.scheme}://{parts.netloc}{path}",
+        host=host,
+        port=port,
+        path=f"{path}?{parts.query}" if parts.query else path,
+        api=spoken,
+        tls=_tls(certificate) if parts.scheme == "https" else None,
+        api_key=api_key,
+        model=model,
+        extra=_parse_extra(extra),
+    )
+
+
+def problem(api: Api, status: int, content: bytes) -> str | None:
+    """What is wrong with an answer, in the server's words if it has some; None: it is a picture."""
+    if status != 200:
+        return _words(content) or "no word about it"
+    if api == "huggingface":
+        return None if content.startswith(_MAGIC) else f"no picture, but {_words(content) or 'nothing'}"
+    try:
+        (first, *_) = json.loads(content)["data"]
+        if isinstance(first.get("url"), str):
+            return None
+        head = base64.b64decode(first["b64_json"][:32], validate=True)
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        return f"no picture, but {_words(content) or 'nothing'}"
+    return None if head.startswith(_MAGIC) else "b64_json is no picture"
+
+
+def _parse_url(url: str) -> tuple[SplitResult, str, int]:
+    if not url.isascii() or any(not each.isprintable() or each == " " for each in url):
+        raise InvalidRequest(f"{url[:200]!r} has characters that no URL has; encode them with %", field="url")
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise InvalidRequest(f"{url[:200]!r} is no URL: {error}", field="url") from None
+    if "@" in parts.netloc:
+        raise InvalidRequest("a password in a URL shows in listings; give it by --api-key-file", field="url")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidRequest(f"{url[:200]!r} is no URL of a server; one begins with http:// or https://", field="url")
+    return parts, parts.hostname, port
+
+
+def _is_openai(path: str) -> bool:
+    return GENERATIONS in path or path.rstrip("/").endswith("/v1")
+
+
+def _tls(certificate: Path | str | None) -> ssl.SSLContext:
+    if certificate is not None:
+        try:
+            return ssl.create_default_context(cafile=certificate)
+        except OSError as error:
+            raise InvalidRequest(f"--certificate {certificate}: {error}", field="certificate") from None
+    import httpx  # its list of whom to trust is the same on every system
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _parse_extra(extra: str | None) -> Mapping[str, object]:
+    try:
+        fields = json.loads(extra or "{}")
+    except ValueError as error:
+        raise InvalidRequest(f"--extra is no JSON: {error}", field="extra") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequest('--extra is a JSON object of fields, such as \'{"quality": "low"}\'', field="extra")
+    return fields
+
+
+def _openai_body(target: Target, picture: Picture) -> Mapping[str, object]:
+    shape = picture.shape
+    fields = {
+        "model": target.model,
+        "prompt": picture.prompt,
+        "n": 1,
+        "size": None if shape.width is None else f"{shape.width}x{shape.height}",
+        "num_inference_steps": picture.steps,
+    }
+    return {name: value for name, value in fields.items() if value is not None} | dict(target.extra)
+
+
+def _hf_body(target: Target, picture: Picture) -> Mapping[str, object]:
+    shape = picture.shape
+    fields = {
+        "width": shape.width,
+        "height": shape.height,
+        "num_inference_steps": picture.steps,
+        "seed": picture.seed,
+    }
+    parameters = {name: value for name, value in fields.items() if value is not None} | dict(target.extra)
+    return {"inputs": picture.prompt, "parameters": parameters}
+
+
+def _words(content: bytes) -> str:
+    """The message of an error, or how an answer begins."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return _shortened(content[: 4 * _MESSAGE_CHARACTERS].decode(errors="replace"))
+    for name in ("error", "detail", "message"):
+        value = value.get(name, value) if isinstance(value, dict) else value
+    return _shortened(value if isinstance(value, str) else json.dumps(value))
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " ..."

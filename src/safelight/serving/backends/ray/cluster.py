@@ -1,0 +1,131 @@
+"""The Ray cluster: joining it, placing the actors of replicas in it, and fetching a model once on each node."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from safelight.errors import ConfigurationError
+from safelight.serving.backends.ray.actor import ReplicaActor
+from safelight.serving.backends.ray.fetcher import Fetcher
+from safelight.settings import Settings
+
+MAX_CALLS = 1000
+"""Of one actor at once: each gateway waits with one for news, and sends with another."""
+LOCAL_OBJECT_STORE_BYTES = 200_000_000
+"""Of a Ray of our own; pictures pass through it, and none stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceWish:
+    """Where a replica may run."""
+
+    instance_type: str = ""
+    """Nodes may offer it, as a resource of that name."""
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    """None: one, if the cluster has any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What a node must have free for a replica."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        named = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus} | dict(self.resources)
+        return ", ".join(f"{name}={amount:g}" for name, amount in named.items() if amount) or "nothing"
+
+
+class RayCluster:
+    """A joined cluster. All of it blocks: call it in a thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._namespace = settings.ray_namespace
+        _join(settings)
+
+    def find_or_create(self, name: str, place: Place) -> Any:
+        """The actor of that name, which is placed as soon as a node has room for it."""
+        return (
+            ray.remote(ReplicaActor)
+            .options(
+                name=name,
+                namespace=self._namespace,
+                get_if_exists=True,
+                lifetime="detached",
+                max_restarts=-1,
+                max_task_retries=0,
+                max_concurrency=MAX_CALLS,
+                num_cpus=place.num_cpus,
+                num_gpus=place.num_gpus,
+                resources=dict(place.resources),
+            )
+            .remote()
+        )
+
+    def restart(self, actor: Any) -> None:
+        """End an actor that does not answer; Ray starts it again, where there is room."""
+        ray.kill(actor, no_restart=False)
+
+    def fetcher(self, name: str, node_id: str) -> Any:
+        """The one that fetches on a node what is called so; it ends by itself."""
+        return (
+            ray.remote(Fetcher)
+            .options(
+                name=f"fetch/{name}/{node_id}",
+                namespace=self._namespace,
+                get_if_exists=True,
+                lifetime="detached",
+                max_concurrency=MAX_CALLS,
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+            )
+            .remote()
+        )
+
+    def place_for(self, wish: PlaceWish) -> Place:
+        """A GPU if the cluster has any, and the resource that nodes offer under the instance type's name."""
+        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        num_gpus = float("GPU" in total) if wish.num_gpus is None else wish.num_gpus
+        named = {wish.instance_type: 1.0} if wish.instance_type in total else {}
+        return Place(num_cpus=wish.num_cpus, num_gpus=num_gpus, resources=named)
+
+
+def _join(settings: Settings) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    os.environ.setdefault("RAY_worker_niceness", "0")  # of a Ray of our own: else replicas give way to all other work
+    address = settings.ray_address
+    if address is not None and address.startswith("ray://"):
+        raise ConfigurationError(
+            f"ray_address {address}: give the address of the cluster's head, such as HEAD:6379, or auto; this machine "
+            "must be a node of it (ray start --address=HEAD:6379 --num-cpus=0)"
+        )
+    is_own = address is None
+    try:
+        ray.init(
+            address="local" if is_own else address,
+            namespace=settings.ray_namespace,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
+            include_dashboard=False if is_own else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(
+            f"ray_address {address or '(none)'}: {_first_line(error)}; start a node here first: ray start --head, or "
+            "ray start --address=HEAD:6379 --num-cpus=0"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

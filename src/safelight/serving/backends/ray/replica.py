@@ -1,0 +1,249 @@
+"""A replica in the cluster, seen from one gateway: its actor is found or created by name, told what to load, and asked.
+
+`_keep_up` is the only task. When the line to the actor breaks, because it, its node or the way there is gone, what was
+in flight fails with ReplicaLost, which the dispatcher runs again elsewhere, and the actor is looked for anew: Ray has
+started it again, on another node if need be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from ray.exceptions import RayError
+
+from safelight.errors import (
+    DownloadError,
+    GenerationCancelled,
+    ModelLoadError,
+    NotReady,
+    Overloaded,
+    ReplicaLost,
+    SafelightError,
+)
+from safelight.picture.generation import Event, GenerationRequest
+from safelight.serving.backends.protocol import ReplicaState
+from safelight.serving.backends.ray.cluster import Place, PlaceWish, RayCluster
+from safelight.serving.backends.ray.frames import PACKAGE, Begin, Found, Source, Sources, Status, encode
+from safelight.serving.backends.ray.line import Line
+from safelight.serving.backends.requests import RequestsInFlight
+from safelight.serving.counters import Counters
+from safelight.serving.messages import Cancel, Happened, Submit
+
+FIRST_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+PATIENCE_FOR_A_PLACE_S = 10.0
+"""How long a replica may wait for a node before it says so."""
+LEAVE_TIMEOUT_S = 10.0
+MAX_UNSENT_BYTES = 64 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
+
+
+class RayReplica:
+    """One actor. `token` is the hub's, for whoever fetches the weights on its node."""
+
+    def __init__(
+        self,
+        name: str,
+        actor_name: str,
+        *,
+        begin: Begin,
+        sources: Sources,
+        wish: PlaceWish,
+        cluster: RayCluster,
+        token: str | None,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.error: SafelightError | None = None
+        self.is_leaving = False
+        """It is one too many, and gets nothing new."""
+        self.whereabouts: Mapping[str, str | int] = {}
+        self._actor_name = actor_name
+        self._begin = begin
+        self._sources = sources
+        self._wish = wish
+        self._place = Place()
+        self._cluster = cluster
+        self._token = token
+        self._on_change = on_change
+        self._status = Status()
+        self._state = ReplicaState.STARTING
+        self._losses = 0
+        self._past_lives = Counters()
+        self._requests = RequestsInFlight()
+        self._actor: Any = None
+        self._line: Line | None = None
+        self._gateway = ""
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> ReplicaState:
+        is_leaving = self.is_leaving and self._state is ReplicaState.READY
+        return ReplicaState.DRAINING if is_leaving else self._state
+
+    @property
+    def num_running(self) -> int:
+        """Requests in it, other gateways' too."""
+        return len(self._requests) + self._status.num_elsewhere
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this gateway is in it."""
+        return len(self._requests) == 0
+
+    @property
+    def num_places(self) -> int:
+        return max(0, self._begin.launch.max_concurrent_requests - self._status.num_elsewhere)
+
+    @property
+    def last_words(self) -> str:
+        return self._status.last_words
+
+    @property
+    def plan(self) -> str:
+        return self._status.plan
+
+    @property
+    def picture_s(self) -> float | None:
+        return self._status.picture_s
+
+    @property
+    def restarts(self) -> int:
+        return self._losses + self._status.restarts
+
+    @property
+    def counters(self) -> Counters:
+        return self._past_lives + self._status.counters
+
+    def start(self) -> None:
+        self._state, self.error = ReplicaState.STARTING, None
+        self._task = asyncio.create_task(self._keep_up(), name=f"line to {self.name}")
+
+    async def stop(self) -> None:
+        self._requests.fail_all(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
+        self._enter(ReplicaState.STOPPED)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._leave()
+
+    def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
+        line = self._line
+        if line is None or self._state is not ReplicaState.READY:  # it ended since it was chosen
+            raise ReplicaLost(f"{self.name} ended before the request was sent to it; send the request again")
+        if line.num_unsent_bytes > MAX_UNSENT_BYTES:
+            raise Overloaded(f"{self.name} has not read what was sent to it; send the request again later")
+        return self._requests.stream(
+            lambda ticket: line.send(Submit(ticket, request, age_s)), lambda ticket: line.send(Cancel(ticket))
+        )
+
+    async def _keep_up(self) -> None:
+        """One life of the actor after another."""
+        while True:
+            try:
+                await self._live()
+            except SafelightError as error:
+                self.error = error
+            except (RayError, TimeoutError) as error:
+                logger.info("%s: %s", self.name, str(error).strip().partition("\n")[0])
+                self.error = ReplicaLost(f"{self.name} cannot be reached any more ({type(error).__name__})")
+            self._bury()
+            if not isinstance(self.error, ReplicaLost):
+                self._enter(ReplicaState.FAILED)
+                await self._leave()
+                return
+            backoff_s = min(FIRST_BACKOFF_S * 2 ** min(self._losses, 10), MAX_BACKOFF_S)
+            self._losses += 1
+            logger.warning("%s; looking for it again in %g s", self.error.message, backoff_s)
+            self._enter(ReplicaState.STARTING)
+            await asyncio.sleep(backoff_s)
+
+    async def _live(self) -> None:
+        """From the actor's creation, or from where it is found, until it is lost. Raises why it was."""
+        self._place = await asyncio.to_thread(self._cluster.place_for, self._wish)
+        self._actor = await asyncio.to_thread(self._cluster.find_or_create, self._actor_name, self._place)
+        node = await self._wait_for_place()
+        loras = {name: await self._find(each, node) for name, each in self._sources.loras.items()}
+        found = Found(await self._find(self._sources.model, node), loras)
+        self._gateway = secrets.token_hex(8)
+        await self._actor.load.remote(self._gateway, encode(found), encode(self._begin))
+        self._line = line = Line(self._actor, self._gateway)
+        try:
+            while True:
+                for message in await line.receive():
+                    self._take(message, node)
+        except TimeoutError:
+            await asyncio.to_thread(self._cluster.restart, self._actor)
+            raise
+        finally:
+            self._line = None
+            await line.close()
+
+    def _take(self, message: Happened | Status, node: str) -> None:
+        if isinstance(message, Happened):
+            self._requests.pass_on(message.ticket, message.event)
+            return
+        self._status, self.error = message, message.error
+        self.whereabouts = {"node": node} | ({} if message.pid is None else {"pid": message.pid})
+        if message.state is ReplicaState.FAILED:
+            raise message.error or ModelLoadError(f"{self.name} could not load the model")
+        self._enter(message.state)
+
+    async def _wait_for_place(self) -> str:
+        """The node that the actor is on; a cluster may have to grow for it."""
+        located = asyncio.ensure_future(_awaited(self._actor.locate.remote()))
+        try:
+            async with asyncio.timeout(self._begin.launch.load_timeout_s):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_FOR_A_PLACE_S):
+                        return str(await asyncio.shield(located))
+                self.error = NotReady(f"{self.name} waits for a node with room for it: {self._place}; see `ray status`")
+                logger.warning("%s", self.error.message)
+                self._on_change()
+                return str(await located)
+        except TimeoutError:
+            raise ModelLoadError(f"no node of the cluster had room for {self.name}: {self._place}") from None
+        finally:
+            located.cancel()
+
+    async def _find(self, source: Source, node: str) -> str:
+        """The path on a node, when it is there."""
+        if source.hub_id is None:
+            return str(PACKAGE / source.path)
+        name = f"{source.hub_id}@{source.revision}/{source.path}"
+        fetcher = await asyncio.to_thread(self._cluster.fetcher, name, node)
+        path, problem = await fetcher.fetch.remote(source.hub_id, source.revision, source.path, self._token)
+        if problem:
+            raise DownloadError(problem)
+        return str(path)
+
+    def _bury(self) -> None:
+        self._past_lives, self._status = self.counters, Status(last_words=self._status.last_words)
+        self.whereabouts = {}
+        assert self.error is not None
+        self._requests.fail_all(ReplicaLost(f"{self.error.message}; send the request again"))
+
+    def _enter(self, state: ReplicaState) -> None:
+        if state is not self._state:
+            logger.info("%s is %s", self.name, state)
+        self._state = state
+        self._on_change()
+
+    async def _leave(self) -> None:
+        """The actor ends with the last gateway that leaves it; one that is gone already needs no word."""
+        actor, self._actor = self._actor, None
+        if actor is None:
+            return
+        with suppress(RayError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await actor.leave.remote(self._gateway)
+
+
+async def _awaited(reference: Any) -> Any:
+    return await reference
