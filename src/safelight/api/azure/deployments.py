@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -153,11 +154,7 @@ class LogsBody(ArmModel):
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of deployments."""
     router = APIRouter(tags=["Online deployments"])
-
-    def render(workspace: str, row: Deployment, properties: Mapping[str, str] | None = None) -> JsonObject:
-        replicas = plane.replicas_of(row.endpoint_name, row.name)
-        own = row.properties if properties is None else properties
-        return _render(workspace, row, own, replicas, runtime=settings.runtime)
+    render = partial(_render, plane=plane, runtime=settings.runtime)
 
     @router.put(
         DEPLOYMENT,
@@ -348,12 +345,7 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
 
 
 def _render(
-    workspace: str,
-    row: Deployment,
-    properties: Mapping[str, str],
-    replicas: Sequence[Mapping[str, object]],
-    *,
-    runtime: str,
+    workspace: str, row: Deployment, properties: Mapping[str, str] | None = None, *, plane: ControlPlane, runtime: str
 ) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
@@ -372,7 +364,7 @@ def _render(
             "instanceType": spec.instance_type or None,
             "description": spec.description or None,
             "environmentVariables": spec.environment_variables,
-            "properties": properties,
+            "properties": row.properties if properties is None else properties,
             "requestSettings": {
                 "maxConcurrentRequestsPerInstance": spec.max_concurrent_requests_per_instance,
                 "requestTimeout": format_duration(spec.request_timeout_s),
@@ -388,7 +380,7 @@ def _render(
             "servedFrom": row.applied_folder,
             "servedRevision": served_revision(row),
             "warnings": warnings_for(spec, runtime=runtime),
-            "replicas": replicas,
+            "replicas": plane.replicas_of(row.endpoint_name, row.name),
         },
     }
 
