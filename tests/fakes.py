@@ -33,9 +33,10 @@ from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
-from safelight.serving.replica.loop import Engine
+from safelight.serving.replica.engine import Engine
 from safelight.serving.replica.process import run_replica
 from safelight.settings import EngineOptions
+from safelight.telemetry.log_lines import LogFormat
 
 FAKE_SPEC = ModelSpec(
     name="fake",
@@ -231,6 +232,7 @@ class FakeDeployment:
     idle_unload_s: float = 0.0
     first_backoff_s: float = 0.01
     min_patience_s: float = 300.0
+    log_format: LogFormat = "text"
 
 
 def fake_command(options: FakeEngineOptions | None = None) -> list[str]:
@@ -248,7 +250,7 @@ def fake_dispatcher(deployment: FakeDeployment | None = None) -> Dispatcher:
     deployment = deployment or FakeDeployment()
     options = EngineOptions(max_batch_size=deployment.max_batch_size)
     launch = Launch(
-        load=Load(folder="/nowhere", spec=deployment.spec, options=options),
+        load=Load(folder="/nowhere", spec=deployment.spec, options=options, log_format=deployment.log_format),
         num_replicas=deployment.num_replicas,
         max_concurrent_requests=deployment.max_concurrent_requests,
         min_patience_s=deployment.min_patience_s,

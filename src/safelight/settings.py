@@ -239,6 +239,7 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     oidc_issuer: str | None = Field(None, description="issuer whose JWTs open endpoints with auth_mode aad_token")
     oidc_audience: str = Field("https://ml.azure.com", description="audience that those JWTs must name")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or one JSON object a line")
 
     @field_validator(
         "vae",

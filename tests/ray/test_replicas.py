@@ -16,7 +16,7 @@ import pytest
 import ray
 from PIL import Image
 
-from safelight.errors import ModelLoadError, Overloaded, SafelightError
+from safelight.errors import DownloadError, ModelLoadError, Overloaded, SafelightError
 from safelight.picture.generation import Completed, ImageCompleted, Preview, SourceImage, Step
 from safelight.serving.backends.protocol import Launch
 from safelight.serving.backends.ray.cluster import RayCluster
@@ -333,6 +333,17 @@ def test_a_model_is_fetched_once_a_node_and_only_the_fetcher_is_told_the_token(
     assert not [path for path in logs.rglob("*") if path.is_file() and GOOD_TOKEN.encode() in path.read_bytes()]
     assert any("replica.process" in each or "fakes.py" in each for each in seen)
     assert not any(GOOD_TOKEN in each for each in seen)
+
+
+def test_a_model_that_a_node_cannot_fetch_says_why(nodes: RayCluster, tmp_path: Path) -> None:
+    here = tmp_path / "models--acme--absent" / "snapshots" / SHA
+
+    async def wait() -> None:
+        async with starting_gateway(nodes, "absent", folder=str(here)) as dispatcher:
+            await dispatcher.wait_until_ready()
+
+    with pytest.raises(DownloadError, match="acme/absent is not on http://"):
+        asyncio.run(wait())
 
 
 def what_shows(process: psutil.Process) -> str:

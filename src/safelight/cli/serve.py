@@ -137,6 +137,9 @@ OnlineEndpoints = Annotated[
     typer.Option("--online-endpoints/--no-online-endpoints", help="Serve connections, endpoints and deployments."),
 ]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error [info].")]
+LogFormat = Annotated[
+    str | None, typer.Option(help="text, or json for one JSON object a line on standard error [text].")
+]
 
 
 def serve(
@@ -192,6 +195,7 @@ def serve(
     azure_status_codes: AzureStatusCodes = None,
     online_endpoints: OnlineEndpoints = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
 

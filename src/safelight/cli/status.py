@@ -1,94 +1,195 @@
-"""`safelight status`: what a server is doing, in one screen."""
+"""`safelight status`: what a server is doing, in one screen, and in lines where there is none."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safelight.cli.az.options import DataDir, Output
-from safelight.cli.output import JsonObject, OutputFormat, format_of, print_one, printable
+from safelight.cli.az.options import DataDir
+from safelight.cli.output import JsonObject, printable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 INTERVAL_S = 1.0
 """Between two looks, of which the pictures a second are the difference."""
-COLUMNS = ("endpoint", "deployment", "traffic", "model", "replicas", "where", "running", "queued", "pictures/s")
-_SHOWN_ELSEWHERE = ("name", "state", "pid")
+WINDOW = 60
+"""Looks that `--watch` keeps: its rates and its p95 are those of the last minute."""
+COLUMNS = ("deployment", "traffic", "model", "replicas", "where", "restarts", "running", "queued", "pictures/s", "p95")
+_IN_OTHER_COLUMNS = ("name", "state", "pid", "detail", "plan", "restarts")
 
-Deployments = dict[tuple[str | None, str | None], JsonObject]
+Look = tuple[float, JsonObject]
+"""When, on a clock that only goes on, and what was told."""
 
 
 def status(
     *,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every second, until Ctrl+C.")] = False,
-    output: Output = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all that the server tells, as one JSON object.")
+    ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(help="URL of a server elsewhere: what it tells without the administrator's token, with its key."),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what the server is doing: endpoints, deployments, replicas, queue, pictures a second."""
-    from safelight.cli.arm import Arm
+    """Show what the server is doing: endpoints, deployments, replicas, queue, pictures a second.
 
-    arm = Arm(data_dir)
-    before, looked_at = arm.get("/status"), time.monotonic()
-    if format_of(output) is not OutputFormat.TABLE and not watch:
-        print_one(before, output)
-        return
+    The server's key is read from SAFELIGHT_API_KEY or SAFELIGHT_API_KEY_FILE.
+    """
+    import json
+
     from rich.console import Console
+
+    from safelight.cli.status_source import find_source
+
+    read = find_source(data_dir, server)
+    looks: deque[Look] = deque([(time.monotonic(), read())], maxlen=WINDOW)
+    console = Console(highlight=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(looks[-1][1]))
+        return
+    if watch and console.is_terminal:
+        _watch(console, looks, read)
+        return
+    while True:
+        time.sleep(INTERVAL_S)
+        looks.append((time.monotonic(), read()))
+        console.print(screen(looks)) if console.is_terminal else typer.echo("\n".join(lines(looks)))
+        if not watch:
+            return
+
+
+def _watch(console: Console, looks: deque[Look], read: Callable[[], JsonObject]) -> None:
     from rich.live import Live
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
-        is_first = True
-        while is_first or watch:
+    with Live(screen(looks), console=console, auto_refresh=False, screen=True) as live:
+        while True:
             time.sleep(INTERVAL_S)
-            now, seconds = arm.get("/status"), time.monotonic() - looked_at
-            live.update(screen(now, _by_name(before), seconds), refresh=True)
-            before, looked_at, is_first = now, looked_at + seconds, False
+            looks.append((time.monotonic(), read()))
+            live.update(screen(looks), refresh=True)
 
 
-def screen(now: JsonObject, before: Deployments, seconds: float) -> RenderableType:
-    """The table of a status; `before` is that of so many seconds ago."""
+def screen(looks: Sequence[Look]) -> RenderableType:
+    """A table of the newest look, and below it what each replica has to say."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, title=Text(_headline(now)), title_justify="left", title_style="")
+    table = Table(box=None, pad_edge=False, title=Text(headline(looks)), title_justify="left", title_style="bold")
     for column in COLUMNS:
-        table.add_column(
-            column, justify="right" if column in ("traffic", "running", "queued", "pictures/s") else "left"
+        is_number = column not in ("deployment", "model", "replicas", "where")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in rows(looks):
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return Group(table, *(Text(printable(line)) for line in remarks(looks[-1][1])))
+
+
+def lines(looks: Sequence[Look]) -> list[str]:
+    """As `screen`, for programs that read lines: one for each deployment, of `name=value`."""
+    told = [
+        " ".join(
+            f"{name}={cell!r}" if " " in cell else f"{name}={cell or '-'}"
+            for name, cell in zip(COLUMNS, row, strict=True)
         )
-    for key, each in _by_name(now).items():
-        made = each["pictures"] - before.get(key, each)["pictures"]
-        table.add_row(*(Text(printable(cell)) for cell in _cells(each, max(0, made) / seconds)))
-    return table
+        for row in rows(looks)
+    ]
+    return [printable(line) for line in (headline(looks), *told, *remarks(looks[-1][1]))]
 
 
-def _headline(status: JsonObject) -> str:
-    gateway = status["gateway"]
-    others = "" if gateway["gateways"] is None else f", one of {gateway['gateways']} gateways"
+def headline(looks: Sequence[Look]) -> str:
+    """All of it in one line."""
+    deployments = looks[-1][1]["deployments"]
+    replicas = [replica["state"] for each in deployments for replica in each["replicas"]]
+    made = sum(_pictures_a_second(looks, _place(each)) for each in deployments)
+    running, queued = (sum(each[name] for each in deployments) for name in ("running", "queued"))
+    gateway = looks[-1][1].get("gateway") or {"role": "alone"}
+    others = f", one of {gateway['gateways']} gateways" if gateway.get("gateways") else ""
     role = "" if gateway["role"] == "alone" else f"{gateway['role']}{others}; what follows is this one's. "
-    return f"{role}{len(status['endpoints'])} endpoint(s)"
-
-
-def _cells(deployment: JsonObject, pictures_a_second: float) -> list[str]:
-    replicas = deployment["replicas"]
-    states = Counter(each["state"] for each in replicas)
-    places = Counter(
-        " ".join(str(value) for key, value in each.items() if key not in _SHOWN_ELSEWHERE) for each in replicas
+    return (
+        f"{role}{len(looks[-1][1]['endpoints'])} endpoint(s), "
+        f"{replicas.count('ready')} of {len(replicas)} replica(s) ready, "
+        f"{running} running, {queued} queued, {made:.1f} pictures/s"
     )
+
+
+def rows(looks: Sequence[Look]) -> list[list[str]]:
+    """The cells of each deployment."""
+    return [_cells(each, looks) for each in looks[-1][1]["deployments"]]
+
+
+def remarks(now: JsonObject) -> list[str]:
+    """Why replicas are not as they should be, and how each model lies in memory."""
     return [
-        deployment["endpoint"] or "(the server's own)",
-        deployment["name"] or "",
-        "" if deployment["traffic"] is None else f"{deployment['traffic']}%",
-        deployment["model"] or "",
-        ", ".join(f"{count} {state}" for state, count in states.items()) or "not ready here yet",
-        ", ".join(f"{place} ({count})" for place, count in places.items() if place),
-        str(deployment["running"]),
-        str(deployment["queued"]),
-        f"{pictures_a_second:.1f}",
+        f"{_name(each)}, {replica.get('name', 'replica')}: {replica[word]}"
+        for each in now["deployments"]
+        for replica in each["replicas"]
+        for word in ("detail", "plan")
+        if replica.get(word)
     ]
 
 
-def _by_name(status: JsonObject) -> Deployments:
-    return {(each["endpoint"], each["name"]): each for each in status["deployments"]}
+def _cells(deployment: JsonObject, looks: Sequence[Look]) -> list[str]:
+    replicas, place = deployment["replicas"], _place(deployment)
+    states = Counter(str(each["state"]) for each in replicas)
+    return [
+        _name(deployment),
+        "" if deployment["traffic"] is None else f"{deployment['traffic']}%",
+        deployment["model"] or "",
+        ", ".join(f"{count} {state}" for state, count in states.items()) or _state(deployment),
+        ", ".join(_whereabouts(each) for each in replicas if _whereabouts(each)),
+        str(sum(each.get("restarts", 0) for each in replicas)),
+        str(deployment["running"]),
+        str(deployment["queued"]),
+        f"{_pictures_a_second(looks, place):.1f}",
+        _p95(looks, place),
+    ]
+
+
+def _state(deployment: JsonObject) -> str:
+    return "ready" if deployment["ready"] else "not ready"
+
+
+def _whereabouts(replica: JsonObject) -> str:
+    """On a cluster the node; else the process."""
+    elsewhere = [f"{key} {value}" for key, value in replica.items() if key not in _IN_OTHER_COLUMNS]
+    return " ".join(elsewhere) or ("" if replica.get("pid") is None else f"pid {replica['pid']}")
+
+
+def _name(deployment: JsonObject) -> str:
+    return f"{deployment['endpoint']}/{deployment['name']}" if deployment["endpoint"] else "(the server's own)"
+
+
+def _place(deployment: JsonObject) -> tuple[str | None, str | None]:
+    return deployment["endpoint"], deployment["name"]
+
+
+def _at(look: Look, place: tuple[str | None, str | None]) -> JsonObject | None:
+    return next((each for each in look[1]["deployments"] if _place(each) == place), None)
+
+
+def _pictures_a_second(looks: Sequence[Look], place: tuple[str | None, str | None]) -> float:
+    """Over all looks, from the first that knows of the deployment; a replacement counts from nothing."""
+    known = [(at, told["pictures"]) for at, status in looks if (told := _at((at, status), place)) is not None]
+    seconds = known[-1][0] - known[0][0]
+    return max(0, known[-1][1] - known[0][1]) / seconds if seconds > 0 else 0.0
+
+
+def _p95(looks: Sequence[Look], place: tuple[str | None, str | None]) -> str:
+    """Of the answers between the looks, or of all there ever were if there was none: the bound of a bucket."""
+    first, last = _at(looks[0], place), _at(looks[-1], place)
+    now = {} if last is None else last["latency"]
+    before = {} if first is None else first["latency"]
+    counts = {float(le): count - before.get(le, 0.0) for le, count in now.items()}
+    if not any(counts.values()):
+        counts = {float(le): count for le, count in now.items()}
+    number = max(counts.values(), default=0.0)
+    bound = next((le for le in sorted(counts) if number and counts[le] >= 0.95 * number), None)
+    if bound is None:
+        return "-"
+    return f"> {sorted(counts)[-2]:g} s" if bound == float("inf") else f"<= {bound:g} s"

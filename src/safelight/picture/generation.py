@@ -14,6 +14,7 @@ import msgspec
 
 from safelight.errors import InvalidRequest, SafelightError
 from safelight.limits import MAX_IMAGES_PER_PROMPT, MAX_PREVIEWS, MAX_PROMPT_CHARACTERS, MAX_SEED
+from safelight.telemetry.names import NO_NAMES, RequestNames
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 PreviewDecoder = Literal["projection", "autoencoder"]
@@ -79,6 +80,8 @@ class GenerationRequest:
     timeout_s: float = 180.0
     warnings: tuple[str, ...] = ()
     """What was asked and has no effect, or was changed."""
+    names: RequestNames = NO_NAMES
+    """What logs and traces call it; no picture depends on it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
@@ -242,6 +245,24 @@ class ImageCompleted(msgspec.Struct, frozen=True, tag=True):
     num_text_tokens: int
 
 
+class Stage(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A stage of one image is over; told of requests that are traced, and to nobody but their trace."""
+
+    name: str
+    """One of `counters.StageName`."""
+    image_index: int
+    began_s: float
+    """Since the request arrived."""
+    seconds: float
+    step: int = 0
+    """Of a step: which one, from 1."""
+    num_rows: int = 0
+    """Of a step: those of its batch."""
+    host: str
+    pid: int
+    """Which process of which machine did it."""
+
+
 class Completed(msgspec.Struct, frozen=True, tag=True):
     """The last event of a generation that worked."""
 
@@ -254,5 +275,5 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: SafelightError
 
 
-Event = Queued | Step | Preview | ImageCompleted | Completed | Failed
+Event = Queued | Step | Preview | ImageCompleted | Stage | Completed | Failed
 """The same from the loop of a replica to the dialect that tells a client."""

@@ -22,6 +22,7 @@ from safelight.picture.generation import (
     SourceImage,
 )
 from safelight.picture.prompt_syntax import warn_of_syntax
+from safelight.telemetry.names import current_names
 
 DRAWN = -1
 """As a seed the same as none: what other programs mean by it."""
@@ -86,6 +87,7 @@ def build_generation_request(
         preview_decoder=preview_decoder,
         is_streamed=is_streamed,
         timeout_s=timeout_s,
+        names=current_names(),
         warnings=warnings + size_warnings + guidance.warnings + warn_of_syntax(prompt, negative_prompt),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from safelight.api import dialects
 from safelight.api.dialect import Served
 from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.disk import Disk
+from safelight.environment import read_environment
 from safelight.picture.links import open_image_store
 from safelight.server import health, metrics
 from safelight.server.auth import KeyMiddleware, ServerKey, is_open
@@ -33,6 +35,7 @@ from safelight.server.web import model as web_model
 from safelight.server.web import page
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import Settings
+from safelight.telemetry.spans import Tracer, open_tracer
 
 KEY = Security(HTTPBearer(scheme_name="key", auto_error=False))
 """For the OpenAPI document only: `KeyMiddleware` checks, so that unknown routes are behind the key as well."""
@@ -55,6 +58,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
         if online is not None:
             await online.stop()
         await dispatcher.drain(settings.drain_timeout_s)
+        await _close(tracer)
 
     app = FastAPIOffline(  # /docs without a CDN: it works on a closed network, and no stranger's script runs on it
         title="Safelight",
@@ -68,14 +72,16 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     key = _server_key(settings)
     uploads = UploadBudget(settings.max_held_upload_bytes) if online is None else online.uploads
     disk = Disk() if online is None else online.disk
-    jobs = None if online is None else Jobs(app, settings, online, key=key)
+    tracer = open_tracer(read_environment())
+    jobs = None if online is None else Jobs(app, settings, online, key=key, tracer=tracer)
     served = Served(dispatcher=dispatcher, settings=settings, deployment=settings, uploads=uploads, disk=disk)
     _add_pictures(app, served)
     app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
     app.include_router(page.create_router())
     app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()
-    registry.register(metrics.DispatcherCollector(dispatcher))
+    registry.register(metrics.DispatcherCollector(dispatcher, dict if online is None else online.dispatchers))
+    requests = metrics.RequestMetrics(registry)
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
     if jobs is not None:
         app.include_router(jobs.router, dependencies=[KEY])
@@ -84,15 +90,20 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     if key is not None:
         app.add_middleware(KeyMiddleware, check=key.check, is_open=is_open)
     if online is not None:
-        app.add_middleware(online.gateway, own=dispatcher)
+        app.add_middleware(online.gateway, own=dispatcher, requests=requests)
     if jobs is not None:
         app.add_middleware(jobs.door)
     else:
         app.add_middleware(NoJobs)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(EdgeMiddleware, requests=metrics.RequestMetrics(registry))
+    app.add_middleware(EdgeMiddleware, requests=requests, tracer=tracer)
     add_cors(app, settings.cors_origins)
     return app
+
+
+async def _close(tracer: Tracer | None) -> None:
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 def _add_pictures(app: FastAPI, served: Served) -> None:

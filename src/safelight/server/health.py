@@ -72,7 +72,7 @@ _NEAREST = (ReplicaState.LOADING, ReplicaState.STARTING, ReplicaState.DRAINING, 
 
 
 def describe(replica: ReplicaSnapshot) -> dict[str, str | int | None]:
-    """For who looks after it."""
+    """For whoever may know."""
     return {
         "name": replica.name,
         "state": replica.state,

@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from safelight.serving.backends.registry import find_factory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
 from safelight.settings import Settings
+from safelight.telemetry.log_lines import ACCESS_LOG, TextFormatter, handler_for, log_everything
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,19 @@ EXAMPLE_PROMPT = "Astronaut riding a horse"
 
 def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
-    console = Console(highlight=False, soft_wrap=True)
-    _configure_logging(settings.log_level, console)
-    silence_pillow()
+    console = Console(highlight=False, soft_wrap=True, quiet=settings.log_format == "json")
+    configure_logging(settings, console)
+    if settings.log_format == "text":
+        _serve_on(settings, folder, spec, console)
+        return
+    try:
+        _serve_on(settings, folder, spec, console)
+    except SafelightError as error:
+        logger.critical("%s", error.message)
+        sys.exit(1)
+
+
+def _serve_on(settings: Settings, folder: Path, spec: ModelSpec, console: Console) -> None:
     raise_descriptor_limit()
     create_replicas = find_factory(settings)
     with _bind(settings) as listener:
@@ -132,7 +144,10 @@ async def _announce(
     slow = pace_warning(dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_SERVE)
     if slow is not None:
         logger.warning("%s", slow)
-    console.print(_banner(settings, dispatcher.spec, _url(settings, listener)), markup=False)
+    url = _url(settings, listener)
+    if console.quiet:
+        logger.info("serving %s at %s", dispatcher.spec.name, url)
+    console.print(_banner(settings, dispatcher.spec, url), markup=False)
 
 
 def _banner(settings: Settings, spec: ModelSpec, url: str) -> str:
@@ -181,16 +196,19 @@ def _url(settings: Settings, listener: socket.socket) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _configure_logging(level: str, console: Console) -> None:
+def configure_logging(settings: Settings, console: Console) -> None:
     """To standard error as lines; on a terminal through the console, which keeps them off its spinner."""
-    handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    if console.is_terminal:
+    handler = handler_for(settings.log_format)
+    if settings.log_format == "json":
+        log_everything()
+    elif console.is_terminal:
         handler = RichHandler(console=console, show_path=False)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore"):
+        handler.setFormatter(TextFormatter(has_time=False))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    silence_pillow()
+    for name in ("alembic", "uvicorn.error", "asyncio", "httpx", "httpcore", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("uvicorn.access").addFilter(_drop_query)
+    logging.getLogger(ACCESS_LOG).addFilter(_drop_query)
 
 
 def silence_pillow() -> None:

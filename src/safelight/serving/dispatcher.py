@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
@@ -19,7 +19,9 @@ from safelight.serving.backends.protocol import Replica, Replicas, ReplicaState
 from safelight.serving.counters import Counters
 from safelight.serving.result_cache import ResultCache
 from safelight.serving.scaling import Autoscaler, ScalableReplicas, Scaling
+from safelight.serving.traces import traced
 from safelight.serving.unloading import Unloading
+from safelight.telemetry.spans import current_span, note
 
 SHUTDOWN_RETRY_AFTER_S = 10
 
@@ -36,6 +38,8 @@ class ReplicaSnapshot:
     """Why it ended the last time, or why it cannot be started."""
     whereabouts: Mapping[str, str | int] = field(default_factory=dict)
     restarts: int = 0
+    plan: str = ""
+    """How its model lies in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,7 @@ class Dispatcher:
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
         if (kept := self._results.find(request)) is not None:
+            note("an identical request was answered before")
             return kept
         async with aclosing(self.stream(replace(request, tells_steps=False))) as events:
             async for event in events:
@@ -186,7 +191,8 @@ class Dispatcher:
         on another one, and the steps of its images count from one again.
         """
         self.check()
-        return self._stream(request)
+        events, span = self._stream(request), current_span()
+        return events if span is None else traced(span, events, request, self.spec)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
@@ -207,6 +213,7 @@ class Dispatcher:
                 async with aclosing(self._attempt(request, arrived_at, is_rerun=is_rerun)) as events:
                     async for event in events:
                         if self._can_run_again(event, is_rerun=is_rerun):
+                            note(f"not answered ({type(event.error).__name__}): the request runs again")
                             break
                         yield event
                     else:
@@ -250,7 +257,7 @@ class Dispatcher:
             if replica is not None:
                 self._admission.release(replica)
 
-    def _can_run_again(self, event: Event, *, is_rerun: bool) -> bool:
+    def _can_run_again(self, event: Event, *, is_rerun: bool) -> TypeGuard[Failed]:
         """Whether a request that lost its replica finds another one; or its place, and may wait for the next."""
         if not isinstance(event, Failed):
             return False
@@ -286,6 +293,7 @@ class Dispatcher:
             detail=replica.error.message if replica.error else "",
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
+            plan=replica.plan,
         )
 
     def _shown_state(self, replica: Replica) -> ReplicaState:

@@ -20,8 +20,9 @@ from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.counters import Counters
 from safelight.settings import EngineOptions
+from safelight.telemetry.log_lines import LogFormat
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 FRAME_HEAD_BYTES = _LENGTH.size
@@ -36,6 +37,7 @@ class Load(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     private_prompts: bool = False
     credentials: ContentCredentials | None = None
     """Who signs the pictures."""
+    log_format: LogFormat = "text"
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from safelight.engine.lru_cache import LruCache
 from safelight.picture.generation import GenerationRequest, GenerationResult, Timings
+from safelight.telemetry.names import NO_NAMES
 
 _encoder = msgspec.msgpack.Encoder()
 _OF_EACH = {
@@ -21,6 +22,7 @@ _OF_EACH = {
     "tells_steps": True,
     "is_streamed": False,
     "preview_decoder": "projection",
+    "names": NO_NAMES,
 }
 """What two requests for the same pictures may differ in."""
 

@@ -40,6 +40,7 @@ def create_dispatcher(
         options=engine_options(settings, variables or {}),
         private_prompts=settings.private_prompts,
         credentials=read_content_credentials(settings),
+        log_format=settings.log_format,
     )
     launch = Launch(
         name=name,

@@ -207,10 +207,9 @@ def get_answer(session: Session, id: str, owner: str) -> Answer:
         raise Conflict("the job was canceled; there is no result")
     if job.answer is None:
         raise Conflict(f"the job is {job.state.value}; there is no result yet")
-    headers = cast(list[tuple[str, str]], job.answer["headers"])
     return Answer(
         status=cast(int, job.answer["status"]),
-        headers=tuple((name, value) for name, value in headers),
+        headers=_headers_in(job.answer),
         body=job.answer_body or b"",
     )
 
@@ -288,6 +287,11 @@ def _is_kept() -> ColumnElement[bool]:
     return Job.expires_at.is_(None) | (Job.expires_at > utc_now())
 
 
+def headers_of(job: Job) -> dict[str, str]:
+    """What is kept of its request's header."""
+    return dict(_headers_in(job.request))
+
+
 def _to_json(request: StoredRequest) -> dict[str, object]:
     return {
         "server": request.server,
@@ -298,12 +302,15 @@ def _to_json(request: StoredRequest) -> dict[str, object]:
 
 
 def _from_json(value: dict[str, object], endpoint_name: str | None, body: bytes) -> StoredRequest:
-    headers = cast(list[tuple[str, str]], value["headers"])
     return StoredRequest(
         endpoint_name=endpoint_name,
         server=str(value["server"]),
         path=str(value["path"]),
         query=str(value["query"]),
-        headers=tuple((name, value) for name, value in headers),
+        headers=_headers_in(value),
         body=body,
     )
+
+
+def _headers_in(value: dict[str, object]) -> Headers:
+    return tuple((name, value) for name, value in cast(list[tuple[str, str]], value["headers"]))

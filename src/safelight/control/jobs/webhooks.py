@@ -20,12 +20,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from safelight.control.jobs.owners import JobSecrets
-from safelight.control.jobs.records import list_due_webhooks, next_webhook_at, record_webhook
+from safelight.control.jobs.records import headers_of, list_due_webhooks, next_webhook_at, record_webhook
 from safelight.control.jobs.webhook_sender import Message, WebhookSender
 from safelight.control.plane import ControlPlane
 from safelight.control.store.gateways import Role, Standing
 from safelight.control.store.tables import Job, utc_now
 from safelight.errors import ConfigurationError, InvalidRequest, StorageUnavailable
+from safelight.telemetry.names import current_names, names_from
+from safelight.telemetry.spans import Tracer, during
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Webhooks:
         public_url: str | None,
         standing: Standing | None = None,
         pauses_s: Sequence[float] = PAUSES_S,
+        tracer: Tracer | None = None,
     ) -> None:
         self._plane = plane
         self._sender = sender
@@ -55,6 +58,7 @@ class Webhooks:
         self._public_url = public_url
         self._standing = standing or Standing()
         self._pauses_s = pauses_s
+        self._tracer = tracer
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._attempts: dict[str, asyncio.Task[None]] = {}
@@ -100,7 +104,15 @@ class Webhooks:
 
     async def _tell(self, job: Job) -> None:
         """One attempt, and when the next one is due."""
-        problem = await self._attempt(job)
+        names = names_from(job.id, headers_of(job))
+        span = None if self._tracer is None else self._tracer.start("webhook", names, "client")
+        with during(span, names if span is None else span.names_for(job.id)):
+            problem = await self._attempt(job)
+        if span is not None:
+            span.set({"safelight.request_id": job.id})
+            if problem is not None:
+                span.fail("webhook")
+            span.end()
         pause_s = None
         if problem is not None and job.num_webhook_attempts < len(self._pauses_s):
             pause_s = self._pauses_s[job.num_webhook_attempts]
@@ -122,7 +134,8 @@ class Webhooks:
     async def _attempt(self, job: Job) -> str | None:
         """What went wrong. Never the URL, which may hold a secret."""
         message = message_of(job, self._public_url)
-        headers = message.signed(self._secrets.webhook_key(job.owner), int(time.time()))
+        signed = message.signed(self._secrets.webhook_key(job.owner), int(time.time()))
+        headers = {**signed, **dict(current_names().trace_headers)}
         try:
             url = self._plane.cipher.decrypt(str(job.encrypted_webhook_url))
             status = await self._sender.send(url, message.body, headers)

@@ -60,7 +60,9 @@ class EndpointGateway:
         if scope["type"] != "http" or dialects.is_open(scope["path"]):
             await self._app(scope, receive, send)
         elif dialects.CONTROL_PLANE.owns_path(scope["path"]):
-            await self._arm({**scope, "path": canonical_path(scope["path"])}, receive, send)
+            inner = {**scope, "path": canonical_path(scope["path"])}
+            await self._arm(inner, receive, send)
+            scope["route"] = inner.get("route")
         else:
             await self._route(scope, receive, send)
 
@@ -79,7 +81,11 @@ class EndpointGateway:
             inner = Request(worded(scope, path, dialects.PICTURES))
             await render_error(inner, error)(scope, receive, send)
             return
-        await self._forward(choice, _inside(scope, location, choice), receive, send)
+        request.state.deployment, inside = choice.name, _inside(scope, location, choice)
+        try:
+            await self._forward(choice, inside, receive, send)
+        finally:
+            scope["route"] = inside.get("route")  # for the edge, which calls a request by it
 
     async def _send_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same for every endpoint, be there one or not: what it shows it asks for with a key."""
@@ -94,9 +100,11 @@ class EndpointGateway:
         """Where a request goes that may; None: to the server's own model, which checks its own key."""
         if (caller := caller_of(request.scope)) is not None:
             name = caller.endpoint_name
+            request.state.endpoint = name or ""
             return None if name is None else self._routes.find(name, request.scope["path"])
         location = self._routes.locate(request)
         if location is not None:
+            request.state.endpoint = location.endpoint.name
             await self._routes.check(location.endpoint.name, key_of(request))
             vouch_for(request)
         return location

@@ -86,6 +86,8 @@ class DeploymentStarter:
         self._settings = settings
         self._create_replicas = create_replicas
         self._create_app = create_app
+        self.starting: dict[tuple[str, str], Dispatcher] = {}
+        """By endpoint and deployment: what loads its model, be it beside one that serves until then."""
 
     async def fetch(self, model: Model, environment: Mapping[str, str], log: DeploymentLog) -> Path:
         def download(hub_id: str, revision: str | None) -> Path:
@@ -125,6 +127,24 @@ class DeploymentStarter:
             load_timeout_s=spec.load_timeout_s or LOAD_TIMEOUT_S,
             min_patience_s=spec.max_silence_s or MIN_PATIENCE_S,
         )
+        place = (deployment.endpoint_name, deployment.name)
+        self.starting[place] = dispatcher
+        try:
+            await self._wait_until_ready(dispatcher, deployment, log)
+        finally:
+            self.starting.pop(place, None)
+        slow = pace_warning(
+            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
+        )
+        if slow is not None:
+            log.write(f"warning: {slow}")
+        app = self._create_app(settings, dispatcher)
+        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
+
+    async def _wait_until_ready(
+        self, dispatcher: Dispatcher, deployment: AppliedDeployment, log: DeploymentLog
+    ) -> None:
+        """Start the replicas; if none becomes ready, they are ended, and the log has the last words of one."""
         try:
             await dispatcher.start()
             if plan := await dispatcher.wait_for_plan():
@@ -136,13 +156,6 @@ class DeploymentStarter:
                     log.write(f"the replica said: {line}")
             await dispatcher.stop()
             raise
-        slow = pace_warning(
-            dispatcher.spec, dispatcher.picture_s, timeout_s=settings.request_timeout_s, remedy=OF_DEPLOYMENT
-        )
-        if slow is not None:
-            log.write(f"warning: {slow}")
-        app = self._create_app(settings, dispatcher)
-        return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
 
 
 def _settings_of(deployment: AppliedDeployment, *, idle_unload: float) -> DeploymentSettings:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from safelight import __version__
 from safelight.api import dialects
 from safelight.api.azure import routes as azure
-from safelight.api.dialect import Served
+from safelight.api.dialect import JsonObject, Served
 from safelight.api.http.bodies.upload_budget import UploadBudget
 from safelight.control.endpoints.logs import DeploymentLogs
 from safelight.control.endpoints.reconciler import Reconciler
@@ -80,10 +80,11 @@ class OnlineEndpoints:
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
         self.routes = EndpointRoutes(settings.base_domain, verifier)
+        self._starter = DeploymentStarter(settings, create_replicas, self._create_deployment_app)
         self._reconciler = Reconciler[ServedDeployment](
             self._database,
             key_ring.cipher,
-            starter=DeploymentStarter(settings, create_replicas, self._create_deployment_app),
+            starter=self._starter,
             routes=self.routes,
             logs=logs,
             standing=self.gateways.standing,
@@ -107,6 +108,16 @@ class OnlineEndpoints:
         """Tell the command line where this server listens."""
         address = ServerAddress(url=url, certificate=None if certificate is None else str(certificate))
         write_address(self._settings.data_dir, address)
+
+    def dispatchers(self) -> dict[tuple[str, str], Dispatcher]:
+        """Of every deployment, by the names of its endpoint and its own: what serves, or else what loads its model."""
+        serving = {
+            (endpoint.name, name): each.dispatcher
+            for endpoint in self.routes.all()
+            for name, each in endpoint.deployments.items()
+            if each is not None
+        }
+        return {**self._starter.starting, **serving}
 
     async def start(self) -> None:
         await self.gateways.start()
@@ -139,14 +150,17 @@ class OnlineEndpoints:
         for lock in self._locks:
             lock.close()
 
-    def gateway(self, app: ASGIApp, own: Dispatcher | None = None) -> EndpointGateway:
+    def gateway(self, app: ASGIApp, own: Dispatcher, requests: metrics.RequestMetrics) -> EndpointGateway:
         """The application with endpoints in front of it; `own` serves its model."""
+
+        def read_status() -> JsonObject:
+            standing = self.gateways.standing
+            return status_of(standing, own, self.routes.all(), self.dispatchers(), requests.latency_of)
+
         return EndpointGateway(
             app,
             routes=self.routes,
-            arm=create_arm_app(
-                self.plane, self._settings, lambda: status_of(self.gateways.standing, own, self.routes.all())
-            ),
+            arm=create_arm_app(self.plane, self._settings, read_status),
             settings=self._settings,
             uploads=self.uploads,
         )

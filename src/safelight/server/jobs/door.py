@@ -35,10 +35,11 @@ from safelight.server.error_handlers import worded
 from safelight.server.jobs.preferences import RESPOND_ASYNC, Preferences, read_preferences
 from safelight.server.jobs.resend import send_through
 from safelight.settings import Settings
+from safelight.telemetry.names import current_names
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 KEPT_HEADERS = frozenset({"accept", "content-type", "azureml-model-deployment"})
-"""All that is kept of a request's header: what an answer depends on, and no credential."""
+"""What is kept of a request's header beside its place in a trace: what an answer depends on, and no credential."""
 MAX_KEY_CHARACTERS = 255
 
 
@@ -134,7 +135,10 @@ class JobDoor:
                 server=server,
                 path=path,
                 query=request.scope["query_string"].decode("latin-1"),
-                headers=tuple((name, value) for name, value in request.headers.items() if name in KEPT_HEADERS),
+                headers=(
+                    *((name, value) for name, value in request.headers.items() if name in KEPT_HEADERS),
+                    *current_names().trace_headers,
+                ),
                 body=body,
             ),
         )
@@ -201,7 +205,7 @@ class Callers:
         """
         location, key = self._routes.locate(request), key_of(request)
         if location is not None:
-            name = location.endpoint.name
+            name = request.state.endpoint = location.endpoint.name
             await self._routes.check(name, key)
             vouch_for(request)
             identity = self._routes.identity_of(name, key)

@@ -22,6 +22,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.jobs.door import Callers, JobDoor
 from safelight.server.jobs.resend import answer_of, replayed_scope, send_through
 from safelight.settings import Settings
+from safelight.telemetry.spans import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Jobs:
         online: OnlineEndpoints,
         *,
         key: ServerKey | None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -47,7 +49,12 @@ class Jobs:
         self._callers = Callers(online.routes, key, self._secrets)
         self._sender = WebhookSender(allows_private=settings.webhooks_to_private_addresses)
         self._webhooks = Webhooks(
-            self._plane, self._sender, self._secrets, public_url=settings.public_url, standing=online.gateways.standing
+            self._plane,
+            self._sender,
+            self._secrets,
+            public_url=settings.public_url,
+            standing=online.gateways.standing,
+            tracer=tracer,
         )
         limits = JobLimits(
             max_jobs=settings.max_jobs_per_key,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 _PASSIVE_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RAY_AUTH_TOKEN")
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -26,8 +26,9 @@ def child_environment(
 ) -> dict[str, str]:
     """The gateway's environment without its secrets and settings, and with what the model's threads need.
 
-    Settings come by message (`Load`), so no `SAFELIGHT_*` variable is passed on: some of them are keys. A wait policy
-    that is already set is somebody's choice and stays. Of several GPUs each replica sees its own.
+    Settings come by message (`Load`), so no `SAFELIGHT_*` variable is passed on: some of them are keys; so may be what
+    `OTEL_*` says, and traces are the gateway's. A wait policy that is already set is somebody's choice and stays. Of
+    several GPUs each replica sees its own.
     """
     kept = {name: value for name, value in environment.items() if not _is_private(name)}
     ours = dict.fromkeys(_THREAD_COUNTS, str(num_threads)) | {"TOKENIZERS_PARALLELISM": "false"}
@@ -52,4 +53,4 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def _is_private(name: str) -> bool:
-    return name.upper().startswith("SAFELIGHT_") or name in _SECRETS
+    return name.upper().startswith(("SAFELIGHT_", "OTEL_")) or name in _SECRETS

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from safelight.serving.backends.standard_error import StandardError
+from safelight.telemetry.log_lines import LogFormat
 
 EXIT_TIMEOUT_S = 10.0
 
@@ -57,12 +58,17 @@ class Child:
 
 
 @asynccontextmanager
-async def spawned(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Child]:
-    """The running process. When the block is left its socket is closed, and its end awaited. Raises OSError."""
+async def spawned(
+    command: Sequence[str], environment: Mapping[str, str], *, name: str, log_format: LogFormat
+) -> AsyncIterator[Child]:
+    """The running process, whose standard error is passed on under its `name`.
+
+    When the block is left its socket is closed, and its end awaited. Raises OSError.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         reader, writer = await asyncio.open_connection(sock=ours, limit=4 * 1024 * 1024)
-        stderr = StandardError()
+        stderr = StandardError(name, log_format)
         try:
             process = await _spawn(command, environment, theirs.fileno(), stderr.child_end)
         except BaseException:

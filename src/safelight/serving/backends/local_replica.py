@@ -86,6 +86,7 @@ class LocalReplica:
             on_end=self._on_end,
             on_change=on_change,
             first_backoff_s=first_backoff_s,
+            log_format=launch.load.log_format,
         )
 
     @property

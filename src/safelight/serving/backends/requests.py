@@ -7,11 +7,11 @@ import itertools
 from collections.abc import AsyncGenerator, Callable
 
 from safelight.errors import SafelightError
-from safelight.limits import MAX_IMAGES_PER_PROMPT
-from safelight.picture.generation import Completed, Event, Failed, ImageCompleted
+from safelight.picture.generation import Completed, Event, Failed, ImageCompleted, Stage
 
 MAX_EVENTS = 256
-"""Of one request, not yet read. A slow reader misses steps and previews; images and the last event always fit."""
+"""Of one request, not yet read, before a slow reader misses steps and previews. All else always fits: a request has so
+many images, and so many stages that are traced."""
 
 Ticket = int
 """What a request is called between the gateway and a replica."""
@@ -32,7 +32,7 @@ class RequestsInFlight:
     ) -> AsyncGenerator[Event, None]:
         """Submit a request; its events, up to Completed or Failed. Closing the generator early cancels it."""
         ticket = next(self._tickets)
-        events = self._events[ticket] = asyncio.Queue(MAX_EVENTS)
+        events = self._events[ticket] = asyncio.Queue()
         try:
             submit(ticket)
             while True:
@@ -52,7 +52,7 @@ class RequestsInFlight:
         if isinstance(event, Completed | Failed):
             del self._events[ticket]
             events.put_nowait(event)
-        elif isinstance(event, ImageCompleted) or events.qsize() < MAX_EVENTS - MAX_IMAGES_PER_PROMPT - 1:
+        elif isinstance(event, ImageCompleted | Stage) or events.qsize() < MAX_EVENTS:
             events.put_nowait(event)
 
     def fail_all(self, error: SafelightError) -> None:

@@ -15,6 +15,7 @@ from safelight.errors import ModelLoadError, OutOfMemory, ReplicaLost, Safelight
 from safelight.model.memory.exhausted import OLD_AND_NEW, what_needs_less
 from safelight.serving.backends.child_process import Child, manner_of, spawned
 from safelight.serving.backends.protocol import ReplicaState
+from safelight.telemetry.log_lines import LogFormat
 
 FIRST_BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
@@ -44,6 +45,7 @@ class Supervisor:
         on_end: Callable[[SafelightError], None],
         on_change: Callable[[], None],
         first_backoff_s: float,
+        log_format: LogFormat = "text",
     ) -> None:
         self.state = ReplicaState.STARTING
         self.error: SafelightError | None = None
@@ -59,6 +61,7 @@ class Supervisor:
         self._on_end = on_end
         self._on_change = on_change
         self._first_backoff_s = first_backoff_s
+        self._log_format: LogFormat = log_format
         self._ready_at: float | None = None
         self._was_ready = False
         self._ran_out_of_memory = False
@@ -105,7 +108,8 @@ class Supervisor:
         child: Child | None = None
         self.last_words, self._ran_out_of_memory = "", False
         try:
-            async with spawned(self._command, self._environment) as child:
+            spawning = spawned(self._command, self._environment, name=self._name, log_format=self._log_format)
+            async with spawning as child:
                 self.child = child
                 try:
                     await self._converse(child)

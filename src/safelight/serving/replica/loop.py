@@ -16,13 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from safelight.errors import DeadlineExceeded, EngineFailure, SafelightError
 from safelight.model.memory.exhausted import is_out_of_memory, no_memory_for
-from safelight.model.spec import ModelSpec
 from safelight.picture.content_credentials import ContentCredentials
 from safelight.picture.generation import (
     Completed,
@@ -34,7 +32,7 @@ from safelight.picture.generation import (
     Preview,
     Step,
 )
-from safelight.picture.recipe import Backend, Origin
+from safelight.picture.recipe import Origin
 from safelight.serving.counters import Counters, StageName, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
@@ -46,44 +44,13 @@ from safelight.serving.messages import (
     Submit,
 )
 from safelight.serving.replica.batcher import StepBatcher
+from safelight.serving.replica.engine import Engine
 from safelight.serving.replica.image_files import ImageFiles
 from safelight.serving.replica.in_flight import InFlight
+from safelight.serving.replica.told import Timed, stage_of
+from safelight.telemetry.names import called, together
 
 logger = logging.getLogger(__name__)
-
-
-class EngineCounters(Protocol):
-    """What an engine has done since it was loaded."""
-
-    @property
-    def transformer_calls(self) -> int: ...
-    @property
-    def prompt_cache_hits(self) -> int: ...
-    @property
-    def prompt_cache_misses(self) -> int: ...
-
-
-class Engine(Protocol):
-    """What the loop asks of `engine.Engine`, and of the fake one in the tests. One thread calls all but `decode`."""
-
-    @property
-    def spec(self) -> ModelSpec: ...
-    @property
-    def backend(self) -> Backend: ...
-    @property
-    def picture_s(self) -> float | None:
-        """Seconds that the steps of the default picture may take; None: next to nothing."""
-
-    @property
-    def decodes_beside_steps(self) -> bool:
-        """Whether another thread may call `decode`, one at a time, while this one goes on with other generations."""
-
-    def start(self, generation: Generation, /) -> None: ...
-    def step(self, batch: Sequence[Generation], /) -> None: ...
-    def preview(self, generation: Generation, /) -> np.ndarray: ...
-    def decode(self, generation: Generation, /) -> np.ndarray: ...
-    def release(self, generation: Generation, /) -> None: ...
-    def counters(self) -> EngineCounters: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +59,13 @@ class EncodedImage:
 
     generation: Generation
     content: bytes
-    decode_s: float
-    seconds: float
-    """Of making the file."""
+    decoded: Timed
+    filed: Timed
+    """The making of the file."""
 
 
 Inbox = queue.Queue[GatewayMessage | EncodedImage]
-Stage = Callable[[Generation], None]
+Work = Callable[[Generation], None]
 """Work on one generation that is no step, done by the device's thread."""
 
 
@@ -122,7 +89,7 @@ class ReplicaLoop:
         self._send = send
         self._clock = clock
         self._batcher = StepBatcher(max_batch_size=max_batch_size)
-        self._stages: deque[tuple[Stage, Generation]] = deque()
+        self._stages: deque[tuple[Work, Generation]] = deque()
         """What waits to be started, shown or decoded, in the order in which it came up."""
         self._tickets: dict[int, InFlight] = {}
         self._owners: dict[Generation, InFlight] = {}
@@ -193,7 +160,7 @@ class ReplicaLoop:
             timeout_s = in_flight.request.timeout_s
             self._fail(in_flight, DeadlineExceeded(f"the request was not done within its timeout of {timeout_s:g} s"))
 
-    def _run_stage(self, stage: Stage, generation: Generation) -> float:
+    def _run_stage(self, stage: Work, generation: Generation) -> float:
         """Returns the seconds that it took."""
         began_at = self._clock()
         stage(generation)
@@ -202,10 +169,10 @@ class ReplicaLoop:
     def _start(self, generation: Generation) -> None:
         generation.started_at = self._clock()
         if generation.image_index == 0:
-            self._count_time("queue", generation.started_at - generation.arrived_at)
+            self._note("queue", [generation], self._since(generation.arrived_at))
         with self._failures_of([generation]):
             self._engine.start(generation)
-        generation.encode_s = self._count_time("encode", self._clock() - generation.started_at)
+        generation.encode_s = self._note("encode", [generation], self._since(generation.started_at))
         if generation.error is None:
             self._batcher.add(generation)
         else:
@@ -215,7 +182,7 @@ class ReplicaLoop:
         began_at = self._clock()
         with self._failures_of(batch):
             self._engine.step(batch)
-        self._step_s = self._count_time("step", self._clock() - began_at)
+        self._step_s = self._note("step", batch, self._since(began_at))
         self._batcher.observe(batch, self._step_s)
         self._counters += Counters(steps_run=len(batch), batch_sizes={sum(each.num_rows for each in batch): 1})
         for generation in batch:
@@ -253,7 +220,7 @@ class ReplicaLoop:
         pixels = np.empty((0, 0, 3), np.uint8)
         with self._failures_of([generation]):
             pixels = self._engine.preview(generation)
-        self._count_time("preview", self._clock() - began_at)
+        self._note("preview", [generation], self._since(began_at))
         if generation.error is not None:
             self._fail(in_flight, generation.error)
             return
@@ -278,9 +245,9 @@ class ReplicaLoop:
         with self._failures_of([generation]):
             pixels = self._engine.decode(generation)
         thread = self._image_files.thread_of(in_flight.ticket, generation)
-        thread.submit(self._encode_image, in_flight, generation, pixels, self._clock() - began_at)
+        thread.submit(self._encode_image, in_flight, generation, pixels, self._since(began_at))
 
-    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray, decode_s: float) -> None:
+    def _encode_image(self, in_flight: InFlight, generation: Generation, pixels: np.ndarray, decoded: Timed) -> None:
         """Runs in a thread of its own, and reports through the inbox; streamed, it is sent as a preview is."""
         request, began_at, content = generation.request, self._clock(), b""
         if generation.error is None and generation in self._owners:  # else nobody waits for it any more
@@ -288,7 +255,7 @@ class ReplicaLoop:
                 content = self._image_files.picture(generation, pixels)
                 if request.is_streamed and request.num_images_per_prompt > 1:
                     self._send_image(in_flight, generation, content)
-        self._inbox.put(EncodedImage(generation, content, decode_s, self._clock() - began_at))
+        self._inbox.put(EncodedImage(generation, content, decoded, self._since(began_at)))
 
     def _send_image(self, in_flight: InFlight, generation: Generation, content: bytes) -> None:
         self._tell(
@@ -308,9 +275,9 @@ class ReplicaLoop:
         in_flight = self._owners.get(generation)
         if in_flight is None:
             return  # cancelled meanwhile
-        in_flight.decode_s += self._count_time("decode", encoded.decode_s)
+        in_flight.decode_s += self._note("decode", [generation], encoded.decoded)
         if generation.error is None:
-            in_flight.image_encode_s += self._count_time("image_encode", encoded.seconds)
+            in_flight.image_encode_s += self._note("image_encode", [generation], encoded.filed)
             in_flight.images[generation.image_index] = GeneratedImage(content=encoded.content, seed=generation.seed)
         if in_flight.num_bytes > MAX_FRAME_BYTES // 2:
             generation.error = EngineFailure(
@@ -360,25 +327,20 @@ class ReplicaLoop:
             yield
         except SafelightError as error:
             _set_error(batch, error)
-        except Exception as error:  # the one place: a bug in a model must not end the replica
-            if is_out_of_memory(error):
-                logger.error("there was no memory for a batch of %d: %s", len(batch), error)
-                _set_error(
-                    batch,
-                    EngineFailure(
-                        no_memory_for(batch[0].request.width, batch[0].request.height, beside=len(batch) - 1)
-                    ),
-                )
-                return
-            logger.exception("the engine failed on a batch of %d", len(batch))
-            reason = type(error).__name__
-            _set_error(
-                batch, EngineFailure(f"the model could not make this image ({reason}); the server's log says why")
-            )
+        except Exception as error:  # noqa: BLE001  the one place, and it is logged: a bug must not end the replica
+            with called(together(generation.request.names for generation in batch)):
+                _set_error(batch, _failure_of(batch, error))
 
-    def _count_time(self, stage: StageName, seconds: float) -> float:
-        self._counters += Counters(stages={stage: StageTime(1, seconds)})
-        return seconds
+    def _since(self, began_at: float) -> Timed:
+        return Timed(began_at, self._clock() - began_at)
+
+    def _note(self, stage: StageName, batch: Sequence[Generation], timed: Timed) -> float:
+        """Count the time of a stage, and tell of it where it is traced. Returns the seconds that it took."""
+        self._counters += Counters(stages={stage: StageTime(1, timed.seconds)})
+        for generation in batch:
+            if generation.request.names.is_traced and generation in self._owners:
+                self._tell(self._owners[generation].ticket, stage_of(stage, generation, batch, timed))
+        return timed.seconds
 
     def _report(self) -> None:
         """Before the message that tells the gateway of it, so that whoever sees the one can see the other."""
@@ -393,6 +355,17 @@ class ReplicaLoop:
                 )
             )
         )
+
+
+def _failure_of(batch: Sequence[Generation], error: Exception) -> EngineFailure:
+    """What a client is told of a bug, or of want of memory; the log has all of it."""
+    if is_out_of_memory(error):
+        logger.error("there was no memory for a batch of %d: %s", len(batch), error)
+        request = batch[0].request
+        return EngineFailure(no_memory_for(request.width, request.height, beside=len(batch) - 1))
+    logger.error("the engine failed on a batch of %d", len(batch), exc_info=error)
+    reason = type(error).__name__
+    return EngineFailure(f"the model could not make this image ({reason}); the server's log says why")
 
 
 def _set_error(batch: Sequence[Generation], error: SafelightError) -> None:

@@ -36,7 +36,9 @@ from safelight.serving.messages import (
     gateway_messages,
     receive_message,
 )
-from safelight.serving.replica.loop import Engine, Inbox, ReplicaLoop
+from safelight.serving.replica.engine import Engine
+from safelight.serving.replica.loop import Inbox, ReplicaLoop
+from safelight.telemetry.log_lines import handler_for, log_everything
 
 MAX_MESSAGES = 1024
 """In either queue; whoever puts one more waits."""
@@ -82,7 +84,7 @@ def prepare_engine(load: Load) -> Prepared:
 def run_replica(sock: socket.socket, prepare: Prepare) -> None:
     """Serve until the gateway closes the socket; returns only if the model cannot be loaded."""
     _leave_signals_to_the_gateway()
-    logging.basicConfig(format=f"%(asctime)s replica {os.getpid()} %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(handlers=[handler_for("text", process_name())])
     inbox: Inbox = queue.Queue(MAX_MESSAGES)
     threading.Thread(target=_read, args=(sock, inbox), name="reader", daemon=True).start()
     outbox = _Outbox(sock)
@@ -90,6 +92,9 @@ def run_replica(sock: socket.socket, prepare: Prepare) -> None:
     load = inbox.get()
     if not isinstance(load, Load):
         raise ProtocolViolation(f"the gateway's first message must be Load, not {type(load).__name__}")
+    if load.log_format == "json":
+        logging.basicConfig(handlers=[handler_for("json", process_name())], force=True)
+        log_everything()
     try:
         prepared = prepare(load)
         outbox.send(Planned(prepared.plan, prepared.smaller))
@@ -109,6 +114,11 @@ def run_replica(sock: socket.socket, prepare: Prepare) -> None:
         private_prompts=load.private_prompts,
         credentials=load.credentials,
     ).run()
+
+
+def process_name() -> str:
+    """As the lines of the log have it."""
+    return f"replica {os.getpid()}"
 
 
 def _load(folder: Path, prepared: Prepared) -> tuple[Engine, Origin]:

@@ -21,6 +21,7 @@ def test_a_wait_policy_that_somebody_chose_stays() -> None:
 
 def test_keys_and_tokens_stay_in_the_gateway() -> None:
     secrets = {"SAFELIGHT_API_KEY": "k", "SAFELIGHT_API_KEY_FILE": "f", "safelight_api_key": "l", "HF_TOKEN": "t"}
+    secrets |= {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=t"}
 
     environment = child_environment(secrets, num_threads=1)
 

@@ -19,14 +19,14 @@ import ray
 from msgspec import structs
 
 from safelight.errors import ReplicaFull, SafelightError
-from safelight.picture.generation import Completed, Event, Failed, Step
+from safelight.picture.generation import Completed, Event, Failed, Stage, Step
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
 from safelight.serving.backends.ray.frames import Begin, Found, Status, begin_messages, found_messages
 from safelight.serving.messages import Cancel, Happened, Submit, encode_frame, gateway_messages, split_frames
 
-POLL_S = 2.0
+POLL_S = 5.0
 """How long a gateway that asks for news is kept waiting if there are none."""
 SILENCE_S = 15.0
 """A gateway that has not asked for so long has gone."""
@@ -112,14 +112,14 @@ class ReplicaActor:
             gateway.put(Happened(submit.ticket, Failed(full)))
             return
         gateway.running[submit.ticket] = asyncio.create_task(self._run(gateway, submit))
-        self._wake(but=gateway)
+        self._tell_places(gateway)
 
     def _cancel(self, gateway: _Gateway, ticket: int) -> None:
         """Its place is free at once: the replica drops it before it begins with what comes next."""
         task = gateway.running.pop(ticket, None)
         if task is not None:
             task.cancel()
-            self._wake(but=gateway)
+            self._tell_places(gateway)
 
     async def _run(self, gateway: _Gateway, submit: Submit) -> None:
         last: Event | None = None
@@ -134,7 +134,7 @@ class ReplicaActor:
             last = Failed(error)
         if last is not None and gateway.running.pop(submit.ticket, None) is not None:
             gateway.put(Happened(submit.ticket, last))
-            self._wake(but=gateway)
+            self._tell_places(gateway)
 
     @property
     def _replica(self) -> Replica:
@@ -157,11 +157,22 @@ class ReplicaActor:
             num_elsewhere=self._num_running - len(gateway.running),
         )
 
-    def _wake(self, *, but: _Gateway | None = None) -> None:
-        """Tell gateways that there is a new status; not the one that knows."""
+    def _wake(self) -> None:
+        """There is a new status."""
         for gateway in self._gateways.values():
-            if gateway is not but:
+            gateway.news.set()
+
+    def _tell_places(self, of: _Gateway) -> None:
+        """To the other gateways, if it matters to them; all else they hear with what they hear next."""
+        for gateway in self._gateways.values():
+            if gateway is not of and self._is_news_for(gateway):
                 gateway.news.set()
+
+    def _is_news_for(self, gateway: _Gateway) -> bool:
+        """Whether the last place has been taken or left, or the places have changed by a quarter of all."""
+        told, now = gateway.num_told_elsewhere, self._num_running - len(gateway.running)
+        has_turned = (told >= self._max_running) != (now >= self._max_running)
+        return has_turned or abs(now - told) >= max(1, self._max_running // 4)
 
     async def _keep(self) -> None:
         """Drop gateways that have gone, and end when nobody has asked for a while."""
@@ -197,10 +208,14 @@ class _Gateway:
     _told: Status | None = None
     _has_room: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def num_told_elsewhere(self) -> int:
+        return 0 if self._told is None else self._told.num_elsewhere
+
     def put(self, message: Happened) -> None:
-        """A step is no news for a moment: what comes right after it goes with the same answer."""
+        """A step, or a stage of a trace, is no news for a moment: what comes right after it goes with it."""
         self._frames.append(encode_frame(message))
-        if isinstance(message.event, Step):
+        if isinstance(message.event, Step | Stage):
             asyncio.get_running_loop().call_later(STEP_LINGER_S, self.news.set)
         else:
             self.news.set()

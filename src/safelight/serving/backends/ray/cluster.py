@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,8 +100,6 @@ class RayCluster:
 
 
 def _join(settings: Settings) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-    os.environ.setdefault("RAY_worker_niceness", "0")  # of a Ray of our own: else replicas give way to all other work
     address = settings.ray_address
     if address is not None and address.startswith("ray://"):
         raise ConfigurationError(
@@ -120,11 +117,14 @@ def _join(settings: Settings) -> None:
             logging_level=logging.WARNING,
             configure_logging=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigurationError(
-            f"ray_address {address or '(none)'}: {_first_line(error)}; start a node here first: ray start --head, or "
-            "ray start --address=HEAD:6379 --num-cpus=0"
-        ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        remedy = (
+            "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
+            if is_own
+            else "start a node here first, ray start --head or ray start --address=HEAD:6379 --num-cpus=0, and give "
+            "all machines the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+        )
+        raise ConfigurationError(f"ray_address {address or '(none)'}: {_first_line(error)}; {remedy}") from None
 
 
 def _first_line(error: Exception) -> str:

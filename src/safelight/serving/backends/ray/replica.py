@@ -24,6 +24,7 @@ from safelight.errors import (
     Overloaded,
     ReplicaLost,
     SafelightError,
+    UnsupportedModel,
 )
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.protocol import ReplicaState
@@ -34,8 +35,10 @@ from safelight.serving.backends.requests import RequestsInFlight
 from safelight.serving.counters import Counters
 from safelight.serving.messages import Cancel, Happened, Submit
 
-FIRST_BACKOFF_S = 0.5
+FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 30.0
+MAX_FIRST_LOSSES = 5
+"""Before it was ever ready: what never starts is not tried for ever."""
 PATIENCE_FOR_A_PLACE_S = 10.0
 """How long a replica may wait for a node before it says so."""
 LEAVE_TIMEOUT_S = 10.0
@@ -75,6 +78,8 @@ class RayReplica:
         self._status = Status()
         self._state = ReplicaState.STARTING
         self._losses = 0
+        self._losses_in_a_row = 0
+        self._was_ready = False
         self._past_lives = Counters()
         self._requests = RequestsInFlight()
         self._actor: Any = None
@@ -123,6 +128,7 @@ class RayReplica:
 
     def start(self) -> None:
         self._state, self.error = ReplicaState.STARTING, None
+        self._was_ready, self._losses_in_a_row = False, 0
         self._task = asyncio.create_task(self._keep_up(), name=f"line to {self.name}")
 
     async def stop(self) -> None:
@@ -151,18 +157,35 @@ class RayReplica:
             except SafelightError as error:
                 self.error = error
             except (RayError, TimeoutError) as error:
-                logger.info("%s: %s", self.name, str(error).strip().partition("\n")[0])
-                self.error = ReplicaLost(f"{self.name} cannot be reached any more ({type(error).__name__})")
+                self.error = self._why_lost(error)
             self._bury()
+            self._losses_in_a_row += 1
             if not isinstance(self.error, ReplicaLost):
+                await self._leave()  # one that has failed is not asked again: it ends, and another may be elsewhere
+            if self._is_beyond_help:
                 self._enter(ReplicaState.FAILED)
-                await self._leave()
                 return
-            backoff_s = min(FIRST_BACKOFF_S * 2 ** min(self._losses, 10), MAX_BACKOFF_S)
-            self._losses += 1
-            logger.warning("%s; looking for it again in %g s", self.error.message, backoff_s)
+            if self._was_ready or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
+                logger.warning("%s; looking for it again", self.error)
             self._enter(ReplicaState.STARTING)
-            await asyncio.sleep(backoff_s)
+            await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
+            self._losses += 1
+
+    @property
+    def _is_beyond_help(self) -> bool:
+        """What was ready once may be again: on a node that has room on its disk, or when the hub is there."""
+        if self._was_ready:
+            return isinstance(self.error, UnsupportedModel)
+        return not isinstance(self.error, ReplicaLost)
+
+    def _why_lost(self, error: Exception) -> SafelightError:
+        """An actor that is never reached is given up: its node may lack this version, or any."""
+        reason = _last_line(error) or type(error).__name__
+        if not self._was_ready and self._losses_in_a_row >= MAX_FIRST_LOSSES - 1:
+            return ModelLoadError(
+                f"{self.name} cannot be started on the cluster: {reason}; every node needs this version of Safelight"
+            )
+        return ReplicaLost(f"{self.name} cannot be reached any more ({reason})")
 
     async def _live(self) -> None:
         """From the actor's creation, or from where it is found, until it is lost. Raises why it was."""
@@ -193,6 +216,8 @@ class RayReplica:
         self.whereabouts = {"node": node} | ({} if message.pid is None else {"pid": message.pid})
         if message.state is ReplicaState.FAILED:
             raise message.error or ModelLoadError(f"{self.name} could not load the model")
+        if message.state is ReplicaState.READY:
+            self._was_ready, self._losses_in_a_row = True, 0
         self._enter(message.state)
 
     async def _wait_for_place(self) -> str:
@@ -243,6 +268,11 @@ class RayReplica:
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
                 await actor.leave.remote(self._gateway)
+
+
+def _last_line(error: Exception) -> str:
+    """What Ray says at the end: before it come tracebacks, and which worker it was."""
+    return str(error).strip().rpartition("\n")[2].strip()[:200]
 
 
 async def _awaited(reference: Any) -> Any:

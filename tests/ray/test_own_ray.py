@@ -1,0 +1,47 @@
+"""A server that starts a Ray of its own: the real command, the real model, on this machine alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.pictures import open_picture
+from tests.e2e.processes import running_server
+
+REQUEST = {"inputs": "a red apple", "parameters": {"seed": 7}}
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """The names of Ray's sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="safelight-ray-", dir="/tmp") as folder:
+        yield folder
+
+
+def test_it_draws_what_a_server_without_ray_draws_listens_on_loopback_alone_and_leaves_nothing(
+    tmp_path: Path, short_folder: str
+) -> None:
+    pictures = {}
+    for runtime in ("local", "ray"):
+        options = ("--runtime", runtime, "--no-online-endpoints", "--data-dir", str(tmp_path), "--num-threads", "1")
+        with running_server(*options, env={"RAY_TMPDIR": short_folder}) as server:
+            answer = httpx.post(server.url, json=REQUEST, timeout=120)
+            pictures[runtime] = open_picture(answer.content).tobytes()
+            processes = psutil.Process(server.process.pid).children(recursive=True)
+            addresses = {
+                connection.laddr.ip
+                for process in processes
+                for connection in process.net_connections(kind="inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+        _, left = psutil.wait_procs(processes, timeout=30)
+        assert not left
+
+    assert pictures["ray"] == pictures["local"]
+    assert addresses
+    assert all(address.removeprefix("::ffff:") == "127.0.0.1" for address in addresses)

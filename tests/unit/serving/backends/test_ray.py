@@ -1,0 +1,49 @@
+"""What of the backend on Ray needs no cluster."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import safelight
+from safelight.errors import ConfigurationError
+from safelight.serving.backends.ray.frames import Source, source_of
+from safelight.serving.backends.registry import find_factory
+from safelight.settings import Settings
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_what_lies_in_the_package_is_found_in_the_package_of_any_node() -> None:
+    sprite = Path(safelight.__file__).parent / "models" / "sprite"
+
+    assert source_of(sprite) == Source("models/sprite")
+
+
+def test_a_model_of_the_hub_is_found_by_its_commit_and_a_file_of_it_by_its_name(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--acme--tiny-flux" / "snapshots" / COMMIT
+
+    assert source_of(snapshot) == Source(".", "acme/tiny-flux", COMMIT)
+    assert source_of(snapshot / "loras" / "ink.safetensors") == Source(
+        "loras/ink.safetensors", "acme/tiny-flux", COMMIT
+    )
+
+
+def test_any_other_folder_is_at_the_same_path_everywhere(tmp_path: Path) -> None:
+    assert source_of(tmp_path / "model") == Source(str(tmp_path / "model"))
+
+
+def test_a_server_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("safelight.serving.backends.ray.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    with pytest.raises(ConfigurationError, match=r"^runtime ray needs ray: pip install 'safelight\[ray\]'$"):
+        find_factory(Settings(runtime="ray"))
+
+
+def test_the_address_of_rays_client_is_refused_with_what_to_give() -> None:
+    with pytest.raises(ConfigurationError, match=r"^ray_address ray://head:10001: give the address of the cluster"):
+        find_factory(Settings(runtime="ray", ray_address="ray://head:10001"))
