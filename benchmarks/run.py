@@ -12,7 +12,15 @@ import sys
 from benchmarks.pages import write_performance_page
 from benchmarks.rows import print_rows, read_reports
 
-WITH_ROWS: tuple[str, ...] = ("peers_in_turns", "mixed_sizes", "http_cost", "leavers", "curves", "growth")
+WITH_ROWS: tuple[str, ...] = (
+    "peers_in_turns",
+    "mixed_sizes",
+    "http_cost",
+    "leavers",
+    "curves",
+    "growth",
+    "page_beside",
+)
 """They take `--store`. A benchmark that has a bar stands here."""
 BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
 ONLY_WHEN_NAMED = ("precisions", "real_size")

@@ -74,6 +74,8 @@ class FakeDispatcher:
     requests: list[GenerationRequest] = field(default_factory=list)
     states: tuple[ReplicaState, ...] | None = None
     """Of its replicas, if they are not the one of `SNAPSHOT`."""
+    positions: tuple[int, ...] = ()
+    """In the queue, told one after the other."""
     whereabouts: dict[str, str | int] = field(default_factory=dict)
     """Of each of these."""
 
@@ -108,7 +110,8 @@ class FakeDispatcher:
         return self._stream(request)
 
     async def _stream(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        yield Queued()
+        for position in (0, *self.positions):
+            yield Queued(position)
         steps = request.num_inference_steps
         shown = {round(i * steps / (request.num_previews + 1)): i - 1 for i in range(1, request.num_previews + 1)}
         for index in range(1, steps + 1):

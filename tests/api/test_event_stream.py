@@ -64,6 +64,19 @@ def test_steps_are_told_to_who_asks_for_them(client: TestClient) -> None:
     assert answer["warnings"] == ["step_events have no effect without stream: true"]
 
 
+def test_the_place_in_the_queue_is_told_to_who_asks_for_it(client: TestClient, dispatcher: FakeDispatcher) -> None:
+    dispatcher.positions = (2, 1)
+
+    response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "queue_events": True})
+    unasked = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True})
+
+    told = [(name, data["position"]) for name, data in events_of(response) if "position" in data]
+    assert told == [("image_generation.queued", 2), ("image_generation.queued", 1)]
+    assert [name for name, _ in events_of(unasked)] == ["image_generation.completed"]
+    answer = client.post(GENERATIONS, json={"prompt": "a fox", "queue_events": True}).json()
+    assert answer["warnings"] == ["queue_events have no effect without stream: true"]
+
+
 def test_every_picture_of_a_stream_completes_once_when_it_is_there_and_usage_adds_up(client: TestClient) -> None:
     response = client.post(GENERATIONS, json={"prompt": "a fox", "stream": True, "n": 3, "seed": 7})
 

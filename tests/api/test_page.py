@@ -100,3 +100,48 @@ def test_the_page_is_told_each_parameter_with_its_range(client: TestClient, disp
     assert parameters["num_inference_steps"]["maximum"] == dispatcher.spec.max_num_inference_steps
     assert model["max_pixels"] == dispatcher.spec.max_pixels
     assert model["qualities"]["medium"] == dispatcher.spec.default_num_inference_steps
+
+
+@pytest.mark.parametrize("host", ["flux.localhost", "nobody.localhost"])
+def test_a_browser_at_the_host_of_an_endpoint_is_led_to_the_page(stranger: TestClient, host: str) -> None:
+    """Whether or not there is such an endpoint, which is not told to who has no key."""
+    address = f"http://{host}:8000"
+
+    answer = stranger.get(f"{address}/", headers={"accept": BROWSER}, follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["location"]) == (307, "app/")
+    page = stranger.get(f"{address}/app/")
+    assert page.text == stranger.get("/app/").text
+    assert stranger.get(f"{address}{asset(stranger, 'js')}").status_code == 200
+    assert stranger.get(f"{address}/app/model.json").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/endpoints/flux", "flux/app/"),
+        ("/endpoints/flux/", "app/"),
+        ("/endpoints/flux/app", "app/"),
+        ("/endpoints/http:", "http%3A/app/"),
+    ],
+)
+def test_a_browser_at_the_path_of_an_endpoint_is_led_to_the_page_under_it(
+    stranger: TestClient, path: str, to: str
+) -> None:
+    answer = stranger.get(path, headers={"accept": BROWSER}, follow_redirects=False)
+
+    assert (answer.status_code, answer.headers["location"]) == (307, to)
+    there = stranger.get(path, headers={"accept": BROWSER})
+    assert there.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept"),
+    [("GET", "/", "*/*"), ("POST", "/", BROWSER), ("GET", "/app/model.json", BROWSER), ("GET", "/health", BROWSER)],
+)
+def test_clients_of_an_endpoint_are_asked_for_its_key_as_before(
+    stranger: TestClient, method: str, path: str, accept: str
+) -> None:
+    answer = stranger.request(method, f"http://flux.localhost:8000{path}", headers={"accept": accept})
+
+    assert answer.status_code == 401

@@ -31,3 +31,15 @@ def sign_in(page: Page, key: str, *, is_kept: bool = False) -> None:
     if is_kept:
         page.get_by_label("Keep it until this tab is closed").check()
     page.get_by_role("button", name="Sign in").click()
+
+
+def drop(page: Page, name: str, media_type: str, content: bytes) -> None:
+    """A file on the page."""
+    make_transfer = """([name, type, content]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([Uint8Array.from(content)], name, { type }));
+        return transfer;
+    }"""
+    transfer = page.evaluate_handle(make_transfer, [name, media_type, list(content)])
+    for event in ("dragover", "drop"):
+        page.dispatch_event("body", event, {"dataTransfer": transfer})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
+from safelight.model.spec import LoraFile
+from tests.fakes import FAKE_SPEC, FakeDeployment, FakeEngineOptions, Gate
 from tests.live_server import LiveServer, live_server
 
 CHROMIUM = shutil.which("chromium")
@@ -63,6 +65,14 @@ def server() -> Iterator[LiveServer]:
 @pytest.fixture(scope="module")
 def locked_server() -> Iterator[LiveServer]:
     with live_server(api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server_with_loras() -> Iterator[LiveServer]:
+    """Behind a key, with two that its engine only counts."""
+    loras = tuple(LoraFile(name=name, file=f"/nowhere/{name}.safetensors", scale=0.8) for name in ("film", "comic"))
+    with live_server(FakeDeployment(spec=replace(FAKE_SPEC, loras=loras)), api_key=KEY) as server:
         yield server
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.fakes import Gate
-from tests.live_server import LiveServer, eventually
-from tests.page.actions import begin, make, recipe, thumbs
+from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
+from tests.live_server import LiveServer, eventually, live_server
+from tests.page.actions import begin, drop, make, recipe, sign_in, thumbs
+from tests.page.conftest import KEY
 
 OpenPage = Callable[..., Page]
 
@@ -55,6 +57,25 @@ def test_stop_stops_the_work(gated: tuple[LiveServer, Gate], open_page: OpenPage
     assert server.count("safelight_running") == 0
 
 
+def test_who_waits_sees_its_place_in_the_queue(tmp_path: Path, open_page: OpenPage) -> None:
+    gate = Gate(tmp_path / "gate")
+    options = FakeEngineOptions(gate=str(gate.path))
+    with live_server(FakeDeployment(options=options, max_concurrent_requests=1)) as server:
+        running, ahead, behind = (open_page(server.url) for _ in range(3))
+        begin(running, "a red ball")
+        eventually(lambda: server.count("safelight_running") == 1)
+        begin(ahead, "a red ball")
+        expect(ahead.get_by_text("Waiting, next in the queue")).to_be_visible()
+        begin(behind, "a red ball")
+        expect(behind.get_by_text("Waiting, number 2 in the queue")).to_be_visible()
+
+        ahead.get_by_role("button", name="Stop").click()
+
+        expect(behind.get_by_text("Waiting, next in the queue")).to_be_visible()
+        gate.open()
+        behind.get_by_text("1 picture in").wait_for()
+
+
 def test_a_refusal_stands_beside_its_field(server: LiveServer, open_page: OpenPage) -> None:
     page = open_page(server.url)
     width = page.get_by_label("Width in pixels")
@@ -91,6 +112,70 @@ def test_a_locked_seed_stays_and_an_open_one_is_drawn(server: LiveServer, open_p
 
     assert seeds[0] == seeds[1]
     assert recipe(page)["Seed"] != seeds[0]
+
+
+def test_a_seed_beyond_javascripts_numbers_stays_what_it_is(server: LiveServer, open_page: OpenPage) -> None:
+    seed = str(2**53 + 1)
+    page = open_page(server.url)
+    page.get_by_label("Seed", exact=True).fill(seed)
+
+    with page.expect_request("**/v1/images/generations") as sent:
+        make(page, "a red ball")
+
+    assert f'"seed":{seed}' in str(sent.value.post_data)
+    assert recipe(page)["Seed"] == seed
+    page.reload()
+    thumbs(page).click()
+    page.get_by_role("button", name="Use these settings").click()
+    assert page.get_by_label("Seed", exact=True).input_value() == seed
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    drop(page, "mine.png", "image/png", download.value.path().read_bytes())
+    page.get_by_text("Its recipe").click()
+    expect(page.locator(".source .recipe")).to_contain_text(seed)
+
+
+def test_loras_are_chosen_with_their_scales_and_come_back_with_a_pictures_settings(
+    server_with_loras: LiveServer, open_page: OpenPage
+) -> None:
+    page = open_page(server_with_loras.url)
+    sign_in(page, KEY)
+    page.get_by_text("More", exact=True).click()
+
+    for name in ("film", "comic"):
+        page.get_by_label(name, exact=True).check()
+    page.get_by_label("Scale of comic", exact=True).fill("1.5")
+    make(page, "a red ball")
+    assert sorted(recipe(page)["LoRAs"].split(", ")) == ["comic 1.5", "film 0.8"]
+    page.get_by_label("film", exact=True).uncheck()
+    make(page, "a red ball")
+    assert recipe(page)["LoRAs"] == "comic 1.5"
+
+    thumbs(page).last.click()
+    page.get_by_role("button", name="Use these settings").click()
+
+    expect(page.get_by_label("film", exact=True)).to_be_checked()
+    expect(page.get_by_label("Scale of film, as a number")).to_have_value("0.8")
+
+
+def test_pictures_stand_side_by_side_with_what_differs(server: LiveServer, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    for prompt in ("a red ball", "a blue cup"):
+        make(page, prompt)
+
+    for name in ("a red ball", "a blue cup"):
+        page.get_by_label(f"Compare {name}").check(force=True)
+
+    figures = page.locator(".stage figure")
+    expect(figures).to_have_count(2)
+    left, right = (figures.nth(index).bounding_box() for index in (0, 1))
+    assert left is not None
+    assert right is not None
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] <= right["x"]
+    for index in (0, 1):
+        told = figures.nth(index).locator(".recipe dt").all_inner_texts()
+        assert told == ["Prompt", "Seed"]
 
 
 def test_the_gallery_is_there_after_a_reload(server: LiveServer, open_page: OpenPage) -> None:
@@ -173,6 +258,53 @@ def test_a_picture_that_is_opened_shows_its_recipe(server: LiveServer, open_page
         page.locator(".source").get_by_role("button", name="Use these settings").click()
         assert page.get_by_label("Seed", exact=True).input_value() == "41"
         page.get_by_role("button", name="Remove").click()
+
+
+def test_a_picture_that_is_dropped_shows_its_recipe_and_begins_an_edit(server: LiveServer, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    make(page, "a red ball")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+
+    drop(page, "words.txt", "text/plain", b"no picture")
+    expect(page.get_by_role("alert")).to_have_text("words.txt is no picture.")
+    drop(page, "made.png", "image/png", download.value.path().read_bytes())
+
+    page.get_by_text("Start from made.png").wait_for()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.get_by_text("Its recipe").click()
+    expect(page.locator(".source .recipe")).to_contain_text("a red ball")
+    page.get_by_label("Prompt", exact=True).fill("a blue cup")
+    page.get_by_role("button", name="Change the picture").click()
+    page.get_by_text("1 picture in").wait_for()
+    assert recipe(page)["Strength"] == "0.6"
+
+
+def test_undo_takes_the_strokes_back_one_by_one_and_clear_all_of_them(server: LiveServer, open_page: OpenPage) -> None:
+    page = open_page(server.url)
+    make(page, "a red ball")
+    page.get_by_role("button", name="Edit").click()
+    canvas = page.get_by_role("img", name="The picture to change")
+    expect(canvas).to_have_js_property("width", 64)
+    undo = page.get_by_role("button", name="Undo")
+    seen = [canvas.screenshot()]
+    for x in (40, 80):
+        canvas.click(position={"x": x, "y": 40})
+        seen.append(canvas.screenshot())
+    assert len(set(seen)) == 3
+
+    undo.click()
+    assert canvas.screenshot() == seen[1]
+    undo.click()
+    expect(undo).to_be_disabled()
+    assert canvas.screenshot() == seen[0]
+    for x in (40, 80):
+        canvas.click(position={"x": x, "y": 40})
+    page.get_by_role("button", name="Clear").click()
+    assert canvas.screenshot() == seen[0]
+    with page.expect_request("**/v1/images/edits") as sent:
+        page.get_by_role("button", name="Change the picture").click()
+    assert "mask" not in sent.value.post_data_json
 
 
 def test_what_a_prompt_holds_is_text(server: LiveServer, open_page: OpenPage) -> None:

@@ -8,8 +8,11 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.fakes import DEADLINE_S
 from tests.live_server import eventually
 from tests.online_server import OnlineServer, online_server
+from tests.page.actions import make
+from tests.page.actions import sign_in as sign_in_with_key
 
 OpenPage = Callable[..., Page]
 WORKSPACE = "/subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local"
@@ -111,6 +114,86 @@ def test_logs_and_connections_are_there_without_secrets(page: Page) -> None:
     expect(page.locator(".logs")).to_contain_text("starting 1 replica")
     expect(page.get_by_role("listitem").filter(has_text="hub")).to_be_visible()
     assert "hf_secret" not in page.content()
+
+
+def test_the_replicas_of_a_deployment_say_what_they_do(server: OnlineServer, page: Page) -> None:
+    (replica,) = properties(server, f"{ENDPOINT}/deployments/blue")["replicas"]  # type: ignore[misc]
+
+    blue = page.locator(".deployment").filter(has_text="blue")
+
+    expect(blue.get_by_role("listitem")).to_have_text(f"replica 0 ready · process {replica['pid']}")
+
+
+def test_a_replica_that_is_elsewhere_says_where_and_nothing_is_null(server: OnlineServer, open_page: OpenPage) -> None:
+    replica = {"name": "replica 0", "state": "ready", "detail": None, "pid": None, "restarts": 1}
+    page = open_page("about:blank")
+    health = {"ready": True, "model": "fake", "replicas": [{**replica, "node": "10.0.0.7"}], "storage": None}
+    page.route("**/health/ready", lambda route: route.fulfill(json=health))
+
+    page.goto(f"{server.url}/app/#server")
+
+    expect(page.get_by_text("replica 0 ready · node 10.0.0.7 · started again once")).to_be_visible()
+    page.get_by_role("heading", name="The last ten minutes").wait_for()
+    assert "null" not in page.locator("main").inner_text()
+
+
+def test_jobs_are_listed_with_their_state(server: OnlineServer, open_page: OpenPage) -> None:
+    answer = httpx.post(
+        server.url, json={"inputs": "a red ball"}, headers={"prefer": "respond-async"}, verify=False, timeout=60
+    )
+    assert answer.status_code == 202
+    page = open_page(f"{server.url}/app/#server")
+
+    job = page.get_by_role("region", name="Jobs").get_by_role("listitem").filter(has_text=answer.json()["id"][:8])
+
+    expect(job).to_contain_text("succeeded", timeout=DEADLINE_S * 1000)
+    expect(job.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+@pytest.mark.parametrize("address", ["https://pictures.localhost:{port}/", "{url}/endpoints/pictures/"])
+def test_an_endpoints_page_makes_its_pictures_with_its_key_and_shows_the_server_to_the_administrator_alone(
+    server: OnlineServer, open_page: OpenPage, address: str
+) -> None:
+    page = open_page(address.format(port=server.port, url=server.url))
+    sign_in_with_key(page, "wrong")
+    expect(page.get_by_role("alert")).to_contain_text("this is no key of endpoint 'pictures'")
+    sign_in_with_key(page, str(arm(server, "POST", f"{ENDPOINT}/listKeys")["primaryKey"]))
+
+    make(page, "a red ball")
+
+    expect(page.get_by_role("link", name="Server")).to_have_count(0)
+    page.evaluate("location.hash = 'server'")
+    expect(page.get_by_label("Administrator's token")).to_be_visible()
+    expect(page.get_by_text("The last ten minutes")).to_have_count(0)
+    sign_in(page, server.admin_token)
+    page.get_by_role("heading", name="pictures").wait_for()
+    expect(page.get_by_text("The last ten minutes")).to_be_visible()
+    expect(page.get_by_role("link", name="Server")).to_be_visible()
+
+
+def test_plots_go_on_while_nobody_looks_and_last_over_a_reload(server: OnlineServer, open_page: OpenPage) -> None:
+    page = open_page("about:blank")
+    page.clock.install()
+    page.goto(server.url)
+    make(page, "a red ball")
+
+    for _ in range(3):
+        with page.expect_response("**/metrics"):
+            page.clock.fast_forward(10_000)
+    eventually(lambda: num_points(page) >= 2)
+    page.reload()
+    page.get_by_label("Prompt", exact=True).wait_for()
+    assert num_points(page) >= 2
+    page.route("**/metrics", lambda route: route.abort())
+    page.get_by_role("link", name="Server").click()
+
+    requests = page.locator("figure").filter(has_text="Requests")
+    expect(requests.locator("figcaption")).to_contain_text("running 0")
+
+
+def num_points(page: Page) -> int:
+    """Of ten minutes, in this tab."""
+    return int(page.evaluate("JSON.parse(sessionStorage.getItem('safelight-points') ?? '[]').length"))
 
 
 def test_who_signs_out_sees_no_endpoints(page: Page) -> None:

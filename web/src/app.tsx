@@ -4,6 +4,7 @@ import { ApiError, messageOf, ROOT } from "./api/http";
 import { loadModel, type ModelCard } from "./api/model";
 import { Playground } from "./create/playground";
 import { SignIn } from "./parts/sign-in";
+import { collectMetrics, forgetMetrics } from "./server/history";
 import { ServerTab } from "./server/tab";
 import { forget, useCredential } from "./store/session";
 
@@ -17,8 +18,11 @@ export function App() {
   const [model, setModel] = useState<ModelCard>();
   const [needsKey, setNeedsKey] = useState(false);
   const [error, setError] = useState<string>();
-  const secrets = [useCredential("key"), useCredential("token")];
-  const isSignedIn = secrets.some((each) => each !== null);
+  const [key, token] = [useCredential("key"), useCredential("token")];
+  const isSignedIn = key !== null || token !== null;
+  /** Who has come to make pictures with one endpoint sees no more of the server, until the administrator signs in. */
+  const isAdministrators = model?.is_endpoint === true && token === null;
+  const isWatching = model !== undefined && !needsKey && !isAdministrators;
   const [view, setView] = useState<View>(viewOf(location.hash));
 
   const load = useCallback(async () => {
@@ -33,6 +37,7 @@ export function App() {
   }, []);
 
   useEffect(() => void load().catch(refuse), [load, refuse]);
+  useEffect(() => (isWatching ? collectMetrics() : undefined), [isWatching]);
   useEffect(() => {
     const follow = () => setView(viewOf(location.hash));
     addEventListener("hashchange", follow);
@@ -42,6 +47,7 @@ export function App() {
   function signOut() {
     forget("key");
     forget("token");
+    forgetMetrics();
     setModel(undefined);
     load().catch(refuse);
   }
@@ -58,9 +64,11 @@ export function App() {
           <a href="#create" aria-current={view === "create" ? "page" : undefined}>
             Create
           </a>
-          <a href="#server" aria-current={view === "server" ? "page" : undefined}>
-            Server
-          </a>
+          {!isAdministrators && (
+            <a href="#server" aria-current={view === "server" ? "page" : undefined}>
+              Server
+            </a>
+          )}
           <a href={new URL("docs", ROOT).href}>API</a>
           {isSignedIn && (
             <button class="link" onClick={signOut}>
@@ -82,7 +90,9 @@ export function App() {
             <Playground model={model} onUnauthorized={() => setNeedsKey(true)} />
           </div>
         )}
-        {!needsKey && view === "server" && <ServerTab onUnauthorized={() => setNeedsKey(true)} />}
+        {!needsKey && view === "server" && (
+          <ServerTab isAdministrators={isAdministrators} onUnauthorized={() => setNeedsKey(true)} />
+        )}
       </main>
     </>
   );

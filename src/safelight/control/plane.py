@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,6 +29,8 @@ class ControlPlane:
     """There is a new operation."""
     publish: Callable[[str], Awaitable[None]]
     """An endpoint's keys have changed."""
+    replicas_of: Callable[[str, str], Sequence[Mapping[str, str | int | None]]]
+    """What the replicas of an endpoint's deployment are doing now; none until it serves."""
     rotate_encryption_key: Callable[[], int]
     """Blocks; how many secrets were put under the new key."""
 

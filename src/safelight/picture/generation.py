@@ -216,6 +216,9 @@ class GenerationResult:
 class Queued(msgspec.Struct, frozen=True, tag=True):
     """Accepted, waiting for a replica."""
 
+    position: int = 0
+    """In the line, as it moves: 1 is the next. 0: it has just come. Told of streams only."""
+
 
 class Step(msgspec.Struct, frozen=True, tag=True):
     """One denoising step of one image is done."""

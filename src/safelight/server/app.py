@@ -76,9 +76,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     jobs = None if online is None else Jobs(app, settings, online, key=key, tracer=tracer)
     served = Served(dispatcher=dispatcher, settings=settings, deployment=settings, uploads=uploads, disk=disk)
     _add_pictures(app, served)
-    app.include_router(
-        health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known, has_page=True)
-    )
+    app.include_router(health.create_router(dispatcher, disk, is_known=None if key is None else key.is_known))
     app.include_router(page.create_router())
     app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()

@@ -14,12 +14,11 @@ from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 
 
 def create_router(
-    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None, has_page: bool = False
+    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None
 ) -> APIRouter:
     """The routes that orchestrators and load balancers ask; none of them needs the key.
 
     Who `is_known` is told why, replica by replica; others get a word. None: whoever comes here is known.
-    `has_page`: a browser that asks for `/` is led to it.
     """
     router = APIRouter(tags=["Health"])
 
@@ -30,9 +29,7 @@ def create_router(
         operation_id="root",
     )
     async def root(request: Request) -> Response:
-        if has_page and page.wants_page(request):
-            return page.to_page()
-        return PlainTextResponse("Ok", headers={"vary": "accept"} if has_page else None)
+        return page.to_page() if page.wants_page(request) else PlainTextResponse("Ok", headers={"vary": "accept"})
 
     @router.get(
         "/health", summary="`Ok` while the server runs", response_class=PlainTextResponse, operation_id="health"

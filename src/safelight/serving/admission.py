@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
 from safelight.serving.backends.protocol import Replica, ReplicaState
@@ -19,6 +19,8 @@ from safelight.serving.unloading import Unloading
 
 NOT_READY_RETRY_AFTER_S = 5
 MAX_RETRY_AFTER_S = 600
+LOOK_AGAIN_S = 0.5
+"""How often one in line looks whether it has moved: a line that moves fast is not told turn by turn."""
 _SMOOTHING = 0.2
 """Weight of the newest request in the moving average of how long one takes."""
 
@@ -98,32 +100,43 @@ class Admission:
         self.check()
 
     async def acquire(self, *, is_rerun: bool = False) -> Replica:
-        """A place in a replica, waiting in line if there is none; `release` gives it back.
+        """A place in a replica, waiting in line if there is none; `release` gives it back. Raises as `line_up`."""
+        async with aclosing(self.line_up(is_rerun=is_rerun)) as line:
+            async for each in line:
+                if not isinstance(each, int):
+                    return each
+        raise AssertionError("a line ended without a place")
+
+    async def line_up(
+        self, *, is_rerun: bool = False, tells_position: bool = False
+    ) -> AsyncGenerator[int | Replica, None]:
+        """Where the request is in line, if wanted, whenever that has changed (1: the next); at last its place.
 
         A rerun was admitted before: it is not refused, and goes to the head of the line. Raises Overloaded if the
         line is full, or if the turn does not come within `max_queue_wait_s`.
         """
         if not is_rerun:
             self.check()
-        waiter: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
-        if is_rerun:
-            self._waiting.appendleft(waiter)
-        else:
-            self._waiting.append(waiter)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Replica] = loop.create_future()
+        (self._waiting.appendleft if is_rerun else self._waiting.append)(waiter)
+        give_up_at = math.inf if is_rerun or self._max_queue_wait_s is None else loop.time() + self._max_queue_wait_s
         self.wake()
+        told = 0
         try:
-            async with asyncio.timeout(None if is_rerun else self._max_queue_wait_s):
-                return await waiter
-        except asyncio.CancelledError:
+            while not waiter.done():
+                position = self._waiting.index(waiter) + 1 if tells_position else told
+                if position != told:
+                    yield (told := position)
+                    continue
+                if loop.time() >= give_up_at:
+                    raise self._waited_too_long()
+                await _wait(waiter, min(give_up_at - loop.time(), LOOK_AGAIN_S if tells_position else math.inf))
+            replica = waiter.result()
+        except BaseException:  # whoever leaves the line, be it by closing it
             self._give_up(waiter)
             raise
-        except TimeoutError:
-            self._give_up(waiter)
-            raise Overloaded(
-                f"the request waited {self._max_queue_wait_s:g} s for its place, as long as max_queue_wait allows; "
-                "send it again later",
-                retry_after_s=self._retry_after_s(),
-            ) from None
+        yield replica
 
     def release(self, replica: Replica) -> None:
         self._running[replica] -= 1
@@ -202,6 +215,13 @@ class Admission:
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result())
 
+    def _waited_too_long(self) -> Overloaded:
+        return Overloaded(
+            f"the request waited {self._max_queue_wait_s:g} s for its place, as long as max_queue_wait allows; "
+            "send it again later",
+            retry_after_s=self._retry_after_s(),
+        )
+
     def _must_queue(self) -> bool:
         return self.num_queued > 0 or self._least_loaded() is None
 
@@ -224,6 +244,11 @@ class Admission:
             return "the model had left memory because nobody asked for it, and is being loaded again"
         states = "; ".join(describe(replica) for replica in self._replicas())
         return f"no replica can take the request: {states}"
+
+
+async def _wait(waiter: asyncio.Future[Replica], seconds: float) -> None:
+    """Until it is done, or for so long."""
+    await asyncio.wait({waiter}, timeout=None if math.isinf(seconds) else seconds)
 
 
 def describe(replica: Replica) -> str:

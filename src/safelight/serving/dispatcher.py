@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from safelight.errors import DeadlineExceeded, GenerationCancelled, NotReady, ReplicaFull, ReplicaLost, SafelightError
 from safelight.model.spec import ModelSpec
@@ -24,6 +24,8 @@ from safelight.serving.unloading import Unloading
 from safelight.telemetry.spans import current_span, note
 
 SHUTDOWN_RETRY_AFTER_S = 10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +232,14 @@ class Dispatcher:
         deadline = arrived_at + request.timeout_s
         replica: Replica | None = None
         try:
-            async with asyncio.timeout_at(deadline):
-                replica = await self._admission.acquire(is_rerun=is_rerun)
+            line = self._admission.line_up(is_rerun=is_rerun, tells_position=request.is_streamed)
+            async with aclosing(line):
+                async for each in _until(deadline, line):
+                    if isinstance(each, int):
+                        yield Queued(each)
+                    else:
+                        replica = each
+            assert replica is not None
             started_at = loop.time()
             async with aclosing(replica.stream(request, age_s=started_at - arrived_at)) as events:
                 async for event in _until(deadline, events):
@@ -294,13 +302,16 @@ class Dispatcher:
         return ReplicaState.UNLOADED if self._unloading.is_unloaded and not self._is_draining else replica.state
 
 
-async def _until(deadline: float, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+async def _until(deadline: float, events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """The events, with TimeoutError raised at the deadline. The clock runs only while an event is awaited, never while
     the reader holds the last one: a timeout around the whole loop would cancel the reader.
     """
     while True:
-        async with asyncio.timeout_at(deadline):
-            event = await anext(events)
+        try:
+            async with asyncio.timeout_at(deadline):
+                event = await anext(events)
+        except StopAsyncIteration:
+            return
         yield event
         if isinstance(event, Completed | Failed):
             return

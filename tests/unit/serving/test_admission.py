@@ -130,6 +130,37 @@ async def test_a_rerun_goes_to_the_head_of_the_line() -> None:
     await waiting
 
 
+async def test_one_in_line_is_told_where_it_stands_whenever_that_has_changed() -> None:
+    door = admission(StillReplica())
+    replica = await door.acquire()
+    ahead = asyncio.create_task(door.acquire())
+    await settle(door, queued=1)
+    line = door.line_up(tells_position=True)
+
+    assert await anext(line) == 2
+    door.release(replica)
+    await ahead
+    assert await anext(line) == 1
+    door.release(replica)
+    assert await anext(line) is replica
+    assert (door.num_running, door.num_queued) == (1, 0)
+
+
+@pytest.mark.parametrize("is_next", [False, True])
+async def test_one_who_leaves_the_line_when_told_its_position_leaves_nothing_behind(is_next: bool) -> None:
+    """Its turn may have come while it held the news."""
+    door = admission(StillReplica())
+    replica = await door.acquire()
+    line = door.line_up(tells_position=True)
+    assert await anext(line) == 1
+    if is_next:
+        door.release(replica)
+
+    await line.aclose()
+
+    assert (door.num_running, door.num_queued) == (0 if is_next else 1, 0)
+
+
 async def test_those_who_wait_are_told_when_the_last_replica_has_failed() -> None:
     replica = StillReplica()
     door = admission(replica)

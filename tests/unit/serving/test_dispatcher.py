@@ -102,6 +102,23 @@ async def test_a_stream_tells_every_step_and_ends_with_the_result() -> None:
     assert len(seen) == 6
 
 
+async def test_a_stream_that_waits_tells_its_place_and_leaves_it_when_its_reader_does(gate: Gate) -> None:
+    async with running_dispatcher(gated(gate, max_concurrent_requests=1)) as dispatcher:
+        running = await begin(dispatcher, fake_request(), gate)
+        ahead = dispatcher.stream(fake_request(is_streamed=True))
+        behind = dispatcher.stream(fake_request(is_streamed=True))
+        assert [await anext(ahead), await anext(ahead)] == [Queued(), Queued(1)]
+        assert [await anext(behind), await anext(behind)] == [Queued(), Queued(2)]
+
+        await ahead.aclose()
+
+        assert await anext(behind) == Queued(1)
+        gate.open()
+        rest = [event async for event in behind]
+        await running
+        assert isinstance(rest[-1], Completed)
+
+
 async def test_a_reader_who_is_slow_misses_steps_and_no_image() -> None:
     request = fake_request(num_inference_steps=100, num_images_per_prompt=10, is_streamed=True)
     async with running_dispatcher() as dispatcher, aclosing(dispatcher.stream(request)) as events:

@@ -1,6 +1,6 @@
 /** The control plane, by the routes that the command line uses. */
 
-import { json, send } from "./http";
+import { json, send, SERVER } from "./http";
 
 const WORKSPACE =
   "subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local";
@@ -25,7 +25,17 @@ export interface Deployment {
     provisioningState: string;
     provisioningError: { code: string; message: string } | null;
     warnings: string[] | null;
+    replicas: Replica[];
   };
+}
+
+/** With where it runs, in the words of what started it. */
+export interface Replica {
+  name: string;
+  state: string;
+  detail: string | null;
+  restarts: number;
+  [whereabouts: string]: string | number | null;
 }
 
 export interface Keys {
@@ -34,7 +44,7 @@ export interface Keys {
 }
 
 function path(rest: string): string {
-  return `${WORKSPACE}${rest}${VERSION}`;
+  return new URL(`${WORKSPACE}${rest}${VERSION}`, SERVER).href;
 }
 
 function at(endpoint: string, deployment?: string): string {

@@ -1,9 +1,13 @@
 /** Requests to the server that this page came from, and what it says when it refuses one. */
 
 import { credential, type Credential } from "../store/session";
+import { parseJson, toJson } from "./json";
 
-/** The page lies at `/app/`, perhaps behind a prefix. */
+/** The page lies at `/app/`, perhaps behind a prefix, or under the path of an endpoint. */
 export const ROOT = new URL("..", document.baseURI);
+
+/** Where the server has what is of no endpoint. */
+export const SERVER = new URL(ROOT.href.replace(/\/endpoints\/[^/]+\/$/, "/"));
 
 export class ApiError extends Error {
   constructor(
@@ -30,7 +34,7 @@ export async function send(path: string, call: Call = {}): Promise<Response> {
   if (secret !== null) headers["authorization"] = `Bearer ${secret}`;
   if (call.body !== undefined) headers["content-type"] = "application/json";
   const options: RequestInit = { method: call.method ?? "GET", headers, cache: "no-store", credentials: "omit" };
-  if (call.body !== undefined) options.body = JSON.stringify(call.body);
+  if (call.body !== undefined) options.body = toJson(call.body);
   if (call.signal !== undefined) options.signal = call.signal;
   const response = await fetch(new URL(path, ROOT), options);
   if (!response.ok) throw await errorOf(response);
@@ -40,7 +44,7 @@ export async function send(path: string, call: Call = {}): Promise<Response> {
 export async function json<T>(path: string, call: Call = {}): Promise<T> {
   const response = await send(path, call);
   const text = await response.text();
-  return (text === "" ? {} : JSON.parse(text)) as T;
+  return text === "" ? ({} as T) : parseJson<T>(text);
 }
 
 interface ErrorBody {

@@ -30,6 +30,7 @@ export interface ModelCard {
   max_loras: number;
   max_lora_scale: number;
   examples: string[];
+  is_endpoint: boolean;
 }
 
 export function loadModel(): Promise<ModelCard> {

@@ -1,6 +1,7 @@
 /** Pictures over the OpenAI API, told while they develop: server-sent events read from fetch. */
 
 import { ApiError, parseError, send } from "./http";
+import { parseJson } from "./json";
 
 export interface Preview {
   kind: "partial";
@@ -21,12 +22,19 @@ export interface Completed {
   image_index: number;
   b64_json: string;
   output_format: string;
-  seed: number;
+  /** A string where a number would lose digits. */
+  seed: number | string;
   warnings: string[];
   parameters: Record<string, unknown>;
 }
 
-export type PictureEvent = Preview | Step | Completed;
+export interface Queued {
+  kind: "queued";
+  /** 1 is the next. */
+  position: number;
+}
+
+export type PictureEvent = Preview | Step | Completed | Queued;
 
 export async function* pictures(
   path: string,
@@ -38,8 +46,9 @@ export async function* pictures(
   for await (const [name, data] of frames(response.body)) {
     if (name === "error") throw parseError(500, data);
     const kind = name.split(".")[1];
-    const event = JSON.parse(data) as PictureEvent;
+    const event = parseJson<PictureEvent>(data);
     if (kind === "partial_image") yield { ...(event as Preview), kind: "partial" };
+    else if (kind === "queued") yield { ...(event as Queued), kind: "queued" };
     else if (kind === "step") yield { ...(event as Step), kind: "step" };
     else if (kind === "completed") yield { ...(event as Completed), kind: "completed" };
   }

@@ -82,8 +82,7 @@ function StepsField({ model, settings, notes, onChange }: FormProps) {
   );
 }
 
-function SeedField({ model, settings, notes, onChange }: FormProps) {
-  const maximum = Math.min(numberOf(parameter(model, "seed").maximum, Number.MAX_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+function SeedField({ settings, notes, onChange }: FormProps) {
   const lock = (
     <label class="check">
       <input
@@ -105,7 +104,6 @@ function SeedField({ model, settings, notes, onChange }: FormProps) {
             {...given}
             type="number"
             min={0}
-            max={maximum}
             step={1}
             placeholder="drawn for each picture"
             value={settings.seed}

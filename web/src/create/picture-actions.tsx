@@ -1,3 +1,4 @@
+import { save } from "../parts/save";
 import type { Picture } from "../store/gallery";
 
 export interface Actions {
@@ -25,13 +26,8 @@ export function PictureActions({ picture, onUse, onVary, onEdit, onDelete }: Pic
   );
 }
 
-function download(picture: Picture): void {
-  const link = document.createElement("a");
-  const format = picture.blob.type.split("/")[1] ?? "png";
-  link.href = URL.createObjectURL(picture.blob);
-  link.download = `${fileName(picture.recipe.prompt)}-${picture.recipe.seed}.${format}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+function download({ blob, recipe }: Picture): void {
+  save(blob, `${fileName(recipe.prompt)}-${recipe.seed}.${blob.type.split("/")[1] ?? "png"}`);
 }
 
 function fileName(prompt: string): string {

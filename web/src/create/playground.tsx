@@ -22,7 +22,7 @@ interface PlaygroundProps {
   onUnauthorized: () => void;
 }
 
-const PREVIEWS = { stream: true, partial_images: 3, step_events: true };
+const PREVIEWS = { stream: true, partial_images: 3, step_events: true, queue_events: true };
 
 export function Playground({ model, onUnauthorized }: PlaygroundProps) {
   const [settings, setSettings] = useState<Settings>(() => startingSettings(model));
@@ -30,6 +30,7 @@ export function Playground({ model, onUnauthorized }: PlaygroundProps) {
   const [shown, setShown] = useState<string[]>([]);
   const [source, setSource] = useState<Source | null>(null);
   const [trouble, setTrouble] = useState<string>();
+  const [isMasked, setMasked] = useState(false);
   const brush = useMemo(() => new Brush(), []);
   const change = useCallback((part: Partial<Settings>) => setSettings((before) => ({ ...before, ...part })), []);
   const complain = useCallback((failure: unknown) => setTrouble(`The gallery is not kept: ${messageOf(failure)}`), []);
@@ -92,14 +93,19 @@ export function Playground({ model, onUnauthorized }: PlaygroundProps) {
         <PromptForm {...{ model, settings, control, change, onMake: begin, onFile: take }} isEdit={source !== null} />
         {source && (
           <SourcePanel
-            {...{ source, brush, strength: settings.strength, notes: control.notes.image }}
+            {...{ source, brush, isMasked, strength: settings.strength, notes: control.notes.image }}
+            onMasked={setMasked}
             onStrength={(strength) => change({ strength })}
             onUse={(recipe) => setSettings(settingsOf(recipe, settings, model))}
             onRemove={() => setSource(null)}
           />
         )}
         <PictureForm model={model} settings={settings} notes={control.notes} onChange={change} />
-        <CopyAs body={toBody(settings, model)} model={model.name} />
+        <CopyAs
+          body={toBody(settings, model)}
+          edit={source && { picture: source.blob, brush, isMasked, strength: settings.strength }}
+          model={model.name}
+        />
       </div>
       <div class="pictures">
         <NoteLines id="gallery" notes={{ error: trouble }} />

@@ -1,5 +1,7 @@
 /** What a picture was made from, and how it is read out of a file: PNG text, or EXIF's comment in JPEG and WebP. */
 
+import { parseJson } from "../api/json";
+
 export interface Recipe {
   model: string;
   prompt: string;
@@ -10,7 +12,8 @@ export interface Recipe {
   scheduler: string;
   guidance_scale?: number | undefined;
   true_cfg_scale?: number | undefined;
-  seed: number;
+  /** A string where a number would lose digits. */
+  seed: number | string;
   strength?: number | undefined;
   loras?: { name: string; scale: number }[] | undefined;
 }
@@ -66,8 +69,8 @@ function jsonIn(bytes: Uint8Array): string | null {
 
 function parse(text: string): Recipe | null {
   try {
-    const value = JSON.parse(text) as Recipe;
-    if (typeof value.width !== "number" || typeof value.seed !== "number") return null;
+    const value = parseJson<Recipe>(text);
+    if (typeof value.width !== "number" || !/^-?\d+$/.test(String(value.seed))) return null;
     return { ...value, prompt: value.prompt ?? "" };
   } catch {
     return null;

@@ -66,7 +66,7 @@ export function toBody(settings: Settings, model: ModelCard): Record<string, unk
   if (settings.scheduler !== parameter(model, "scheduler").default) body["scheduler"] = settings.scheduler;
   if (settings.negativePrompt !== "") body["negative_prompt"] = settings.negativePrompt;
   if (settings.guidance !== "") body["guidance_scale"] = Number(settings.guidance);
-  if (settings.seed !== "") body["seed"] = Number(settings.seed);
+  if (settings.seed !== "") body["seed"] = /^-?\d+$/.test(settings.seed) ? BigInt(settings.seed) : Number(settings.seed);
   if (settings.format !== "png") body["output_format"] = settings.format;
   const loras = Object.entries(settings.loras).map(([name, scale]) => ({ name, scale }));
   if (loras.length > 0) body["loras"] = loras;

@@ -18,14 +18,16 @@ interface SourceProps {
   strength: number;
   notes: Notes | undefined;
   brush: Brush;
+  isMasked: boolean;
+  onMasked: (isMasked: boolean) => void;
   onStrength: (strength: number) => void;
   onUse: (recipe: Recipe) => void;
   onRemove: () => void;
 }
 
-export function SourcePanel({ source, strength, notes, brush, onStrength, onUse, onRemove }: SourceProps) {
+export function SourcePanel(props: SourceProps) {
+  const { source, strength, notes, brush, isMasked, onMasked, onStrength, onUse, onRemove } = props;
   const [size, setSize] = useState(24);
-  const [isMasked, setMasked] = useState(false);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), [source]);
   return (
@@ -38,7 +40,7 @@ export function SourcePanel({ source, strength, notes, brush, onStrength, onUse,
           Remove
         </button>
       </div>
-      <MaskCanvas blob={source.blob} size={size} brush={brush} onChange={setMasked} />
+      <MaskCanvas blob={source.blob} size={size} brush={brush} onChange={onMasked} />
       <p class="hint">
         {isMasked ? "What you painted is made anew; the rest is kept." : "Paint over what is to change, or leave all of it to the prompt."}
       </p>

@@ -2,7 +2,6 @@
 
 import { useEffect, useState } from "preact/hooks";
 
-import { loadMetrics, total } from "../api/metrics";
 import { BlobImage } from "../parts/blob-image";
 import type { Picture } from "../store/gallery";
 import { PictureActions, type Actions } from "./picture-actions";
@@ -59,7 +58,6 @@ function Developing({ run, ratio }: { run: Run; ratio: number }) {
 
 function Progress({ tile, run }: { tile: Tile; run: Run }) {
   const [, tick] = useState(0);
-  const queue = useQueue(run.isWaiting);
   useEffect(() => {
     const timer = setInterval(() => tick((count) => count + 1), 200);
     return () => clearInterval(timer);
@@ -67,7 +65,7 @@ function Progress({ tile, run }: { tile: Tile; run: Run }) {
   const where = tile.isDone
     ? "Done"
     : run.isWaiting
-      ? `Waiting${queue === null || queue === 0 ? "" : `; ${queue} in the queue`}`
+      ? `Waiting${placeInQueue(run.position)}`
       : tile.steps > 0
         ? `Step ${tile.step} of ${tile.steps}`
         : "Developing";
@@ -81,23 +79,9 @@ function Progress({ tile, run }: { tile: Tile; run: Run }) {
   );
 }
 
-/** Requests that wait at the server, asked for while ours does. */
-function useQueue(isWaiting: boolean): number | null {
-  const [depth, setDepth] = useState<number | null>(null);
-  useEffect(() => {
-    if (!isWaiting) return;
-    let isCurrent = true;
-    const ask = async () => {
-      const metrics = await loadMetrics().catch(() => null);
-      if (isCurrent && metrics !== null) setDepth(total(metrics, "safelight_queue_depth"));
-    };
-    const timer = setInterval(() => void ask(), 1000);
-    return () => {
-      isCurrent = false;
-      clearInterval(timer);
-    };
-  }, [isWaiting]);
-  return depth;
+function placeInQueue(position: number | null): string {
+  if (position === null) return "";
+  return position === 1 ? ", next in the queue" : `, number ${position} in the queue`;
 }
 
 /** Of one picture its recipe; of several what is not the same in all. */

@@ -3,7 +3,7 @@
 import { useCallback, useRef, useState } from "preact/hooks";
 
 import { ApiError, messageOf } from "../api/http";
-import { pictures, toBlob, type PictureEvent } from "../api/stream";
+import { pictures, toBlob, type PictureEvent, type Queued } from "../api/stream";
 import type { Picture } from "../store/gallery";
 import { errorNotes, warningNotes, type AllNotes } from "./notes";
 import type { Recipe } from "./recipe";
@@ -19,6 +19,8 @@ export interface Run {
   tiles: Tile[];
   startedAt: number;
   isWaiting: boolean;
+  /** In the queue; 1 is the next. */
+  position: number | null;
 }
 
 export interface RunControl {
@@ -45,7 +47,7 @@ export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
   async function follow(path: string, body: Record<string, unknown>, signal: AbortSignal): Promise<number> {
     let completed = 0;
     for await (const event of pictures(path, body, signal)) {
-      setRun((before) => before && advance(before, event.image_index, tileChange(event)));
+      setRun((before) => before && advance(before, event));
       if (event.kind !== "completed") continue;
       completed += 1;
       setNotes(warningNotes(event.warnings));
@@ -62,7 +64,7 @@ export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
     const startedAt = performance.now();
     setNotes({});
     setSay("Started.");
-    setRun({ tiles: Array.from({ length: Number(body["n"] ?? 1) }, () => tile), startedAt, isWaiting: true });
+    setRun({ tiles: Array.from({ length: Number(body["n"] ?? 1) }, () => tile), startedAt, isWaiting: true, position: null });
     try {
       const completed = await follow(path, body, controller.signal);
       setSay(`${completed === 1 ? "1 picture" : `${completed} pictures`} in ${seconds(startedAt)}.`);
@@ -84,13 +86,14 @@ export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
   return { run, notes, say, start, stop };
 }
 
-function tileChange(event: PictureEvent): Partial<Tile> {
+function tileChange(event: Exclude<PictureEvent, Queued>): Partial<Tile> {
   if (event.kind === "step") return { step: event.step_index, steps: event.num_steps };
   return { blob: toBlob(event.b64_json, event.output_format), isDone: event.kind === "completed" };
 }
 
-function advance(run: Run, index: number, change: Partial<Tile>): Run {
-  const tiles = run.tiles.map((tile, at) => (at === index ? { ...tile, ...change } : tile));
+function advance(run: Run, event: PictureEvent): Run {
+  if (event.kind === "queued") return { ...run, position: event.position };
+  const tiles = run.tiles.map((tile, at) => (at === event.image_index ? { ...tile, ...tileChange(event) } : tile));
   return { ...run, tiles, isWaiting: false };
 }
 
@@ -98,7 +101,7 @@ function pictureOf(
   base64: string,
   format: string,
   parameters: Record<string, unknown>,
-  seed: number,
+  seed: number | string,
   body: Record<string, unknown>,
   warnings: string[],
 ): Picture {

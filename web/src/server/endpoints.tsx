@@ -6,6 +6,7 @@ import { SignIn } from "../parts/sign-in";
 import { forget, useCredential } from "../store/session";
 import { KeysPanel } from "./keys";
 import { Logs } from "./logs";
+import { ReplicaList } from "./replicas";
 import { Traffic } from "./traffic";
 
 interface Managed {
@@ -91,6 +92,7 @@ function EndpointCard({ endpoint, deployments, onChanged }: Managed & { onChange
             </span>
           </p>
           {each.properties.provisioningError && <p class="note error">{each.properties.provisioningError.message}</p>}
+          <ReplicaList replicas={each.properties.replicas} />
           <Logs endpoint={endpoint.name} deployment={each.name} />
         </div>
       ))}

@@ -1,4 +1,4 @@
-/** Ten minutes of `/metrics`, kept in this tab: points that can be drawn, from counters that only grow. */
+/** Ten minutes of `/metrics`, kept in this tab over a reload, whether or not anybody looks: points that can be drawn, from counters that only grow. */
 
 import { ApiError } from "../api/http";
 import { loadMetrics, total, type Sample } from "../api/metrics";
@@ -14,12 +14,21 @@ export interface Point {
   p95: number | null;
 }
 
-const POLL_MS = 2000;
+const WATCHED_MS = 2000;
+const UNWATCHED_MS = 10_000;
 const KEPT_S = 600;
 const STORAGE = "safelight-points";
 
+interface Watcher {
+  onPoints: (points: Point[]) => void;
+  onUnauthorized: () => void;
+}
+
 let points: Point[] = stored();
-let before: { at: number; samples: Sample[] } | null = null;
+let before: Scrape | null = null;
+let watcher: Watcher | null = null;
+let timer: number | undefined;
+let visit = 0;
 
 function stored(): Point[] {
   try {
@@ -30,28 +39,48 @@ function stored(): Point[] {
   }
 }
 
+/** Begin to ask, seldom while nobody watches. The function that is returned ends it. */
+export function collectMetrics(): () => void {
+  void askOn();
+  return () => clearTimeout(timer);
+}
+
+/** Whoever comes next in this tab is not told. */
+export function forgetMetrics(): void {
+  visit += 1; // what is on its way belongs to who has left
+  points = [];
+  before = null;
+  sessionStorage.removeItem(STORAGE);
+}
+
+/** Be told the points of the last ten minutes, now and as they come. The function that is returned ends it. */
 export function watchMetrics(onPoints: (points: Point[]) => void, onUnauthorized: () => void): () => void {
-  let isCurrent = true;
-  const poll = async () => {
-    if (document.hidden) return;
-    try {
-      const samples = await loadMetrics();
-      const now = { at: Date.now() / 1000, samples };
-      if (before !== null) points = [...points, pointOf(before, now)].filter((each) => each.at > now.at - KEPT_S);
-      before = now;
-      sessionStorage.setItem(STORAGE, JSON.stringify(points));
-      if (isCurrent) onPoints(points);
-    } catch (failure) {
-      if (failure instanceof ApiError && failure.status === 401) onUnauthorized();
-    }
-  };
+  const mine = { onPoints, onUnauthorized };
+  watcher = mine;
   onPoints(points);
-  void poll();
-  const timer = setInterval(() => void poll(), POLL_MS);
+  void askOn();
   return () => {
-    isCurrent = false;
-    clearInterval(timer);
+    if (watcher === mine) watcher = null;
   };
+}
+
+async function askOn(): Promise<void> {
+  clearTimeout(timer);
+  timer = setTimeout(() => void askOn(), watcher !== null && !document.hidden ? WATCHED_MS : UNWATCHED_MS);
+  const asked = visit;
+  try {
+    const samples = await loadMetrics();
+    if (asked === visit) add({ at: Date.now() / 1000, samples });
+  } catch (failure) {
+    if (failure instanceof ApiError && failure.status === 401) watcher?.onUnauthorized();
+  }
+}
+
+function add(now: Scrape): void {
+  if (before !== null) points = [...points, pointOf(before, now)].filter((each) => each.at > now.at - KEPT_S);
+  before = now;
+  sessionStorage.setItem(STORAGE, JSON.stringify(points));
+  watcher?.onPoints(points);
 }
 
 interface Scrape {

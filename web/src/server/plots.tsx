@@ -106,6 +106,12 @@ function optionsFor(lines: Line[], width: number): uPlot.Options {
       { ...axis, values: (_, ticks) => ticks.map((each) => new Date(each * 1000).toTimeString().slice(0, 8)), space: 90, size: 28 },
       { ...axis, size: 40, space: 40 },
     ],
-    series: [{}, ...lines.map((_, index) => ({ stroke: colour(index === 0 ? "--accent-line" : "--second-line"), width: 1.5, spanGaps: true }))],
+    series: [{}, ...lines.map((_, index) => lineOf(colour(index === 0 ? "--accent-line" : "--second-line")))],
   };
+}
+
+/** With dots while there are few: one alone has no line. */
+function lineOf(stroke: () => string): uPlot.Series {
+  const points = { show: (_: uPlot, __: number, first: number, last: number) => last - first < 60, size: 4, fill: stroke };
+  return { stroke, width: 1.5, spanGaps: true, points };
 }

@@ -1,5 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 
+import type { Replica } from "../api/arm";
 import { ROOT } from "../api/http";
 import { credential } from "../store/session";
 
@@ -7,7 +8,7 @@ interface Health {
   ready: boolean;
   cause?: string | null;
   storage?: string | null;
-  replicas?: { name: string; state: string; detail: string | null; pid: number | null; restarts: number }[];
+  replicas?: Replica[];
 }
 
 const POLL_MS = 3000;
@@ -27,20 +28,39 @@ export function Replicas() {
         Replicas <span class={health.ready ? "state good" : "state bad"}>{health.ready ? "ready" : (health.cause ?? "not ready")}</span>
       </h2>
       {health.storage && <p class="note warning">{health.storage}</p>}
-      <ul class="plain">
-        {health.replicas?.map((each) => (
-          <li key={each.name}>
-            <strong>{each.name}</strong> {each.state}
-            <span class="quiet">
-              {each.pid !== null && ` · process ${each.pid}`}
-              {each.restarts > 0 && ` · started again ${each.restarts} times`}
-              {each.detail && ` · ${each.detail}`}
-            </span>
-          </li>
-        ))}
-      </ul>
+      <ReplicaList replicas={health.replicas ?? []} />
     </section>
   );
+}
+
+export function ReplicaList({ replicas }: { replicas: Replica[] }) {
+  if (replicas.length === 0) return null;
+  return (
+    <ul class="plain">
+      {replicas.map((each) => (
+        <li key={each.name}>
+          <strong>{each.name}</strong> {each.state}
+          <span class="quiet break">
+            {[
+              ...whereabouts(each),
+              each.restarts > 0 && `started again ${each.restarts === 1 ? "once" : `${each.restarts} times`}`,
+              each.detail,
+            ]
+              .filter(Boolean)
+              .map((text) => ` · ${text}`)}
+          </span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+const OTHERS = new Set(["name", "state", "detail", "restarts"]);
+
+/** What a backend tells of where a replica runs, in its words; one that is elsewhere has no process here. */
+function whereabouts(replica: Replica): string[] {
+  const told = Object.entries(replica).filter(([name, value]) => !OTHERS.has(name) && value !== null && value !== "");
+  return told.map(([name, value]) => `${name === "pid" ? "process" : name.replaceAll("_", " ")} ${value}`);
 }
 
 /** 503 tells as much as 200. */

@@ -1,6 +1,8 @@
 import { useEffect, useState } from "preact/hooks";
 
 interface ServerTabProps {
+  /** Nobody else is to see it. */
+  isAdministrators: boolean;
   onUnauthorized: () => void;
 }
 

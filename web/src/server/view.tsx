@@ -3,12 +3,21 @@ import { Jobs } from "./jobs";
 import { Plots } from "./plots";
 import { Replicas } from "./replicas";
 
-export function ServerView({ onUnauthorized }: { onUnauthorized: () => void }) {
+interface ServerViewProps {
+  isAdministrators: boolean;
+  onUnauthorized: () => void;
+}
+
+export function ServerView({ isAdministrators, onUnauthorized }: ServerViewProps) {
   return (
     <div class="server">
-      <Replicas />
-      <Plots onUnauthorized={onUnauthorized} />
-      <Jobs />
+      {!isAdministrators && (
+        <>
+          <Replicas />
+          <Plots onUnauthorized={onUnauthorized} />
+          <Jobs />
+        </>
+      )}
       <Endpoints />
     </div>
   );

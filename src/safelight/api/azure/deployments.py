@@ -154,7 +154,7 @@ class LogsBody(ArmModel):
 def create_router(plane: ControlPlane, settings: Settings) -> APIRouter:
     """The routes of deployments."""
     router = APIRouter(tags=["Online deployments"])
-    render = partial(_render, runtime=settings.runtime)
+    render = partial(_render, plane=plane, runtime=settings.runtime)
 
     @router.put(
         DEPLOYMENT,
@@ -345,7 +345,7 @@ def _probe(probe: ProbeSettings | None) -> Probe | None:
 
 
 def _render(
-    workspace: str, row: Deployment, properties: Mapping[str, str] | None = None, *, runtime: str
+    workspace: str, row: Deployment, properties: Mapping[str, str] | None = None, *, plane: ControlPlane, runtime: str
 ) -> JsonObject:
     spec = desired_spec(row)
     error = None if row.error_code is None else {"code": row.error_code, "message": row.error_message}
@@ -380,6 +380,7 @@ def _render(
             "servedFrom": row.applied_folder,
             "servedRevision": served_revision(row),
             "warnings": warnings_for(spec, runtime=runtime),
+            "replicas": plane.replicas_of(row.endpoint_name, row.name),
         },
     }
 

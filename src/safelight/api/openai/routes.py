@@ -239,9 +239,7 @@ class _ImageRoutes:
         generation_request = await held_while_loading(request, self.dispatcher, generation_request)
         if is_stream:
             events = self.dispatcher.stream(generation_request)
-            return EventStream(
-                request, events, event_renderer(generation_request, spec, kind, has_steps=bool(body.step_events))
-            )
+            return EventStream(request, events, event_renderer(generation_request, body, spec, kind))
         if server is None:
             return render(generation_request, await generate(request, self.dispatcher, generation_request), spec)
         result = await generate(request, self.dispatcher, generation_request)

@@ -27,6 +27,7 @@ from safelight.picture.generation import (
     ImageCompleted,
     ImageFormat,
     Preview,
+    Queued,
     Step,
 )
 from safelight.picture.incoming.uploads import FittedImage
@@ -68,6 +69,7 @@ class _OpenAIFields(WireModel):
     stream: bool | None = Field(default=None, description="Answer with server-sent events")
     partial_images: Integer | None = Field(default=None, description="With stream: previews of each picture, 0 to 3")
     step_events: bool | None = Field(default=None, description="With stream: an event for each denoising step, too")
+    queue_events: bool | None = Field(default=None, description="With stream: an event for each move in the queue, too")
 
 
 class ImageBody(PictureParameters, _OpenAIFields):
@@ -237,13 +239,8 @@ def render(
     return response
 
 
-def event_renderer(
-    request: GenerationRequest, spec: ModelSpec, kind: EventKind, *, has_steps: bool = False
-) -> RenderEvent:
-    """The frames of a stream: partial pictures, and each picture as soon as it is there.
-
-    `has_steps`: steps too, which OpenAI's stream does not know.
-    """
+def event_renderer(request: GenerationRequest, body: ImageBody, spec: ModelSpec, kind: EventKind) -> RenderEvent:
+    """The frames of a stream: partial pictures, pictures as soon as they are there, what else the body asks for."""
     common = {
         "created_at": int(time.time()),
         "size": _size_name(request),
@@ -283,7 +280,9 @@ def event_renderer(
                     seed=request.seed + event.image_index,
                     **common,
                 )
-            case Step() if has_steps:
+            case Queued(position=position) if body.queue_events and position > 0:
+                yield _typed_frame(f"{kind}.queued", position=position)
+            case Step() if body.step_events:
                 yield _typed_frame(
                     f"{kind}.step", image_index=event.image_index, step_index=event.index, num_steps=event.of
                 )
@@ -355,10 +354,9 @@ def _without_effect(body: ImageBody, image_format: ImageFormat, *, is_stream: bo
         warnings.append("user and safety_identifier have no effect: nothing is recorded about end users")
     if is_stream and body.response_format == "url":
         warnings.append("response_format url has no effect: a stream has its pictures as b64_json")
-    if body.partial_images and not is_stream:
-        warnings.append("partial_images have no effect without stream: true")
-    if body.step_events and not is_stream:
-        warnings.append("step_events have no effect without stream: true")
+    if not is_stream:
+        given = (name for name in ("partial_images", "step_events", "queue_events") if getattr(body, name))
+        warnings += [f"{name} have no effect without stream: true" for name in given]
     if image_format == "png" and body.output_compression not in (None, 100):
         warnings.append("output_compression has no effect on png, which loses nothing")
     return warnings

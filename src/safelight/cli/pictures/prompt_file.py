@@ -24,7 +24,7 @@ _ALIASES = {"steps": "num_inference_steps", "format": "output_format"}
 """What `safelight generate` calls a field, where OpenAI's body has another name."""
 MAX_HEADER_CHARACTERS = 1000
 _UNREADABLE = "the line is JSON that nobody reads: too deep, or with a number out of all bounds"
-_WITHOUT_EFFECT = ("stream", "partial_images", "step_events", "response_format")
+_WITHOUT_EFFECT = ("stream", "partial_images", "step_events", "queue_events", "response_format")
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",

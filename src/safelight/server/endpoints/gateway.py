@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +27,7 @@ from safelight.server.endpoints.router import DEPLOYMENT_HEADER, PATH_PREFIX, Ch
 from safelight.server.endpoints.routes import EndpointRoutes, inner_path
 from safelight.server.endpoints.starter import ServedDeployment
 from safelight.server.error_handlers import CLIENT_LEFT, worded
+from safelight.server.web import page
 from safelight.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,10 @@ class EndpointGateway:
             await self._route(scope, receive, send)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope)
+        request, path = Request(scope), inner_path(scope["path"])
+        if page.is_for(request, path):
+            await self._send_page(scope, receive, send)
+            return
         try:
             location = await self._admit(request)
             if location is None:
@@ -73,7 +78,7 @@ class EndpointGateway:
                 return
             choice, receive = await self._chooser.choose(request, location, receive)
         except (SafelightError, ClientDisconnect) as error:
-            inner = Request(worded(scope, inner_path(scope["path"]), dialects.PICTURES))
+            inner = Request(worded(scope, path, dialects.PICTURES))
             await render_error(inner, error)(scope, receive, send)
             return
         request.state.deployment, inside = choice.name, _inside(scope, location, choice)
@@ -81,6 +86,15 @@ class EndpointGateway:
             await self._forward(choice, inside, receive, send)
         finally:
             scope["route"] = inside.get("route")  # for the edge, which calls a request by it
+
+    async def _send_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for every endpoint, be there one or not: what it shows it asks for with a key."""
+        name, slash, _ = scope["path"].removeprefix(PATH_PREFIX).partition("/")
+        if scope["path"].startswith(PATH_PREFIX) and not slash:
+            await page.to_page(f"{quote(name, safe='')}/")(scope, receive, send)
+            return
+        path = inner_path(scope["path"])
+        await self._app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
     async def _admit(self, request: Request) -> Location[ServedDeployment] | None:
         """Where a request goes that may; None: to the server's own model, which checks its own key."""

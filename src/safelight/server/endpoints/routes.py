@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
@@ -14,7 +14,7 @@ from safelight.errors import AuthenticationFailed, NotReady, ResourceNotFound
 from safelight.server.auth import key_of
 from safelight.server.endpoints.router import PATH_PREFIX, Location, RoutedEndpoint, Router, digest, refused
 from safelight.server.endpoints.starter import ServedDeployment
-from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S
+from safelight.serving.dispatcher import SHUTDOWN_RETRY_AFTER_S, ReplicaSnapshot
 
 
 class EndpointRoutes:
@@ -75,6 +75,14 @@ class EndpointRoutes:
     def find(self, endpoint_name: str, path: str) -> Location[ServedDeployment]:
         """As `locate`, by name alone. Raises ResourceNotFound."""
         return Location(self._router.find(endpoint_name), path)
+
+    def replicas_of(self, endpoint_name: str, deployment_name: str) -> Sequence[ReplicaSnapshot]:
+        """Those of a deployment that serves, one by one; none until it does."""
+        try:
+            served = self._router.find(endpoint_name).deployments.get(deployment_name)
+        except ResourceNotFound:
+            return ()
+        return () if served is None else served.replicas
 
     def identity_of(self, endpoint_name: str, key: str | None) -> str:
         """What stays the same when a caller whose credentials were checked comes again, with a new key or token too.

@@ -28,7 +28,7 @@ from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.server.pace import OF_DEPLOYMENT, pace_warning
 from safelight.serving.backends.protocol import LOAD_TIMEOUT_S, MIN_PATIENCE_S, ReplicasFactory
-from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, Settings, deployment_settings, part_of
 
@@ -55,6 +55,10 @@ class ServedDeployment:
         finally:
             self._num_inside -= 1
             self._left.set()
+
+    @property
+    def replicas(self) -> Sequence[ReplicaSnapshot]:
+        return self.dispatcher.snapshot().replicas
 
     def check_at_door(self) -> None:
         """Raises Overloaded or NotReady if a request that comes now is refused."""

@@ -99,6 +99,9 @@ class OnlineEndpoints:
             wake=self._reconciler.wake,
             publish=self._reconciler.publish,
             rotate_encryption_key=lambda: key_ring.rotate(self._database, is_shared=self.gateways.standing.has_others),
+            replicas_of=lambda endpoint, deployment: [
+                health.describe(each) for each in self.routes.replicas_of(endpoint, deployment)
+            ],
         )
 
     def announce(self, url: str, certificate: Path | None = None) -> None:
@@ -179,7 +182,7 @@ def create_deployment_app(
     for router in (
         *(dialect.create_router(served) for dialect in dialects.PICTURES),
         health.create_router(dispatcher, disk),
-        web_model.create_router(dispatcher),
+        web_model.create_router(dispatcher, is_endpoint=True),
         metrics.create_router(registry),
     ):
         app.include_router(router)

@@ -17,13 +17,15 @@ from safelight.serving.dispatcher import Dispatcher
 MODEL_PATH = f"{PATH}model.json"
 
 
-def create_router(dispatcher: Dispatcher) -> APIRouter:
-    """`/app/model.json`, behind the same key as the pictures."""
+def create_router(dispatcher: Dispatcher, *, is_endpoint: bool = False) -> APIRouter:
+    """`/app/model.json`, behind the same key as the pictures; an endpoint's page is for making pictures alone."""
     router = APIRouter(tags=["Page"])
 
     @router.get(MODEL_PATH, summary="What the served model can do: each parameter with its range, default and effect")
     async def model() -> JSONResponse:
-        return JSONResponse(_describe(dispatcher.spec), headers={"cache-control": "no-store"})
+        return JSONResponse(
+            _describe(dispatcher.spec) | {"is_endpoint": is_endpoint}, headers={"cache-control": "no-store"}
+        )
 
     return router
 

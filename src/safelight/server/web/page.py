@@ -66,9 +66,16 @@ def wants_page(request: Request) -> bool:
         return False
 
 
-def to_page() -> Response:
+def is_for(request: Request, path: str) -> bool:
+    """Whether a request for this path is answered by the page: one for its files, or a browser's for `/`."""
+    is_file = path in OPEN_PATHS or path.startswith(ASSETS)
+    return request.method in ("GET", "HEAD") and (is_file or (path == "/" and wants_page(request)))
+
+
+def to_page(folder: str = "") -> Response:
     """Relative, so that it holds behind a proxy that takes a prefix off."""
-    return RedirectResponse(PATH.lstrip("/"), status_code=307, headers={"vary": "accept", "cache-control": "no-cache"})
+    to = f"{folder}{PATH.lstrip('/')}"
+    return RedirectResponse(to, status_code=307, headers={"vary": "accept", "cache-control": "no-cache"})
 
 
 def create_router() -> APIRouter:

@@ -177,6 +177,7 @@ def plane(tmp_path: Path, cipher: Cipher) -> ControlPlane:
         admin_token="",
         wake=lambda: None,
         publish=publish,
+        replicas_of=lambda *_: [],
         rotate_encryption_key=lambda: 0,
     )
 
