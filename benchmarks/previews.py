@@ -29,9 +29,9 @@ from diffusers.models.transformers.transformer_flux import (
 )
 
 from benchmarks.step_batching import default_model
+from safelight.engine.denoising.flow import predict_clean
 from safelight.engine.engine import Engine, load_engine
 from safelight.engine.families.flux1.latents import make_image_ids, unpack_latents
-from safelight.engine.flow import predict_clean
 from safelight.engine.pixels.autoencoder import to_pixels
 from safelight.engine.pixels.previews import fit_projection
 from safelight.picture import files as images

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from safelight.engine.denoising.noise_schedulers import SchedulerConfig
 from safelight.engine.devices import Precision
 from safelight.engine.families.loading import load_parts
 from safelight.engine.family import Family, Rows
 from safelight.engine.low_rank import Lora, LowRank
-from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.engine.prompts import PromptEmbeds
 from safelight.model.spec import LoraFile, ModelSpec
 from tests.second_family.layout import PLAIN, SCALE_FACTOR

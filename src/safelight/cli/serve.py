@@ -14,7 +14,8 @@ from safelight.cli.completion import complete_models
 Model = Annotated[
     str | None,
     typer.Argument(
-        help="sprite (the default), a folder in the diffusers layout, a hub id, or a file (.safetensors, .gguf).",
+        help="sprite (the default), a folder in the diffusers layout, a hub id, or a file (.safetensors, .gguf). This, "
+        "and every option, can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.",
         autocompletion=complete_models,
     ),
 ]
@@ -198,10 +199,7 @@ def serve(
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
-    """Serve MODEL behind the Hugging Face and the OpenAI image APIs.
-
-    Every option can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.
-    """
+    """Serve MODEL behind the Hugging Face and the OpenAI image APIs."""
     _serve(**locals())  # each parameter has the name of the setting that it sets
 
 

@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine.compiled_blocks import CompiledBlocks, check_compile
-from safelight.engine.denoising import Denoising, Original, why_not_finite
+from safelight.engine.denoising.denoising import Denoising, Original, why_not_finite
+from safelight.engine.denoising.finite_checks import check_later
+from safelight.engine.denoising.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
+from safelight.engine.denoising.noise_schedulers import build_noise_scheduler
 from safelight.engine.devices import Precision, choose_device, choose_dtype, read_device_facts
 from safelight.engine.family import Family, Rows, load_family
-from safelight.engine.finite_checks import check_later
-from safelight.engine.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.kept_loras import KeptLoras
 from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.lru_cache import LruCache
-from safelight.engine.noise_schedulers import build_noise_scheduler
 from safelight.engine.pace import estimate_picture_s
 from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
 from safelight.engine.pixels.decoder import Decoder

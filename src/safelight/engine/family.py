@@ -11,9 +11,9 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from safelight.engine.denoising.noise_schedulers import SchedulerConfig
 from safelight.engine.devices import Precision
 from safelight.engine.low_rank import Lora
-from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.engine.prompts import PromptEmbeds
 from safelight.model.families.layout import Layout
 from safelight.model.spec import LoraFile, ModelSpec

@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, FluxPipeline
 
+from safelight.engine.denoising.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.engine.engine import Engine
-from safelight.engine.noise_schedulers import NoiseScheduler, build_noise_scheduler
 from safelight.model.spec import SCHEDULER_ALIASES
 from tests.unit.engine.drive import paint, start
 

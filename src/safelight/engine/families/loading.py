@@ -20,9 +20,9 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from safelight.engine.batch_invariance import make_batch_invariant
+from safelight.engine.denoising.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.devices import Precision
 from safelight.engine.families.weight_heads import check_weights
-from safelight.engine.noise_schedulers import SchedulerConfig, build_noise_scheduler
 from safelight.engine.weights.component_tensors import component_tensors
 from safelight.engine.weights.files import FileTensor
 from safelight.engine.weights.lean_loading import load_network

@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, FluxTransformer2DModel
 from transformers import CLIPTextModel, T5EncoderModel
 
+from safelight.engine.denoising.noise_schedulers import SchedulerConfig
 from safelight.engine.devices import Precision
 from safelight.engine.families.loading import load_parts
-from safelight.engine.noise_schedulers import SchedulerConfig
 from safelight.model.families.flux1 import FLUX1
 
 CLASSES = (FluxTransformer2DModel, AutoencoderKL, AutoencoderTiny, CLIPTextModel, T5EncoderModel)

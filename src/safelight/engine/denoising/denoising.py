@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safelight.engine.finite_checks import FiniteCheck
+from safelight.engine.denoising.finite_checks import FiniteCheck
+from safelight.engine.denoising.noise_schedulers import NoiseScheduler
 from safelight.engine.low_rank import Lora
-from safelight.engine.noise_schedulers import NoiseScheduler
 from safelight.engine.prompts import PromptEmbeds
 from safelight.errors import NonFiniteValues
 from safelight.picture.generation import Generation
