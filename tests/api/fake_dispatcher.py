@@ -99,6 +99,9 @@ class FakeDispatcher:
         if isinstance(self.error, Overloaded | NotReady):
             raise self.error
 
+    def note_use(self) -> None:
+        pass
+
     def check_at_door(self) -> None:
         self.check()
 

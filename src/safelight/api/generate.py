@@ -47,6 +47,7 @@ async def held_while_loading(
     Raises ClientDisconnect, NotReady or Overloaded.
     """
     if run_of(request) is not None or dispatcher.is_ready:
+        dispatcher.note_use()  # its body may have taken longer than a model stays that nobody asks for
         return generation_request
     timeout_s, started_at = generation_request.timeout_s, time.monotonic()
     await while_connected(request, dispatcher.wait_while_loading(timeout_s))

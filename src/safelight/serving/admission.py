@@ -68,7 +68,7 @@ class Admission:
         """Raises NotReady or Overloaded if a request that comes now is refused."""
         if self._closed_by is not None:
             raise self._closed_by
-        if not self._has(ReplicaState.READY):
+        if not self._has_ready:
             self._bring_back()
             raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S)
         if self._must_queue():
@@ -184,12 +184,17 @@ class Admission:
         is_held_here = self._hold_while_loading_s > 0 and self._max_queued_requests > 0 and self._closed_by is None
         return (
             is_held_here
-            and not self._has(ReplicaState.READY)
+            and not self._has_ready
             and (self._is_unloaded or self._has(ReplicaState.STARTING, ReplicaState.LOADING))
         )
 
     @property
+    def _has_ready(self) -> bool:
+        return not self._is_unloaded and self._has(ReplicaState.READY)
+
+    @property
     def _is_unloaded(self) -> bool:
+        """From the moment that it is decided: replicas that are told so in the next turn are ready until then."""
         return self._unloading is not None and self._unloading.is_unloaded
 
     def _bring_back(self) -> None:
@@ -229,7 +234,7 @@ class Admission:
         free = [
             replica
             for replica in self._replicas()
-            if replica.state is ReplicaState.READY and self._running[replica] < replica.num_places
+            if self._has_ready and replica.state is ReplicaState.READY and self._running[replica] < replica.num_places
         ]
         return min(free, key=lambda replica: self._running[replica], default=None)
 

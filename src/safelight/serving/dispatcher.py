@@ -98,7 +98,7 @@ class Dispatcher:
     @property
     def is_ready(self) -> bool:
         """Whether a request that comes now can become a picture at once."""
-        return not self._is_draining and self._has_ready_replica
+        return not self._is_draining and not self._unloading.is_unloaded and self._has_ready_replica
 
     @property
     def is_available(self) -> bool:
@@ -163,12 +163,17 @@ class Dispatcher:
 
     def check_at_door(self) -> None:
         """As `check`, but one that `wait_while_loading` would hold is let in."""
-        self._unloading.note_use()
+        self.note_use()
         self._admission.check_at_door()
+
+    def note_use(self) -> None:
+        """Somebody's request is on its way: the model stays, as long as it does when nobody asks."""
+        self._unloading.note_use()
 
     async def wait_while_loading(self, timeout_s: float) -> None:
         """Hold a request while replicas load, for so long at most. Raises Overloaded or NotReady."""
         await self._admission.wait_while_loading(timeout_s)
+        self.note_use()
 
     async def generate(self, request: GenerationRequest) -> GenerationResult:
         """The images of a request, or those of an identical one. Raises Overloaded, NotReady, or whatever ended it."""
@@ -191,6 +196,7 @@ class Dispatcher:
         on another one, and the steps of its images count from one again.
         """
         self.check()
+        self.note_use()
         events, span = self._stream(request), current_span()
         return events if span is None else traced(span, events, request, self.spec)
 
@@ -221,7 +227,7 @@ class Dispatcher:
                 is_rerun = True
         finally:
             self._num_in_flight -= 1
-            self._unloading.note_use()
+            self.note_use()
             self._changed.set()
 
     async def _attempt(
@@ -279,6 +285,7 @@ class Dispatcher:
         self._on_change()
 
     def _on_change(self) -> None:
+        self._unloading.note_change(is_ready=self._has_ready_replica)
         self._admission.wake()
         self._changed.set()
 

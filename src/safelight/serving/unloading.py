@@ -40,6 +40,7 @@ class Unloading:
         self._on_change = on_change
         self._used_at = 0.0
         """On the event loop's clock."""
+        self._was_ready = False
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -56,6 +57,12 @@ class Unloading:
     def note_use(self) -> None:
         """Somebody asks for a picture, or has got one."""
         self._used_at = asyncio.get_running_loop().time()
+
+    def note_change(self, *, is_ready: bool) -> None:
+        """Replicas have changed: the time in which nobody asks begins anew when the model is there."""
+        if is_ready and not self._was_ready:
+            self.note_use()
+        self._was_ready = is_ready
 
     def bring_back(self) -> None:
         """Somebody needs the model."""

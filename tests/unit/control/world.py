@@ -18,6 +18,7 @@ from safelight.control.endpoints.reconciler import Reconciler
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.secrets.secret_references import ENFORCE_ACCESS
 from safelight.control.store.database import Database
+from safelight.control.store.gateways import Standing
 from safelight.control.store.tables import Operation, OperationStatus, ProvisioningState
 from tests.fakes import until
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
@@ -65,9 +66,11 @@ class World:
 
 
 @asynccontextmanager
-async def running(database: Database, cipher: Cipher, tmp_path: Path, starter: FakeStarter) -> AsyncIterator[World]:
+async def running(
+    database: Database, cipher: Cipher, tmp_path: Path, starter: FakeStarter, standing: Standing | None = None
+) -> AsyncIterator[World]:
     logs, routes = DeploymentLogs(tmp_path / "logs"), FakeRoutes()
-    reconciler = Reconciler[FakeServing](database, cipher, starter=starter, routes=routes, logs=logs)
+    reconciler = Reconciler[FakeServing](database, cipher, starter=starter, routes=routes, logs=logs, standing=standing)
     await reconciler.start()
     try:
         yield World(database, cipher, logs, starter, routes, reconciler)

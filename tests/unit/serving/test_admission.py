@@ -9,6 +9,7 @@ import pytest
 from safelight.errors import GenerationCancelled, ModelLoadError, NotReady, Overloaded, SafelightError
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, ReplicaState
+from safelight.serving.unloading import Startable, Unloading
 
 pytestmark = pytest.mark.anyio
 
@@ -283,3 +284,24 @@ async def test_where_nothing_can_be_waited_for_nothing_is_held(state: ReplicaSta
         door.check_at_door()
     with pytest.raises(NotReady):
         await door.wait_while_loading(60)
+
+
+async def test_a_replica_that_is_about_to_be_stopped_for_idleness_takes_nobody_and_whoever_comes_is_held() -> None:
+    """It learns of it a turn of the event loop later, and would fail what it took in this one."""
+    replica = StillReplica()
+    unloading = Unloading(cast("Startable", replica), idle_s=1, is_idle=lambda: True, on_change=lambda: None)
+    door = Admission(
+        lambda: cast("list[Replica]", [replica]), max_queued_requests=1, hold_while_loading_s=60, unloading=unloading
+    )
+    unloading.is_unloaded = True
+
+    with pytest.raises(NotReady):
+        await door.acquire()
+    door.check_at_door()
+    held = asyncio.create_task(door.wait_while_loading(60))
+    await settle(door, queued=1)
+    unloading.is_unloaded = False
+    door.wake()
+
+    await held
+    assert await door.acquire() is replica

@@ -215,13 +215,20 @@ class Reconciler(Generic[ServingT]):
         """Another gateway has deleted it, unless it became ready here since that was seen."""
         if key in (await self._transact(self._transactions.read_marks)).deployments:
             return
-        serving = self._serving.pop(key, None)
-        self._marks.pop(key, None)
+        serving = self._take_away(key)
         self._lost.pop(key, None)
         await self._publish_if_there(key[0])
         if serving is not None:
-            await serving.stop()
+            await self._let_go(serving)
         self._logs.of(*key).delete()
+
+    def _take_away(self, key: tuple[str, str]) -> ServingT | None:
+        """What serves a deployment, to be let go: also when the operation that began to is put down meanwhile."""
+        serving = self._serving.pop(key, None)
+        self._marks.pop(key, None)
+        if serving is not None:
+            self._leaving.add(serving)
+        return serving
 
     async def _let_go(self, before: ServingT) -> None:
         await before.stop()
@@ -260,15 +267,16 @@ class Reconciler(Generic[ServingT]):
                 await self._transact(self._transactions.record_endpoint, operation)
             return
         key = (endpoint_name, name)
-        while (restoring := self._restoring.pop(key, None)) is not None:
-            await restoring
+        while (restoring := self._restoring.get(key)) is not None and not restoring.done():
+            await asyncio.wait([restoring])  # it goes on when this operation is put down
+        self._restoring.pop(key, None)
         lost = self._lost.pop(key, None)
         try:
             if operation.kind is OperationKind.DELETE:
                 await self._delete_deployment(operation, name)
             else:
                 await self._deploy(operation, name)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             if lost is not None and key not in self._serving:
                 self._lost[key] = lost
             raise
@@ -350,11 +358,10 @@ class Reconciler(Generic[ServingT]):
                 self._restoring[key] = self._spawn(self._restore(applied, "trying again"))
 
     async def _delete_deployment(self, operation: Operation, name: str) -> None:
-        serving = self._serving.pop((operation.endpoint_name, name), None)
-        self._marks.pop((operation.endpoint_name, name), None)
+        serving = self._take_away((operation.endpoint_name, name))
         await self.publish(operation.endpoint_name)
         if serving is not None:
-            await serving.stop()
+            await self._let_go(serving)
         await self._transact(self._transactions.forget_deployment, operation, name)
         self._logs.of(operation.endpoint_name, name).delete()
 
@@ -362,12 +369,11 @@ class Reconciler(Generic[ServingT]):
         name = operation.endpoint_name
         self._routes.remove(name)
         while restoring := [task for key, task in self._restoring.items() if key[0] == name and not task.done()]:
-            await asyncio.gather(*restoring)
+            await asyncio.wait(restoring)
         self._lost = {key: applied for key, applied in self._lost.items() if key[0] != name}
         self._routes.remove(name)
-        keys = [key for key in self._serving if key[0] == name]
-        self._marks = {key: mark for key, mark in self._marks.items() if key[0] != name}
-        await asyncio.gather(*(self._serving.pop(key).stop() for key in keys))
+        leaving = [self._take_away(key) for key in [*self._marks] if key[0] == name]
+        await asyncio.gather(*(self._let_go(each) for each in leaving if each is not None))
         async with self._publishing:
             await self._transact(self._transactions.forget_endpoint, operation)
             self._routes.remove(name)  # new keys may have published it meanwhile

@@ -29,6 +29,7 @@ from safelight.control.jobs.records import (
     finish_job,
     forget_expired_jobs,
     list_gone_jobs,
+    list_own_jobs,
     put_back_job,
     recover_jobs,
     take_over_jobs,
@@ -150,8 +151,7 @@ class JobQueue:
             lambda session: add_job(session, cipher, new, self.limits, gateway_id=gateway_id)
         )
         if is_new:
-            self._live[job.id] = LiveJob(job.id, job.owner)
-            self._changed.set()
+            self._adopt(job.id, job.owner)
         return job, is_new
 
     async def cancel(self, id: str, owner: str) -> Job | None:
@@ -159,11 +159,7 @@ class JobQueue:
         job = await self._plane.transact(lambda session: cancel_job(session, id, owner, self.limits))
         if job is not None:
             self._num_ended[JobState.CANCELED] += 1
-            live = self._live.get(id)
-            if live is not None and live.run is not None:
-                live.run.left.set()
-            elif live is not None:
-                self._forget(live)
+            self._leave(id)
             self._on_end()
         return job
 
@@ -215,15 +211,21 @@ class JobQueue:
             self._elsewhere.pop(id, None)
 
     async def _follow_others(self, gateway_id: int) -> None:
-        """Take over what dead gateways had, and stop what was canceled at another one."""
+        """Take over what dead gateways had, and stop what was canceled at another one.
+
+        A database that answers late, or loses its connection while it commits, may have kept a job, or given it to
+        this gateway, after this gave up waiting for it: nobody else would ever work on it.
+        """
         while True:
             await self._told.wait()
             self._told.clear()
-            running = [each.id for each in self._live.values() if each.run is not None]
+            known = [*self._live]
             try:
-                if running:
-                    for gone in await self._plane.transact(lambda session: list_gone_jobs(session, running)):  # noqa: B023
+                if known:
+                    for gone in await self._plane.transact(lambda session: list_gone_jobs(session, known)):  # noqa: B023
                         self._leave(gone)
+                for own in await self._plane.transact(lambda session: list_own_jobs(session, gateway_id)):
+                    self._adopt(*own)
                 if (alive := self._standing.alive) is not None:
                     await self._take_over(gateway_id, alive | {gateway_id})
             except (SQLAlchemyError, StorageUnavailable):
@@ -236,13 +238,19 @@ class JobQueue:
         )
         for job in jobs:
             logger.info("job %s is taken over: its gateway is dead", job.id)
-            self._live[job.id] = LiveJob(job.id, job.owner)
+            self._adopt(job.id, job.owner)
+
+    def _adopt(self, id: str, owner: str) -> None:
+        if id not in self._live:
+            self._live[id] = LiveJob(id, owner)
             self._changed.set()
 
     def _leave(self, id: str) -> None:
         live = self._live.get(id)
         if live is not None and live.run is not None:
             live.run.left.set()
+        elif live is not None:
+            self._forget(live)
 
     async def _recover(self) -> bool:
         try:

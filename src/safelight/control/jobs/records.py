@@ -233,6 +233,13 @@ def take_over_jobs(session: Session, gateway_id: int, alive: Collection[int], li
     return jobs
 
 
+def list_own_jobs(session: Session, gateway_id: int) -> Sequence[tuple[str, str]]:
+    """The ids and owners of the jobs that are to run at this gateway, oldest first."""
+    own = Job.state.in_(LIVE) & (Job.gateway_id == gateway_id)
+    rows = session.execute(select(Job.id, Job.owner).where(own).order_by(Job.created_at, Job.id))
+    return [(each.id, each.owner) for each in rows]
+
+
 def list_gone_jobs(session: Session, ids: Collection[str]) -> Collection[str]:
     """Those of `ids` that have ended or are forgotten."""
     return set(ids) - set(session.scalars(select(Job.id).where(Job.id.in_(ids), Job.state.in_(LIVE))))

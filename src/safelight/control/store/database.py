@@ -55,6 +55,8 @@ class Database:
     def __init__(self, url: str | URL, disk: Disk) -> None:
         """Raises ConfigurationError if the URL is none of a database that can be used."""
         self._engine = _engine_of(url)
+        self._pool = self._engine.pool
+        self._is_closed = False
         self._disk = disk
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="database")
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
@@ -79,7 +81,7 @@ class Database:
 
         Raises StorageUnavailable too if it takes too long; it may still come to its end then.
         """
-        in_context = partial(contextvars.copy_context().run, work, *args, **kwargs)
+        in_context = partial(contextvars.copy_context().run, self._work, partial(work, *args, **kwargs))
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S if self.is_shared else None) as timeout:
                 return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
@@ -87,6 +89,14 @@ class Database:
             if not timeout.expired():
                 raise
             raise self._disk.refused(PLACE, "it does not answer", detail=f"in {ANSWER_TIMEOUT_S:g} s") from error
+
+    def _work(self, work: Callable[[], T]) -> T:
+        """In a thread, which may outlive `close`: its connection is closed then too."""
+        try:
+            return work()
+        finally:
+            if self._is_closed:
+                self._pool.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -123,8 +133,9 @@ class Database:
             raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
 
     def close(self) -> None:
+        self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._engine.dispose()
+        self._pool.dispose()
 
 
 def open_database(url: str | None, data_dir: Path, disk: Disk | None = None) -> Database:

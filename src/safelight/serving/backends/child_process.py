@@ -45,16 +45,18 @@ class Child:
         return self._stderr.read_last()
 
     async def end(self) -> None:
-        """Close the socket, and wait to the end, even if the waiting task is cancelled: no process is left behind."""
+        """Close the socket, and wait to the end, however often the waiting task is cancelled: no process stays."""
         self.writer.transport.abort()
         ending = asyncio.create_task(_end(self._process))
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending
-            raise
-        finally:
-            self._stderr.close()
+        is_cancelled = False
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                is_cancelled = True
+        self._stderr.close()
+        if is_cancelled:
+            raise asyncio.CancelledError
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from safelight.control.jobs.records import (
     NewJob,
     StoredRequest,
     add_job,
+    cancel_job,
     find_job,
     get_answer,
     get_job,
@@ -28,6 +29,7 @@ from safelight.control.jobs.records import (
 from safelight.control.plane import ControlPlane
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.store.database import Database
+from safelight.control.store.gateways import News, Role, Standing
 from safelight.control.store.tables import Job, JobState, utc_now
 from safelight.errors import (
     Conflict,
@@ -38,7 +40,7 @@ from safelight.errors import (
     ResourceNotFound,
     SafelightError,
 )
-from tests.fakes import until
+from tests.fakes import DEADLINE_S, until
 
 LIMITS = JobLimits(max_jobs=3, max_bytes=1000, lifetime_s=3600)
 PICTURE = Answer(status=200, headers=(("content-type", "image/png"),), body=b"picture")
@@ -92,8 +94,10 @@ def plane(tmp_path: Path, database: Database, cipher: Cipher) -> ControlPlane:
 
 
 @asynccontextmanager
-async def running_queue(plane: ControlPlane, performer: Performer, *, max_running: int = 1) -> AsyncIterator[JobQueue]:
-    queue = JobQueue(plane, performer, limits=LIMITS, max_running=max_running)
+async def running_queue(
+    plane: ControlPlane, performer: Performer, *, max_running: int = 1, standing: Standing | None = None
+) -> AsyncIterator[JobQueue]:
+    queue = JobQueue(plane, performer, limits=LIMITS, max_running=max_running, standing=standing)
     await queue.start()
     try:
         yield queue
@@ -208,6 +212,46 @@ def test_an_answer_that_cannot_be_kept_yet_is_not_made_again(
         return len(performer.begun)
 
     assert asyncio.run(run()) == 1
+
+
+def among_others() -> Standing:
+    return Standing(1, Role.FOLLOWER, frozenset({1, 2}))
+
+
+def test_a_job_that_the_database_kept_or_moved_here_after_that_was_given_up_waiting_for_is_worked_on(
+    plane: ControlPlane,
+) -> None:
+    """Its client was refused; sent again under its key it is found, and would be waited for for ever."""
+
+    async def run() -> None:
+        performer = Performer()
+        performer.go_on.set()
+        async with running_queue(plane, performer, standing=among_others()) as queue:
+            with plane.database.transaction() as session:
+                add_job(session, plane.cipher, new_job(key="k"), LIMITS, gateway_id=1)
+            job, is_new = await queue.submit(new_job(key="k"))
+            assert not is_new
+            queue.note(News())
+            await until(is_state(plane, job.id, JobState.SUCCEEDED))
+        assert len(performer.begun) == 1
+
+    asyncio.run(run())
+
+
+def test_a_job_that_waits_here_and_is_canceled_at_another_gateway_waits_no_more(plane: ControlPlane) -> None:
+    async def run() -> None:
+        async with running_queue(plane, Performer(), standing=among_others()) as queue:
+            await queue.submit(new_job())
+            waiting, _ = await queue.submit(new_job())
+            with plane.database.transaction() as session:
+                cancel_job(session, waiting.id, "ann", LIMITS)
+            queue.note(News({waiting.id: JobState.CANCELED}))
+
+            async with asyncio.timeout(DEADLINE_S):
+                await queue.wait(waiting.id, 10 * DEADLINE_S)
+            assert queue.count()[JobState.QUEUED] == 0
+
+    asyncio.run(run())
 
 
 def test_what_runs_when_the_server_stops_runs_again_after_the_next_start(plane: ControlPlane) -> None:

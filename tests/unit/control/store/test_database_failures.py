@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ from safelight.control.store.database import Database, open_database
 from safelight.control.store.tables import RegisteredModel
 from safelight.disk import Disk
 from safelight.errors import StorageUnavailable
+from tests.fakes import DEADLINE_S, until
 from tests.unit.conftest import emptied
 
 
@@ -54,6 +57,7 @@ def raising(session: Session, code: str) -> None:
         ("53100", "its disk is full"),
         ("53200", "it has run out of resources"),
         ("25006", "it may only be read"),
+        ("40P01", "two changes waited for each other"),
         ("57P03", "it is being stopped or started"),
         ("58030", "its disk fails"),
     ],
@@ -133,3 +137,29 @@ def test_a_database_that_is_damaged_is_no_full_disk(tmp_path: Path) -> None:
         add_model(session)
 
     assert not isinstance(caught.value, OperationalError)
+
+
+def test_a_connection_that_is_in_use_when_the_database_is_closed_is_closed_when_it_is_free(
+    postgresql: Database,
+) -> None:
+    """What is left to the garbage collector warns of it, in the midst of something else."""
+    begun, may_end, closed = threading.Event(), threading.Event(), threading.Event()
+    event.listen(postgresql._engine, "close", lambda *_: closed.set())
+
+    def work() -> None:
+        with postgresql.transaction() as session:
+            session.execute(text("SELECT 1"))
+            begun.set()
+            may_end.wait(DEADLINE_S)
+
+    async def close_meanwhile() -> None:
+        working = asyncio.create_task(postgresql.run(work))
+        await until(begun.is_set)
+        postgresql.close()
+        closed.clear()
+        may_end.set()
+        await working
+
+    asyncio.run(close_meanwhile())
+
+    assert closed.wait(DEADLINE_S)
