@@ -21,6 +21,7 @@ CHANGED = {
     "text_encoder_2_quantization": "nf4",
     "offload": "none",
     "vae_tiling": "on",
+    "compile": "on",
     "memory": "2000000000",
     "num_threads": "3",
     "max_batch_size": "5",

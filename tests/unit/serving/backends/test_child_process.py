@@ -22,7 +22,8 @@ async def test_a_process_that_does_not_end_is_killed_however_often_who_waits_for
     begun = asyncio.Event()
 
     async def live() -> None:
-        async with spawned([sys.executable, "-c", "import time; time.sleep(600)"], dict(os.environ)) as child:
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        async with spawned(command, dict(os.environ), name="replica 0", log_format="text") as child:
             children.append(child)
             begun.set()
             await asyncio.Event().wait()
