@@ -3,6 +3,7 @@
 from dataclasses import replace
 from random import Random
 
+import pytest
 import torch
 
 from training.sprite.data.captions import SILENCE, caption, mistaken
@@ -11,6 +12,8 @@ from training.sprite.data.things import things
 from training.sprite.networks.devices import device
 from training.sprite.stages.flow import NEARLY_SHARE, sigmas
 from training.sprite.stages.settling import EARLY
+
+pytestmark = pytest.mark.usefixtures("work")
 
 
 def test_a_caption_is_open_if_it_names_a_kind_or_nothing() -> None:
