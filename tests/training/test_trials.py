@@ -10,6 +10,8 @@ from training.sprite.data.things import things
 from training.sprite.judging.judge import Verdict
 from training.sprite.judging.trials import beside_the_point, counts, held_out_pairs, one_thing
 
+pytestmark = pytest.mark.usefixtures("work")
+
 
 def verdict(first: int = -1, second: int = -1, relation: str = "empty", count: int = 1) -> Verdict:
     return Verdict(first, second, relation, "white", count)
