@@ -71,7 +71,7 @@ def _run(command: list[str], data_dir: Path, more: dict[str, str] | None = None)
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("safelight ", ["serve", "generate", "inspect", "replay", "model", "connection"]),
+        ("safelight ", ["serve", "generate", "inspect", "replay", "bench", "model", "status"]),
         ("safelight online-", ["online-endpoint", "online-deployment"]),
         ("safelight online-endpoint re", ["regenerate-keys"]),
         ("safelight online-deployment create --endpoint", ["--endpoint-name", "--endpoint"]),
@@ -91,8 +91,8 @@ def _run(command: list[str], data_dir: Path, more: dict[str, str] | None = None)
         ("safelight online-deployment show -e ../connections -n ", []),
         ("safelight online-endpoint show -n x -o ", ["table", "json", "yaml"]),
         ("safelight online-endpoint create -f ", []),
-        ("safelight --version ", ["serve", "generate", "inspect", "replay", "model", "connection"]),
-        ("safelight nonsense ", ["serve", "generate", "inspect", "replay", "model", "connection"]),
+        ("safelight --version ", ["serve", "generate", "inspect", "replay", "bench", "model", "status"]),
+        ("safelight nonsense ", ["serve", "generate", "inspect", "replay", "bench", "model", "status"]),
         ("safelight online-endpoint show --nonsense -n ", ["flux-one", "other"]),
     ],
 )
