@@ -142,7 +142,7 @@ def test_an_alias_for_something_else_fails_the_deployment_and_says_why(online: O
     outcome = online.deploy("pink", environmentVariables={"SAFELIGHT_MODEL_ALIASES": "dall-e-3=other"})
 
     assert outcome["status"] == "Failed"
-    assert "there is no 'other', but pink, tiny" in json.dumps(outcome)
+    assert "model alias 1 of 1 is of a model that is not here; there is pink, tiny" in json.dumps(outcome)
 
 
 def test_aliases_are_no_variable_without_effect(online: OnlineClient) -> None:

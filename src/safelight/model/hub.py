@@ -35,6 +35,10 @@ from safelight.model.other_formats import explain_folder
 from safelight.model.weight_files import Network, WeightFiles, choose_weights, list_shards
 
 
+logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)
+"""What it finds nothing for it repeats, and that may be a URL with a secret. What is missing we say ourselves."""
+
+
 class _SilentBar(tqdm):
     """A progress bar of huggingface_hub that draws nothing."""
 
@@ -63,7 +67,6 @@ def download_model(
     Raises DownloadError, UnsupportedModel or ModelLoadError with the remedy.
     """
     token, configs = _checked(token), tuple(config_files())
-    logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)  # that it found no config
     with _explained(hub_id, revision):
         folder = _fetch(hub_id, revision, token, configs)
     names = _list_names(hub_id, folder)
