@@ -34,7 +34,6 @@ from safelight.model.configs import INDEX
 from safelight.model.other_formats import explain_folder
 from safelight.model.weight_files import Network, WeightFiles, choose_weights, list_shards
 
-
 logging.getLogger("huggingface_hub._snapshot_download").setLevel(logging.ERROR)
 """What it finds nothing for it repeats, and that may be a URL with a secret. What is missing we say ourselves."""
 
