@@ -26,7 +26,8 @@ WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OPENBLAS_NUM_TH
 @pytest.fixture(scope="session")
 def _forks() -> Iterator[Mapping[str, str]]:
     """Where replicas and commands are forked."""
-    with tempfile.TemporaryDirectory(prefix="forks-") as folder, ExitStack() as stack:
+    # A socket has 107 characters for its path, and the folder of a run may have as many.
+    with tempfile.TemporaryDirectory(prefix="forks-", dir="/tmp") as folder, ExitStack() as stack:
         places = {kind: Path(folder) / kind for kind in IMPORTED}
         for kind, path in places.items():
             command = [sys.executable, "-m", "tests.e2e.warm.forks", kind, str(path)]
