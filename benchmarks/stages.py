@@ -25,6 +25,7 @@ from safelight.model.checkpoint import read_model_spec
 from safelight.picture.files import encode
 from safelight.picture.parameters import build_generation_request
 from safelight.serving.backends.child_environment import share_of_cores
+from safelight.serving.backends.registry import find_factory
 from safelight.serving.counters import Counters
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.start import create_dispatcher
@@ -77,7 +78,7 @@ def measure_engine(engine: Engine, rounds: int) -> dict[str, Cost]:
 async def _measure_replica(clients: int, pictures: int, rounds: int) -> list[tuple[float, Counters]]:
     """Pictures a second, and what the replica counted meanwhile."""
     settings = load_settings(max_queued_requests=clients)
-    dispatcher = create_dispatcher(settings, SPRITE, read_model_spec(SPRITE))
+    dispatcher = create_dispatcher(find_factory(settings), settings, SPRITE, read_model_spec(SPRITE))
     await dispatcher.start()
     try:
         await dispatcher.wait_until_ready()
