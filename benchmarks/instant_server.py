@@ -9,7 +9,6 @@ It is the real app and listener, with the replica in its own process. A picture 
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ import numpy as np
 from safelight.picture.generation import Generation
 from safelight.server.app import create_app
 from safelight.server.http.listener import Server, raise_descriptor_limit
-from safelight.serving.backends.local import LocalReplica
+from safelight.serving.backends.local import LocalReplicas
+from safelight.serving.backends.protocol import Launch
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
 from safelight.serving.replica.process import run_replica
@@ -53,6 +53,9 @@ class Prepared:
     plan: str = ""
     smaller: str = ""
 
+    def fitting_rows(self, width: int, height: int) -> int:
+        return self.message.options.max_batch_size
+
     def load(self) -> NoiseEngine:
         return NoiseEngine(self.message.spec, FakeEngineOptions(step_s=self.step_s))
 
@@ -66,13 +69,11 @@ def main() -> None:
     settings = Settings(
         port=options.port, max_connections=options.connections, request_timeout_s=DAY_S, log_level="error"
     )
-    replica = LocalReplica(
-        "replica 0",
-        Load(folder="/nowhere", spec=SPEC, options=EngineOptions()),
-        environment=dict(os.environ),
+    replicas = LocalReplicas(
+        Launch(load=Load(folder="/nowhere", spec=SPEC, options=EngineOptions())),
         command=[sys.executable, "-m", "benchmarks.instant_server", "--step", str(options.step)],
     )
-    dispatcher = Dispatcher(SPEC, [replica], max_concurrent_requests_per_instance=8, max_queued_requests=options.queue)
+    dispatcher = Dispatcher(replicas, max_queued_requests=options.queue)
     with socket.create_server(("127.0.0.1", options.port), backlog=4096) as listener:
         Server(create_app(settings, dispatcher), settings).run(sockets=[listener])
 
