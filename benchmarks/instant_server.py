@@ -53,7 +53,7 @@ class Prepared:
     plan: str = ""
     smaller: str = ""
 
-    def fitting_rows(self, width: int, height: int) -> int:
+    def fitting_rows(self, width: int, height: int) -> int:  # noqa: ARG002  there is memory for all
         return self.message.options.max_batch_size
 
     def load(self) -> NoiseEngine:
