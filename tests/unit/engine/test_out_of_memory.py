@@ -1,10 +1,12 @@
-"""Memory that is not there, for real: the process may take no more addresses than it has, and a little."""
+"""Memory that is not there, for real: a process of its own may take no more addresses than it has, and a little."""
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,12 @@ MIB = 1024**2
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads what Linux shows of a process")
 
 
+def in_a_process_of_its_own(function: Callable[[Path], None], folder: Path) -> None:
+    """Where no earlier test has left memory that could be taken again without asking the system."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(function, folder).result()
+
+
 @contextmanager
 def no_more_memory_than(num_bytes: int) -> Iterator[None]:
     """Beside what this process has already."""
@@ -35,10 +43,10 @@ def no_more_memory_than(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def test_a_decoder_without_memory_is_known_as_such_and_the_next_picture_is_made(tiny_flux_folder: Path) -> None:
-    spec = replace(read_model_spec(tiny_flux_folder), max_size=4096, max_pixels=4096**2)
-    engine = load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"), spec=spec)
-    large = start(engine, width=4096, height=4096)  # no piece that this process has freed is as large
+def decode_without_memory(folder: Path) -> None:
+    spec = replace(read_model_spec(folder), max_size=4096, max_pixels=4096**2)
+    engine = load_engine(folder, EngineOptions(device="cpu", dtype="float32"), spec=spec)
+    large = start(engine, width=4096, height=4096)
 
     with no_more_memory_than(16 * MIB), pytest.raises((RuntimeError, MemoryError)) as caught:
         engine.decode(large)
@@ -49,6 +57,20 @@ def test_a_decoder_without_memory_is_known_as_such_and_the_next_picture_is_made(
     denoise(engine, small)
     assert engine.decode(small).shape == (64, 64, 3)
     engine.release(small)
+
+
+def test_a_decoder_without_memory_is_known_as_such_and_the_next_picture_is_made(tiny_flux_folder: Path) -> None:
+    in_a_process_of_its_own(decode_without_memory, tiny_flux_folder)
+
+
+def load_without_memory(folder: Path) -> None:
+    with no_more_memory_than(64 * MIB), pytest.raises(OutOfMemory) as caught:
+        load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
+
+    message = caught.value.message
+    assert re.match(r"there was no memory for \S+/text_encoder \(", message)
+    assert "what needs less is --quantization " in message
+    assert "again" not in message
 
 
 def test_a_file_that_finds_no_memory_is_named_with_what_needs_less_and_is_not_called_broken(
@@ -62,13 +84,7 @@ def test_a_file_that_finds_no_memory_is_named_with_what_needs_less_and_is_not_ca
             copy.write_bytes(path.read_bytes())
     save_shapes(folder / "text_encoder" / "model.safetensors", true_shapes("text_encoder"), dtype="F32")
 
-    with no_more_memory_than(64 * MIB), pytest.raises(OutOfMemory) as caught:
-        load_engine(folder, EngineOptions(device="cpu", dtype="float32"))
-
-    message = caught.value.message
-    assert re.match(r"there was no memory for \S+/text_encoder \(", message)
-    assert "what needs less is --quantization " in message
-    assert "again" not in message
+    in_a_process_of_its_own(load_without_memory, folder)
 
 
 @pytest.mark.parametrize(
