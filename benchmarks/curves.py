@@ -45,7 +45,9 @@ def main() -> None:
     stage_costs.measure(engine, 8, 0)
     by_size = _median_of(options.rounds, SIZES, lambda size, seed: _picture_s(engine, seed, size=int(size)))
     by_steps = _median_of(options.rounds, STEPS, lambda steps, seed: _picture_s(engine, seed, steps=int(steps)))
-    by_batch = _median_of(options.rounds, BATCHES, lambda rows, seed: stage_costs.measure(engine, int(rows), seed).step)
+    by_batch = _median_of(
+        options.rounds, BATCHES, lambda rows, seed: stage_costs.measure(engine, int(rows), seed).wall.step
+    )
     wide = _wide_blocks()
     by_wide_size = _median_of(options.rounds, WIDE_SIZES, lambda size, _: _wide_step_s(wide, int(size)))
     by_clients, by_load = _of_server(options)
@@ -93,6 +95,11 @@ def _picture_s(engine: Engine, seed: int, *, size: int = 256, steps: int = 4) ->
     engine.decode(generation)
     engine.release(generation)
     return time.perf_counter() - began_at
+
+
+def _step_s(engine: Engine, rows: int, seed: int) -> float:
+    """Of a row."""
+    return stage_costs.measure(engine, rows, seed).wall.step
 
 
 def _wide_blocks() -> FluxTransformer2DModel:

@@ -13,6 +13,7 @@ from benchmarks.pages import write_performance_page
 from benchmarks.rows import print_rows, read_reports
 
 WITH_ROWS: tuple[str, ...] = (
+    "stages",
     "peers_in_turns",
     "mixed_sizes",
     "http_cost",
