@@ -61,7 +61,9 @@ def main() -> None:
     ]
     rows = _rows(by_size, by_steps, by_batch, by_clients, by_wide_size)
     report("curves", rows, store=options.store, curves=curves, is_last=False)
-    memory = {f"batch of {batch}": {size: _memory_mib(size, batch) for size in SIZES} for batch in (1, 8)}
+    memory: dict[str, Points] = {
+        f"batch of {batch}": {size: _memory_mib(size, batch) for size in SIZES} for batch in (1, 8)
+    }
     curves.append(_curve("Memory by size and batch", "pixels of a side", "MiB above the loaded model, at most", memory))
     report("curves", rows, store=options.store, curves=curves)
 
@@ -131,7 +133,8 @@ def _of_server(options: argparse.Namespace) -> tuple[Points, dict[str, Points]]:
             return len(run.counted) / run.seconds
 
         by_clients = _median_of(options.rounds, CLIENTS, throughput)
-        capacity, waits = max(by_clients.values()), {"p50": {}, "p95": {}}
+        capacity = max(by_clients.values())
+        waits: dict[str, Points] = {"p50": {}, "p95": {}}
         for load in LOADS:
             run = run_on(target, Load(rate=load * capacity, requests=3 * options.pictures, warm_up_s=0), shapes, 1)
             latencies = sorted(each.latency_s for each in run.counted)

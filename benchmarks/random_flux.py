@@ -88,7 +88,7 @@ def _networks() -> dict[str, nn.Module]:
             "text_encoder": CLIPTextModel(CLIPTextConfig(**_config("text_encoder"))),
             "text_encoder_2": T5EncoderModel(T5Config(**_config("text_encoder_2"))),
         }
-    networks["text_encoder_2"].tie_weights()
+    networks["text_encoder_2"].tie_weights()  # type: ignore[operator]
     return networks
 
 

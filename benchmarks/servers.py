@@ -109,7 +109,7 @@ def run_on(target: Target, load: Load, shapes: Sequence[Shape], seed: int = 0) -
 def cpu_s(process: psutil.Process) -> float:
     """Of a process and its children."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    return float(sum(each.user + each.system for each in times))
 
 
 async def _makes_a_picture(target: Target, process: subprocess.Popen[bytes]) -> bool:
