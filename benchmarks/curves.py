@@ -41,6 +41,7 @@ Points = dict[float, float]
 
 def main() -> None:
     options = _parse_options()
+    stage_costs.become_a_replica()
     engine = stage_costs.load_sprite()
     stage_costs.measure(engine, 8, 0)
     by_size = _median_of(options.rounds, SIZES, lambda size, seed: _picture_s(engine, seed, size=int(size)))

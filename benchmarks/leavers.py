@@ -28,6 +28,7 @@ STEPS = 4
 
 def main() -> None:
     options = _parse_options()
+    stage_costs.become_a_replica()
     engine, ratios, ideals = stage_costs.load_sprite(), [], []
     stage_costs.measure(engine, BATCH_SIZE, 0)
     with safelight("sprite", "--max-queued-requests", "100") as (target, _):

@@ -52,6 +52,7 @@ class Round:
 
 def main() -> None:
     options = _parse_options()
+    stage_costs.become_a_replica()
     engine = stage_costs.load_sprite(share_of_cores(1))
     rounds: list[Round] = []
     with safelight("sprite", "--max-queued-requests", "100") as (target, _):
