@@ -10,7 +10,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from safelight.environment import hidden
 from safelight.errors import ConfigurationError
+from safelight.serving.backends.child_environment import is_private
 from safelight.serving.backends.ray.actor import ReplicaActor
 from safelight.serving.backends.ray.fetcher import Fetcher
 from safelight.settings import Settings
@@ -75,6 +77,10 @@ class RayCluster:
         """End an actor that does not answer; Ray starts it again, where there is room."""
         ray.kill(actor, no_restart=False)
 
+    def end(self, actor: Any) -> None:
+        """Of one that is not started again."""
+        ray.kill(actor, no_restart=True)
+
     def fetcher(self, name: str, node_id: str) -> Any:
         """The one that fetches on a node what is called so; it ends by itself."""
         return (
@@ -108,15 +114,16 @@ def _join(settings: Settings) -> None:
         )
     is_own = address is None
     try:
-        ray.init(
-            address="local" if is_own else address,
-            namespace=settings.ray_namespace,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
-            include_dashboard=False if is_own else None,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
+        with hidden(_is_not_rays):
+            ray.init(
+                address="local" if is_own else address,
+                namespace=settings.ray_namespace,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
+                include_dashboard=False if is_own else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         remedy = (
             "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -125,6 +132,11 @@ def _join(settings: Settings) -> None:
             "all machines the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
         )
         raise ConfigurationError(f"ray_address {address or '(none)'}: {_first_line(error)}; {remedy}") from None
+
+
+def _is_not_rays(name: str) -> bool:
+    """The processes of a Ray of our own would inherit it, and show it to whoever may look at processes."""
+    return is_private(name) and not name.startswith("RAY_")
 
 
 def _first_line(error: Exception) -> str:
