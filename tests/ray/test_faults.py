@@ -19,11 +19,12 @@ import pytest
 from PIL import Image
 
 from tests.e2e.online_client import OnlineClient, drawing, register_tiny_model
-from tests.fakes import FakeEngineOptions, Gate, expected_pixels, fake_request
+from tests.fakes import STEP_S, FakeEngineOptions, Gate, expected_pixels, fake_request
 from tests.live_server import eventually
 from tests.online_server import online_server
 from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
+from tests.ray.small_disk import MAY_MOUNT, node_on_small_disk
 
 NUM_ASKED = 6
 
@@ -80,6 +81,54 @@ def test_an_endpoints_deployment_is_updated_and_scaled_on_the_cluster_without_a_
         "targetUtilizationPercentage": 70,
     }
     assert shown["warnings"] == []
+
+
+def test_no_request_waits_for_a_slow_node_that_a_quick_one_can_make_and_health_says_which_it_is(
+    cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+) -> None:
+    slow = cluster.add_node(**NODE, env_vars={STEP_S: "0.2"})
+    with running_gateway(cluster.address, tmp_path / "g", replicas=3, ray_num_cpus=2) as gateway:
+        gateway.wait_until_ready(3)
+        there = next(each for each in gateway.replicas() if each["node"] == slow.node_id)
+
+        def is_told() -> bool:
+            assert {each.result().status_code for each in asking(gateway)} == {200}
+            return any(each["detail"].startswith("slow: takes ") for each in gateway.replicas())
+
+        eventually(is_told)
+        psutil.Process(there["pid"]).send_signal(signal.SIGSTOP)  # whoever were sent there would wait for ever
+        answers = [each.result() for each in asking(gateway)]
+        detail = {each["node"]: each["detail"] for each in gateway.replicas()}
+        psutil.Process(there["pid"]).send_signal(signal.SIGCONT)
+
+        assert all(is_picture_of(each, f"prompt {index}") for index, each in enumerate(answers))
+        assert [node for node, said in detail.items() if said] == [slow.node_id]
+    cluster.remove_node(slow)
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="this machine lets no test mount a disk of its own")
+def test_a_node_with_a_full_disk_serves_on_and_what_cannot_start_there_is_made_elsewhere(
+    cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+) -> None:
+    with (
+        node_on_small_disk(cluster.address, num_cpus=2) as disk,
+        running_gateway(cluster.address, tmp_path / "g", replicas=3, ray_num_cpus=2) as gateway,
+    ):
+        gateway.wait_until_ready(3)
+        others = {node.node_id for node in cluster.worker_nodes}
+        (there,) = (each for each in gateway.replicas() if each["node"] not in others)
+        disk.fill()
+        served = [each.result() for each in asking(gateway)]
+        psutil.Process(there["pid"]).parent().kill()  # Ray cannot even begin a log for the next one
+        eventually(lambda: "cannot be reached" in told_of(gateway, there["name"])["detail"])
+        elsewhere = [each.result() for each in asking(gateway)]
+        told = told_of(gateway, there["name"])
+        disk.clear()
+
+        for answers in (served, elsewhere):
+            assert all(is_picture_of(each, f"prompt {index}") for index, each in enumerate(answers))
+        assert told["state"] == "starting"
+        gateway.wait_until_ready(3)
 
 
 def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
@@ -176,6 +225,10 @@ def test_requests_go_on_while_the_head_is_away_and_after_it_has_come_back(
         eventually(lambda: gateway.replicas()[0].get("pid") not in (pid, None), timeout_s=120)
         gateway.wait_until_ready()  # the head has known what to start again
         assert is_picture_of(gateway.ask("started again"), "started again")
+
+
+def told_of(gateway: Gateway, name: str) -> Any:
+    return next(each for each in gateway.replicas() if each["name"] == name)
 
 
 def num_running(gateway: Gateway) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -19,8 +22,14 @@ from safelight.settings import Settings
 
 MAX_CALLS = 1000
 """Of one actor at once: each gateway waits with one for news, and sends with another."""
+MAX_ASKING = 32
+"""Threads that ask the head at once."""
 LOCAL_OBJECT_STORE_BYTES = 200_000_000
 """Of a Ray of our own; pictures pass through it, and none stays."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,16 @@ class Place:
 
 
 class RayCluster:
-    """A joined cluster. All of it blocks: call it in a thread."""
+    """A joined cluster. All of it but `run` blocks: `run` it."""
 
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.ray_namespace
+        self._threads = ThreadPoolExecutor(MAX_ASKING, thread_name_prefix="ray")
         _join(settings)
+
+    async def run(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A method of this object in a thread. While the head is away it waits, and none but its like with it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(ask, *args, **kwargs))
 
     def find_or_create(self, name: str, place: Place) -> Any:
         """The actor of that name, which is placed as soon as a node has room for it."""

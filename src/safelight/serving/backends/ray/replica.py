@@ -199,8 +199,8 @@ class RayReplica:
 
     async def _live(self) -> None:
         """From the actor's creation, or from where it is found, until it is lost. Raises why it was."""
-        self._place = await asyncio.to_thread(self._cluster.place_for, self._wish)
-        self._actor = await asyncio.to_thread(self._cluster.find_or_create, self._actor_name, self._place)
+        self._place = await self._cluster.run(self._cluster.place_for, self._wish)
+        self._actor = await self._cluster.run(self._cluster.find_or_create, self._actor_name, self._place)
         node = await self._wait_for_place()
         loras = {name: await self._find(each, node) for name, each in self._sources.loras.items()}
         found = Found(await self._find(self._sources.model, node), loras)
@@ -263,14 +263,14 @@ class RayReplica:
             try:
                 await answer_of(self._actor.locate.remote(), PROBE_TIMEOUT_S)
             except TimeoutError:
-                await asyncio.to_thread(self._cluster.restart, self._actor)
+                await self._cluster.run(self._cluster.restart, self._actor)
 
     async def _find(self, source: Source, node: str) -> str:
         """The path on a node, when it is there."""
         if source.hub_id is None:
             return str(PACKAGE / source.path)
         name = f"{source.hub_id}@{source.revision}/{source.path}"
-        fetcher = await asyncio.to_thread(self._cluster.fetcher, name, node)
+        fetcher = await self._cluster.run(self._cluster.fetcher, name, node)
         while (fetched := await self._ask(fetcher, source)) is None:
             self.error = NotReady(f"{self.name} waits until its node has fetched {source.hub_id}")
             self._on_change()
@@ -284,7 +284,7 @@ class RayReplica:
         try:
             answer: tuple[str, str] | None = await answer_of(fetching, FETCHER_TIMEOUT_S)
         except TimeoutError:
-            await asyncio.to_thread(self._cluster.end, fetcher)
+            await self._cluster.run(self._cluster.end, fetcher)
             raise
         return answer
 
