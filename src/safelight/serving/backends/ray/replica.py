@@ -176,7 +176,6 @@ class RayReplica:
                 return
             if self._was_ready or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
                 logger.warning("%s; looking for it again", self.error)
-            self._enter(ReplicaState.STARTING)
             await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
             self._losses += self._life != ""
 
@@ -293,8 +292,10 @@ class RayReplica:
         self.whereabouts = {}
 
     def _bury(self) -> None:
-        self._end_life()
+        """Nothing more may be sent to it, before what was is run again."""
         assert self.error is not None
+        self._end_life()
+        self._enter(ReplicaState.STARTING)
         self._requests.fail_all(ReplicaLost(f"{self.error.message}; send the request again"))
 
     def _enter(self, state: ReplicaState) -> None:
