@@ -275,7 +275,7 @@ class RayReplica:
             self._on_change()
         path, problem = fetched
         if problem:
-            raise DownloadError(problem)
+            raise DownloadError(f"{problem} (on node {node})")
         return path
 
     async def _ask(self, fetcher: Any, source: Source) -> tuple[str, str] | None:
