@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,16 @@ def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
         gateway.wait_until_ready(3)  # on the nodes that are left
 
 
-def test_what_a_killed_gateway_asked_for_is_dropped_and_the_next_gateway_finds_the_replica(
-    cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+@pytest.mark.parametrize("fault", ["killed", "stands still"])
+def test_what_a_gateway_that_is_gone_asked_for_is_dropped_and_others_keep_the_replica(
+    cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]], fault: str
 ) -> None:
     options = FakeEngineOptions(gate=str(gate.path))
     limits = {"max_concurrent_requests_per_instance": NUM_ASKED, "max_queued_requests": 0}
     with (
         running_gateway(cluster.address, tmp_path / "a", options, **limits) as one,
         running_gateway(cluster.address, tmp_path / "b", options, **limits) as other,
+        ExitStack() as stack,
     ):
         one.wait_until_ready()
         other.wait_until_ready()
@@ -165,17 +167,21 @@ def test_what_a_killed_gateway_asked_for_is_dropped_and_the_next_gateway_finds_t
         eventually(lambda: num_running(one) == NUM_ASKED)
         assert other.ask().status_code == 429  # they have all places
 
-        one.process.kill()
-        eventually(lambda: is_admitted(other), timeout_s=30)  # within actor.SILENCE_S
+        one.process.send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+        eventually(lambda: is_admitted(other))  # within actor.SILENCE_S
         gate.open()
+        assert is_picture_of(other.ask("after it"), "after it")
 
-        assert all(isinstance(each.exception(), httpx.HTTPError) for each in asked)
-        answer = other.ask("after it")
-        assert is_picture_of(answer, "after it")
-        assert other.replicas()[0]["pid"] == pid
-        with running_gateway(cluster.address, tmp_path / "c", options, **limits) as again:
-            again.wait_until_ready()
-            assert again.replicas()[0]["pid"] == pid
+        if fault == "killed":
+            assert all(isinstance(each.exception(), httpx.HTTPError) for each in asked)
+            back = stack.enter_context(running_gateway(cluster.address, tmp_path / "c", options, **limits))
+        else:
+            back = one
+            one.process.send_signal(signal.SIGCONT)
+            assert {each.result().status_code for each in asked} <= {200, 503}
+            eventually(lambda: one.ask("again").status_code == 200)
+        back.wait_until_ready()
+        assert [each.replicas()[0]["pid"] for each in (back, other)] == [pid, pid]
 
 
 def test_a_replica_that_stands_still_is_started_again_and_its_requests_run_elsewhere(
