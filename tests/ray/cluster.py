@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 OBJECT_STORE_BYTES = 80_000_000
 NODE = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
 
@@ -37,3 +39,11 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
         for name in storage:
             del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def what_shows(process: psutil.Process) -> str:
+    """Command line and environment."""
+    try:
+        return f"{process.cmdline()} {process.environ()}"
+    except psutil.Error:
+        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from safelight.cli.download import download
@@ -21,11 +22,14 @@ FOLDER = "file-sets"
 """In the data directory: what `model create` registers stays there."""
 
 
-def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
-    """The folder and spec of the model that the settings name. Raises DownloadError or ModelLoadError."""
+def locate_given(settings: Settings, components: Collection[str] | None = None) -> tuple[Path, ModelSpec]:
+    """The folder and spec of the model that the settings name; of one of the hub with the weights of `components` only.
+
+    Raises DownloadError or ModelLoadError.
+    """
     given = given_files(settings.model, settings.components, _parts(settings))
     if given is None:
-        return locate(find_model(settings.model), download)
+        return locate(find_model(settings.model), partial(download, components=components))
     folder = assemble(given, settings.data_dir / FOLDER, HubSources())
     return folder, read_model_spec(folder)
 
