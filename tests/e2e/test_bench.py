@@ -136,7 +136,6 @@ def test_failures_are_counted_by_what_was_said_and_no_terminal_obeys_it() -> Non
         (response("200 OK", b""), "no picture"),
         (response("302 Found", b"", "location: http://127.0.0.1:9/"), "302"),
         (HANG, "timeout"),
-        (json_response("200 OK", {"data": [{"url": ""}]}), "no picture"),
     ],
     ids=[
         "closes",
@@ -148,7 +147,6 @@ def test_failures_are_counted_by_what_was_said_and_no_terminal_obeys_it() -> Non
         "nothing",
         "elsewhere",
         "hangs",
-        "nowhere",
     ],
 )
 def test_a_server_that_breaks_in_the_middle_is_told_by_how_it_broke(answer: bytes, kind: str) -> None:
@@ -244,11 +242,11 @@ def test_a_redirect_is_not_followed_and_says_where_it_leads() -> None:
 
 
 def test_a_server_that_dies_in_between_takes_no_figures_of_the_other_along() -> None:
-    with bare_server(picture) as first, bare_server(lambda number: picture(0) if number < 9 else CLOSE) as second:
+    with bare_server(lambda number: picture(0) if number < 9 else CLOSE) as first, bare_server(picture) as second:
         made = figures(first.url, *SHORT, "--compare", second.url, "--rounds", "3")
 
-    assert [each["pictures"] for each in made["servers"]] == [24, 8]
-    assert made["servers"][1]["error_kinds"][0]["status"] == "closed"
+    assert [each["pictures"] for each in made["servers"]] == [8, 24]
+    assert made["servers"][0]["error_kinds"][0]["status"] == "closed"
     assert {each["rounds"] for each in made["ratios"]} == {1}
 
 
@@ -341,7 +339,7 @@ def test_a_model_that_cannot_be_served_is_told_in_the_words_of_its_server() -> N
         (["--api", "azure"], "openai nor huggingface"),
         (["--extra", "[1]"], "JSON object"),
         (["--extra", "{"], "no JSON"),
-        (["--extra", '{"a":' * 100_000], "no JSON"),
+        (["--extra", '{"a":' * 20_000], "no JSON"),
         (["--extra", '{"n": 4}'], "counts as one picture"),
         (["--api-key-env", "NOT_THERE"], "no key in the variable NOT_THERE"),
         (["--api-key-file", "/nowhere"], "cannot be read"),
@@ -349,7 +347,7 @@ def test_a_model_that_cannot_be_served_is_told_in_the_words_of_its_server() -> N
         (["--json", "/nowhere/run.json"], "cannot be written"),
         (["--price-per-hour", "-1"], "no price"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_an_option_that_makes_no_sense_is_refused_before_anything_is_asked(options: list[str], remedy: str) -> None:
     with bare_server(picture) as server:
