@@ -180,6 +180,17 @@ def test_a_server_that_makes_no_first_picture_is_not_measured(answer: bytes, mes
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no-such-host.invalid"])
+def test_a_host_that_is_none_is_told_as_such(host: str) -> None:
+    done = bench(f"http://{host}/")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == f"error: http://{host}/ makes no picture: no host: {host[:64]!r} is no name of a host that is known here\n"
+    )
+
+
 def test_where_nothing_listens_it_says_so() -> None:
     with bare_server(picture) as server:
         pass

@@ -105,10 +105,11 @@ function within(value: number, limit: number): number {
 
 /** Seen on light and on dark. */
 function ring(context: CanvasRenderingContext2D, [x, y]: [number, number], scale: number): void {
+  const wide = context.canvas.width / 160;
   context.globalAlpha = 1;
-  for (const [radius, colour] of [[5, "#fff"], [7, "#000"]] as const) {
+  for (const [radius, colour] of [[3 * wide, "#fff"], [4 * wide, "#000"]] as const) {
     context.strokeStyle = colour;
-    context.lineWidth = 2;
+    context.lineWidth = wide;
     context.beginPath();
     context.arc(x * scale, y * scale, radius, 0, 2 * Math.PI);
     context.stroke();

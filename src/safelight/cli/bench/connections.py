@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """Nothing came that HTTP knows. `kind` is a word for it: refused, closed, timeout, TLS, no HTTP, too large."""
+    """Nothing came that HTTP knows. `kind`: no host, refused, closed, timeout, TLS, no HTTP, or too large."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -100,8 +101,8 @@ class Connections:
         target = self._target
         try:
             reader, writer = await asyncio.open_connection(target.host, target.port, ssl=target.tls, limit=_READ_BYTES)
-        except UnicodeError:
-            raise NoAnswer("no host", f"{target.host[:64]!r} is no name of a host") from None
+        except (UnicodeError, socket.gaierror):
+            raise NoAnswer("no host", f"{target.host[:64]!r} is no name of a host that is known here") from None
         except OSError as error:
             if not _is_refused(error):
                 raise
