@@ -12,11 +12,12 @@ comparison.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.machine import load_average, this_machine, versions
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.families.flux1.latents import make_image_ids
 from safelight.engine.weights.component_tensors import component_tensors
@@ -43,6 +45,7 @@ BARS = {"bf16, mapped": 0.0001, "int8": 0.01, "fp8": 0.04, "nf4": 0.08, "GGUF Q8
 """Greatest relative error."""
 STORED: Mapping[str, Quantization] = {"bf16, mapped": "none", "int8": "int8", "fp8": "fp8", "nf4": "nf4"}
 GGUFS = ("Q8_0", "Q4_0")
+EXACT = "diffusers, fp32"
 _SIDE, _TEXT_TOKENS, _LOUD = 32, 256, 20.0
 """Latents' pixels of a side for 256 pixels of the picture."""
 
@@ -66,12 +69,15 @@ def compare(rounds: int, threads: int | None) -> None:
         alone = {name: _predict(network, rows, 1) for name, network in networks.items()}
         together = {name: _predict(network, rows, 2)[:1] for name, network in networks.items()}
         times: dict[str, list[float]] = {name: [] for name in networks}
+        loads = [load_average()]
         for _ in range(rounds):
             for name, network in networks.items():
                 started_at = time.process_time()
                 _predict(network, rows, 1)
                 times[name].append(time.process_time() - started_at)
-    _print(alone, together, {name: statistics.median(each) for name, each in times.items()})
+            loads.append(load_average())
+    _print(alone, together, times, {name: _weights_bytes(network) for name, network in networks.items()})
+    print(f"{this_machine()}; {rounds} rounds, load {min(loads)} to {max(loads)}; commit {versions()['commit']}")
 
 
 def _write(folder: Path) -> dict[str, Path]:
@@ -107,7 +113,7 @@ def _networks(places: Mapping[str, Path]) -> dict[str, Any]:
     eager = FluxTransformer2DModel.from_config(CONFIG).eval()
     weights = load_file(places["safetensors"] / "transformer" / "diffusion_pytorch_model.safetensors")
     eager.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    networks = {"diffusers, fp32": eager}
+    networks = {EXACT: eager, "diffusers, bf16": copy.deepcopy(eager).bfloat16()}
     for name, quantization in STORED.items():
         networks[name] = _load(places["safetensors"], quantization)
     for kind in GGUFS:
@@ -147,24 +153,38 @@ def _rows() -> dict[str, Tensor]:
 
 def _predict(network: Any, rows: Mapping[str, Tensor], number: int) -> Tensor:
     velocity: Tensor = network(
-        **{name: each[:number] for name, each in rows.items()},
+        **{name: each[:number].to(network.dtype) for name, each in rows.items()},
         txt_ids=torch.zeros(_TEXT_TOKENS, 3),
         img_ids=make_image_ids(_SIDE, _SIDE),
         return_dict=False,
     )[0]
-    return velocity
+    return velocity.float()
 
 
-def _print(alone: Mapping[str, Tensor], together: Mapping[str, Tensor], times: Mapping[str, float]) -> None:
-    exact, base = alone["diffusers, fp32"], times["diffusers, fp32"]
-    table = Table("precision", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
+def _weights_bytes(network: Any) -> int:
+    """As they are kept, in memory or mapped."""
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
+def _print(
+    alone: Mapping[str, Tensor],
+    together: Mapping[str, Tensor],
+    times: Mapping[str, Sequence[float]],
+    num_bytes: Mapping[str, int],
+) -> None:
+    """Of the seconds the median; so of what they are of fp32's in the same round, and the least and most of that."""
+    exact, base = alone[EXACT], times[EXACT]
+    table = Table("precision", "weights GB", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
     for name, velocity in alone.items():
         error = float((velocity - exact).norm() / exact.norm())
         bar = BARS.get(name)
         told = "" if bar is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
         equal = "yes" if torch.equal(velocity, together[name]) else "no"
-        table.add_row(name, f"{times[name]:.2f}", f"{times[name] / base:.2f}x", f"{error:.3%}", told, equal)
-    Console(width=100).print(table)
+        ratios = [own / of for own, of in zip(times[name], base, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+        seconds = f"{statistics.median(times[name]):.2f}"
+        table.add_row(name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, f"{error:.3%}", told, equal)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
