@@ -24,7 +24,7 @@ WITH_ROWS: tuple[str, ...] = (
 )
 """They take `--store`. A benchmark that has a bar stands here."""
 BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
-ONLY_WHEN_NAMED = ("precisions", "real_size")
+ONLY_WHEN_NAMED = ("precisions", "real_size", "second_start")
 """They take gigabytes of the disk, and many minutes."""
 
 
