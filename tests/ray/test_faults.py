@@ -25,6 +25,8 @@ from tests.online_server import online_server
 from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
 
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
 NUM_ASKED = 6
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import running_server
 
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
 REQUEST = {"inputs": "a red apple", "parameters": {"seed": 7}}
 
 

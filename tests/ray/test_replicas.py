@@ -30,6 +30,9 @@ from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, fake_hub
 from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fake_command, fake_request, until
 from tests.ray.cluster import ray_cluster
 
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
+
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
