@@ -13,7 +13,7 @@ import pytest
 from tests import warm
 from tests.own_home import move_in, move_out
 
-LONGEST_FIRST = ("training", "test_own_home.py", "e2e", "compat", "page")
+LONGEST_FIRST = ("training", "ray", "test_own_home.py", "e2e", "compat", "page")
 """Folders of this one, and files: what takes longest is begun first, so that no worker is left with it at the end."""
 OWN_FOLDER = None if "PYTEST_XDIST_WORKER" in os.environ else move_in()
 """At import, before anything can read the environment. A worker of pytest-xdist is in its controller's already."""
