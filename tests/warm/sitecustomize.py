@@ -7,11 +7,13 @@ Python imports this before all else, of the first folder in PYTHONPATH. It costs
 import os
 import sys
 
+REPLICAS = ("safelight.serving.replica.process", "tests.second_family.replica")
+
 
 def _wanted(argv: list[str]) -> tuple[str, str, list[str], int | None] | None:
     """Of a process that can be forked: off what, to run which module, its arguments, and the descriptor it inherits."""
-    if argv[1:4] == ["-m", "safelight.serving.replica.process", "--fd"]:
-        return "heavy", "safelight.serving.replica.process", ["replica", "--fd", "3"], int(argv[4])
+    if argv[1:2] == ["-m"] and argv[2] in REPLICAS and argv[3:4] == ["--fd"]:
+        return "heavy", argv[2], ["replica", "--fd", "3"], int(argv[4])
     if "".join(argv[1:2]).endswith("/tests/fakes.py") and argv[3:4] == ["--fd"]:
         return "light", "tests.fakes", [*argv[1:3], "--fd", "3"], int(argv[4])
     if argv[1:] == ["-m", "tests.online_server"]:

@@ -32,8 +32,9 @@ def in_a_process_of_its_own(function: Callable[[Path], None], folder: Path) -> N
     On one thread: each more takes addresses for its stack, and OpenMP ends a process that cannot have as many as there
     are cores.
     """
-    spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawning, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pool.submit(function, folder).result()
 
 
