@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import warm
 from tests.own_home import move_in, move_out
 
-LONGEST_FIRST = ("training", "test_own_home.py", "e2e", "compat", "page")
+LONGEST_FIRST = ("training", "ray", "test_own_home.py", "e2e", "compat", "page")
 """Folders of this one, and files: what takes longest is begun first, so that no worker is left with it at the end."""
 OWN_FOLDER = None if "PYTEST_XDIST_WORKER" in os.environ else move_in()
 """At import, before anything can read the environment. A worker of pytest-xdist is in its controller's already."""
+if OWN_FOLDER is not None:
+    warm.begin()
 
 
 def pytest_configure() -> None:
     """A shell that runs tests in the background has them ignore Ctrl-C, and so would the commands that they start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One more than there are cores, as tests of processes wait for much: deadlines, disks, each other."""
+    return None if config.pluginmanager.has_plugin("tests.fast") else (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)
@@ -32,8 +42,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionfinish(exitstatus: int) -> None:
     """What a failed run left can be looked at."""
-    if OWN_FOLDER is not None and exitstatus == pytest.ExitCode.OK:
+    if OWN_FOLDER is None:
+        return
+    warm.end()
+    if exitstatus == pytest.ExitCode.OK:
         move_out(OWN_FOLDER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cold(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module starts that is COLD is not forked: see `tests.warm`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if getattr(request.module, "COLD", False):
+            patch.delenv(warm.FORKS, raising=False)
+        yield
+
+
+@pytest.fixture
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts that asks for this first is not forked."""
+    monkeypatch.delenv(warm.FORKS, raising=False)
 
 
 @pytest.fixture(scope="session")

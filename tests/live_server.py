@@ -77,11 +77,21 @@ def eventually(condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) 
 
 def is_eventually(condition: Callable[[], bool], *, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not condition():
+    for pause_s in pauses():
+        if condition():
+            return True
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.005)
-    return True
+        time.sleep(pause_s)
+    raise AssertionError
+
+
+def pauses() -> Iterator[float]:
+    """Between one question and the next, longer and longer: each takes time from what is waited for."""
+    pause_s = 0.005
+    while True:
+        yield pause_s
+        pause_s = min(1.3 * pause_s, 0.05)
 
 
 def _is_ok(live: LiveServer, path: str) -> bool:

@@ -25,7 +25,7 @@ from safelight.settings import Settings, load_settings
 from tests.fakes import FakeDeployment, FakeEngineOptions, fake_dispatcher, fake_replicas, until
 
 START_TIMEOUT_S = 120
-STARTED = "Serving at "
+STARTED = "Serving: "
 
 
 @dataclass
@@ -33,6 +33,8 @@ class OnlineServer:
     """Where it is, and the process."""
 
     process: subprocess.Popen[str]
+    pid: int
+    """Its own: the process may be what forked it."""
     url: str
     data_dir: Path
     log: list[str] = field(default_factory=list)
@@ -87,8 +89,8 @@ def online_server(
         process.wait()
         process.stderr.close()
         raise AssertionError(printed)
-    url = printed.rpartition(STARTED)[2].split()[0]
-    server = OnlineServer(process, url, data_dir, printed.splitlines())
+    pid, url = printed.rpartition(STARTED)[2].split()
+    server = OnlineServer(process, int(pid), url, data_dir, printed.splitlines())
     reader = threading.Thread(target=server.log.extend, args=[process.stderr], daemon=True)
     reader.start()
     try:
@@ -129,7 +131,7 @@ def main() -> None:
         server = Server(create_app(settings, fake_dispatcher(own_model), online), settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started or serving.done())
-        sys.stderr.write(f"{STARTED}{url}\n")
+        sys.stderr.write(f"{STARTED}{os.getpid()} {url}\n")
         sys.stderr.flush()
         await serving
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fetch import FETCHED
-from tests.own_home import FOLDERS
+from tests.own_home import CERTIFICATES, FOLDERS
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -65,7 +65,7 @@ def test_a_run_keeps_no_setting_and_no_folder_of_its_environment(real: dict[str,
     folder, environment = done.stdout.splitlines()
     kept = json.loads(environment)
     assert not kept.keys() & SETTINGS.keys()
-    assert {name for name in kept if kept[name].startswith(f"{folder}/")} == FOLDERS.keys()
+    assert {name for name in kept if kept[name].startswith(f"{folder}/")} == {*FOLDERS, CERTIFICATES}
     assert not any(real["HOME"] in value for value in kept.values())
 
 

@@ -45,7 +45,7 @@ SETTINGS = hypothesis.settings(
 
 
 @SCHEMA.parametrize()
-@SETTINGS
+@hypothesis.settings(SETTINGS, max_examples=20)  # of each route and method, the same every time
 def test_requests_drawn_from_the_document_are_answered_as_it_says(case: schemathesis.Case) -> None:
     case.call_and_validate(checks=CHECKS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_one_trace_leads_from_the_request_through_every_stage_of_each_picture(
     assert all(each.started_ns <= each.ended_ns for each in stages)
 
 
-def test_the_stages_are_those_of_the_replicas_process(live: LiveServer, collector: Collector) -> None:
+def test_the_stages_are_those_of_the_replicas_process(cold: None, live: LiveServer, collector: Collector) -> None:
     post(live)
 
     pid = live.get("/health/ready").json()["replicas"][0]["pid"]
@@ -180,30 +180,38 @@ def test_without_traces_a_webhook_still_gets_its_requests_place_in_them(tmp_path
     assert receiver.deliveries[0].headers["traceparent"] == TRACEPARENT
 
 
-@pytest.mark.parametrize(
-    ("variables", "is_imported"),
-    [
-        ({}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"}, False),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, False),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}, True),
-    ],
-)
-def test_the_sdk_is_imported_only_where_an_endpoint_is_set(variables: dict[str, str], is_imported: bool) -> None:
-    program = (
-        "import sys; from safelight.settings import Settings; from safelight.server.app import create_app;"
-        "from tests.api.fake_dispatcher import FakeDispatcher; create_app(Settings(), FakeDispatcher());"
-        "print('opentelemetry.sdk' in sys.modules)"
-    )
+IMPORTING = """
+import io, json, os, sys
+from contextlib import redirect_stderr
+from safelight.settings import Settings
+from safelight.server.app import create_app
+from tests.api.fake_dispatcher import FakeDispatcher
+environment = dict(os.environ)
+for variables in json.loads(sys.argv[1]):
+    os.environ.clear()
+    os.environ.update(environment | variables)
+    with redirect_stderr(io.StringIO()) as said:
+        create_app(Settings(), FakeDispatcher())
+    print(json.dumps(["opentelemetry.sdk" in sys.modules, "nothing is traced" in said.getvalue()]))
+"""
+
+
+def test_the_sdk_is_imported_only_where_an_endpoint_is_set() -> None:
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    cases = [
+        {},
+        endpoint | {"OTEL_SDK_DISABLED": "true"},
+        endpoint | {"OTEL_TRACES_EXPORTER": "none"},
+        endpoint | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"},
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", IMPORTING, json.dumps(cases)],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=True,
     )
 
-    assert done.stdout.strip() == str(is_imported)
-    assert ("nothing is traced" in done.stderr) == ("OTEL_EXPORTER_OTLP_PROTOCOL" in variables)
+    told = [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    assert told == [(False, False), (False, False), (False, False), (False, True), (True, False)]

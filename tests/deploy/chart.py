@@ -45,7 +45,10 @@ def _rendered_by_go(values: Mapping[str, Any], work: Path) -> dict[str, str]:
         "Chart": {"Name": chart["name"], "Version": chart["version"], "AppVersion": chart["appVersion"]},
         "Release": {"Name": "pictures", "Namespace": "default", "Service": "Helm"},
     }
-    text = _run(["go", "run", str(RENDERER), str(CHART / "templates")], stdin=json.dumps(data), work=work)
+    renderer = work.parent / "render"
+    if not renderer.exists():
+        _run(["go", "build", "-o", str(renderer), str(RENDERER)], stdin="", work=work)
+    text = _run([str(renderer), str(CHART / "templates")], stdin=json.dumps(data), work=work)
     rendered: dict[str, str] = json.loads(text)
     del rendered["NOTES.txt"]
     return rendered

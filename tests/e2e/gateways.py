@@ -49,7 +49,7 @@ def gateways(folder: Path, database_url: str, names: str = "ab", **env: str) -> 
         started = []
         for name in names:
             started.append(stack.enter_context(gateway(folder / name, database_url, **env)))
-            eventually(lambda: leader_pid(database_url) == started[0].server.process.pid)
+            eventually(lambda: leader_pid(database_url) == started[0].server.pid)
         yield started
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from tests.checkpoint_files import write_checkpoint
+from tests.live_server import pauses
 from tests.online_server import OnlineServer
 
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
@@ -37,11 +38,12 @@ class OnlineClient(httpx.Client):
     def finish(self, response: httpx.Response) -> dict[str, Any]:
         """How the operation that a response began has ended."""
         assert response.is_success, response.text
-        while True:
+        for pause_s in pauses():
             status = self.get(response.headers["azure-asyncoperation"], headers=self.admin).json()
             if status["status"] != "InProgress":
                 return dict(status)
-            time.sleep(0.01)
+            time.sleep(pause_s)
+        raise AssertionError
 
     def create_endpoint(self, name: str = "flux", **properties: Any) -> None:
         body = {"location": "local", "properties": {"authMode": "Key"} | properties}
@@ -73,12 +75,13 @@ class OnlineClient(httpx.Client):
 
     def wait_until_it_draws(self, key: str) -> httpx.Response:
         """After a restart: until the deployment is ready again."""
-        while True:
+        for pause_s in pauses():
             with suppress(httpx.TransportError):
                 response = self.draw(key)
                 if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                     return response
-            time.sleep(0.02)
+            time.sleep(pause_s)
+        raise AssertionError
 
 
 def register_tiny_model(client: OnlineClient, folder: Path) -> None:
@@ -95,7 +98,7 @@ def drawing(client: OnlineClient, key: str) -> Iterator[list[int]]:
     is_over = threading.Event()
 
     def draw() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(0.01):  # what is being done meanwhile needs time, too
             statuses.append(client.draw(key).status_code)
 
     threads = [threading.Thread(target=draw) for _ in range(2)]

@@ -19,9 +19,6 @@ START_TIMEOUT_S = 120
 FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_")
 """What a child must not see of our environment: settings of this machine, and what azure-ai-ml leaves behind."""
 
-WARM: dict[str, str] = {}
-"""For commands that nobody interrupts: where they are forked, if they are. See `tests.e2e.warm`."""
-
 
 @dataclass
 class Server:
@@ -55,7 +52,7 @@ def run_safelight(
     """Run a `safelight` command to its end."""
     return subprocess.run(
         [str(SAFELIGHT), *arguments],
-        env=environment(env) | WARM,
+        env=environment(env),
         cwd=cwd,
         capture_output=True,
         text=True,

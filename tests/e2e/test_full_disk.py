@@ -38,7 +38,7 @@ def test_a_server_that_was_killed_starts_over_a_full_disk_and_goes_on_when_there
         refused = [client.arm("PUT", "/onlineEndpoints/other", {"properties": {}}) for _ in range(3)]
         not_yet = client.draw(key)
         ready = client.get("/health/ready")
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, NO_LIMIT)
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, NO_LIMIT)
         drawn = client.wait_until_it_draws(key)
         eventually(lambda: client.get(job, headers={"Authorization": f"Bearer {key}"}).json()["state"] == "succeeded")
         created = client.arm("PUT", "/onlineEndpoints/other", {"properties": {}})

@@ -14,7 +14,7 @@ from tests.e2e.pictures import open_picture
 from tests.e2e.processes import SAFELIGHT, Server, environment, running_server
 
 COLD = True
-"""As a reader starts it: see `tests.e2e.warm`."""
+"""As a reader starts it: see `tests.warm`."""
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

@@ -25,7 +25,7 @@ from tests.e2e.pictures import open_picture
 from tests.e2e.processes import Server, run_safelight, running_server, start_server
 
 COLD = True
-"""Replicas are started here as anywhere else: see `tests.e2e.warm`."""
+"""Replicas are started here as anywhere else: see `tests.warm`."""
 
 
 @pytest.fixture(scope="module")

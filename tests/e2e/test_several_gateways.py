@@ -238,7 +238,7 @@ def _are_replaced(before: set[int], now: set[int]) -> bool:
 
 
 def _replica_pids(each: Gateway) -> set[int]:
-    return {child.pid for child in psutil.Process(each.server.process.pid).children(recursive=True)}
+    return {child.pid for child in psutil.Process(each.server.pid).children(recursive=True)}
 
 
 def _new_database(url: str, name: str) -> str:

@@ -27,6 +27,8 @@ from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
 from tests.ray.small_disk import MAY_MOUNT, node_on_small_disk
 
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
 NUM_ASKED = 6
 
 

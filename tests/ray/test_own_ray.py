@@ -15,6 +15,8 @@ from tests.e2e.processes import running_server
 from tests.ray.cluster import what_shows
 
 SECRET = "hf_for-nobody-else"
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
 REQUEST = {"inputs": "a red apple", "parameters": {"seed": 7}}
 
 

@@ -30,6 +30,9 @@ from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fak
 from tests.ray.cluster import what_shows
 from tests.ray.conftest import SharedCluster
 
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
+
 
 @pytest.fixture(scope="module")
 def nodes(shared_cluster: SharedCluster) -> Iterator[RayCluster]:

@@ -6,6 +6,11 @@ from safelight.model.families import registry
 from safelight.serving.replica import process
 from tests.second_family.layout import PLAIN
 
-if __name__ == "__main__":
+
+def main() -> None:
     registry.LAYOUTS = (*registry.LAYOUTS, PLAIN)
     process.main()
+
+
+if __name__ == "__main__":
+    main()

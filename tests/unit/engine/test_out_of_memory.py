@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from safelight.engine.engine import load_engine
 from safelight.errors import OutOfMemory
@@ -26,8 +27,14 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="r
 
 
 def in_a_process_of_its_own(function: Callable[[Path], None], folder: Path) -> None:
-    """Where no earlier test has left memory that could be taken again without asking the system."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Where no earlier test has left memory that could be taken again without asking the system.
+
+    On one thread: each more takes addresses for its stack, and OpenMP ends a process that cannot have as many as there
+    are cores.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         pool.submit(function, folder).result()
 
 

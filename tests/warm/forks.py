@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.warm.forks replica|command SOCKET`: forks one for each who asks, until standard input ends."""
+"""`python -m tests.warm.forks heavy|light SOCKET`: forks one for each who asks, until the process of the run ends."""
 
 from __future__ import annotations
 
@@ -10,26 +10,34 @@ import selectors
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
+from tests.warm import OWNER
+
 MAX_BYTES = 1024 * 1024
 MAX_FDS = 1024
+LISTENS = 3
+"""The descriptor that is closed to say so."""
 IMPORTED = {
-    "replica": (
+    "heavy": (
         "safelight.engine.engine",
         "safelight.engine.families.flux1.family",
         "safelight.serving.replica.process",
     ),
-    "command": (
-        *("PIL.Image", "cryptography.fernet", "httpx", "msgspec", "numpy", "pydantic_settings"),
-        *("rich.markup", "rich.progress", "rich.table", "sqlalchemy", "typer", "yaml", "asyncio", "safelight.errors"),
+    "light": (
+        *("PIL.Image", "cryptography.fernet", "httpx", "msgspec", "numpy", "pydantic_settings", "psycopg"),
+        *("rich.markup", "rich.progress", "rich.table", "sqlalchemy", "typer", "yaml", "asyncio", "alembic.command"),
+        *("fastapi_offline", "fsspec.implementations.local", "prometheus_client", "uvicorn"),
+        *("safelight.api.dialects", "safelight.control.endpoints.reconciler", "safelight.server.http.listener"),
+        *("safelight.server.auth", "safelight.server.health", "safelight.server.web.page", "tests.fakes"),
     ),
 }
-"""Of a command nothing that reads the environment when it is imported, as huggingface_hub does: each has its own."""
+"""Light is what has no torch, nor reads the environment when it is imported, as huggingface_hub does."""
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OPENBLAS_NUM_THREADS": "1"}
+"""Read when torch is imported: what a replica finds in its own environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +52,55 @@ class Fork:
 
 def main() -> None:
     kind, path = sys.argv[1:]
+    owner = os.pidfd_open(int(os.environ[OWNER]))
+    os.environ |= WAITING
     for module in IMPORTED[kind]:
         import_module(module)
+    assert kind == "heavy" or "huggingface_hub" not in sys.modules
     gc.freeze()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, selectors.DefaultSelector() as selector:
         listener.bind(path)
-        listener.listen()
+        listener.listen(100)
         selector.register(listener, selectors.EVENT_READ)
-        selector.register(sys.stdin, selectors.EVENT_READ)
+        selector.register(owner, selectors.EVENT_READ)
+        os.close(LISTENS)
         while True:
-            for key, _ in selector.select():
-                if key.fileobj is sys.stdin:
+            # What has ended is buried first: who starts it anew finds nothing of it.
+            for key, _ in sorted(selector.select(), key=lambda event: event[0].data is None):
+                if key.fd == owner:
+                    for each in list(selector.get_map().values()):
+                        if each.data is not None and each.fd == each.data.end:
+                            finish(each.data, selector)
                     return
-                if key.fileobj is listener:
-                    begin(kind, listener.accept()[0], selector)
+                if key.data is None:
+                    begin(listener.accept()[0], selector)
                 elif selector.get_map().get(key.fd) == key:  # else the other end of it was seen first
-                    finish(key.data, selector)
+                    attend(key.data, selector, is_over=key.fd == key.data.end)
 
 
-def begin(kind: str, asker: socket.socket, selector: selectors.BaseSelector) -> None:
+def begin(asker: socket.socket, selector: selectors.BaseSelector) -> None:
     message, fds, _, _ = socket.recv_fds(asker, MAX_BYTES, 4)
     pid = os.fork()
     if pid == 0:
-        become(kind, *json.loads(message), fds)
+        become(*json.loads(message), fds)
     for fd in fds:
         os.close(fd)
     fork = Fork(pid, asker, os.pidfd_open(pid))
     selector.register(asker, selectors.EVENT_READ, fork)
     selector.register(fork.end, selectors.EVENT_READ, fork)
+
+
+def attend(fork: Fork, selector: selectors.BaseSelector, *, is_over: bool) -> None:
+    """A signal to pass on, or an end."""
+    number = b""
+    if not is_over:
+        with suppress(ConnectionResetError):
+            number = fork.asker.recv(1)
+    if not number:
+        finish(fork, selector)
+        return
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(fork.end, number[0])
 
 
 def finish(fork: Fork, selector: selectors.BaseSelector) -> None:
@@ -87,7 +116,7 @@ def finish(fork: Fork, selector: selectors.BaseSelector) -> None:
     os.close(fork.end)
 
 
-def become(kind: str, argv: list[str], folder: str, environment: dict[str, str], fds: list[int]) -> None:
+def become(module: str, argv: list[str], folder: str, environment: dict[str, str], fds: list[int]) -> None:
     """Does not return."""
     os.setsid()
     os.chdir(folder)
@@ -97,16 +126,10 @@ def become(kind: str, argv: list[str], folder: str, environment: dict[str, str],
         os.dup2(fd, number)
     os.closerange(len(fds), MAX_FDS)
     sys.argv = argv
-    status = run(entry(kind))
+    status = run(import_module(module).main)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def entry(kind: str) -> Callable[[], None]:
-    module = "safelight.serving.replica.process" if kind == "replica" else "safelight.cli.main"
-    main: Callable[[], None] = import_module(module).main
-    return main
 
 
 def run(main: Callable[[], None]) -> int:
@@ -116,8 +139,8 @@ def run(main: Callable[[], None]) -> int:
         main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  it is on its own now
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001  it is on its own now
+        sys.excepthook(type(error), error, error.__traceback__)
         status = 1
     atexit._run_exitfuncs()
     return status
