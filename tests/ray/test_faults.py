@@ -253,7 +253,7 @@ def num_running(gateway: Gateway) -> float:
 def is_admitted(gateway: Gateway) -> bool:
     """Whether a request is not refused at the door; it is not waited for."""
     try:
-        return gateway.ask(timeout_s=0.5).status_code != 429
+        return gateway.ask(timeout_s=3).status_code != 429
     except httpx.TimeoutException:
         return True
 
