@@ -167,7 +167,7 @@ def test_what_a_gateway_that_is_gone_asked_for_is_dropped_and_others_keep_the_re
         pid = one.replicas()[0]["pid"]
         asked = asking(one)
         eventually(lambda: num_running(one) == NUM_ASKED)
-        assert other.ask().status_code == 429  # they have all places
+        eventually(lambda: not is_admitted(other))  # they have all places
 
         one.process.send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
         eventually(lambda: is_admitted(other))  # within actor.SILENCE_S
@@ -175,12 +175,12 @@ def test_what_a_gateway_that_is_gone_asked_for_is_dropped_and_others_keep_the_re
         assert is_picture_of(other.ask("after it"), "after it")
 
         if fault == "killed":
-            assert all(isinstance(each.exception(), httpx.HTTPError) for each in asked)
+            assert all(each.exception() is not None or each.result().status_code == 429 for each in asked)
             back = stack.enter_context(running_gateway(cluster.address, tmp_path / "c", options, **limits))
         else:
             back = one
             one.process.send_signal(signal.SIGCONT)
-            assert {each.result().status_code for each in asked} <= {200, 503}
+            assert {each.result().status_code for each in asked} <= {200, 429, 503}
             eventually(lambda: one.ask("again").status_code == 200)
         back.wait_until_ready()
         assert [each.replicas()[0]["pid"] for each in (back, other)] == [pid, pid]
@@ -255,7 +255,7 @@ def num_running(gateway: Gateway) -> float:
 def is_admitted(gateway: Gateway) -> bool:
     """Whether a request is not refused at the door; it is not waited for."""
     try:
-        return gateway.ask(timeout_s=0.5).status_code != 429
+        return gateway.ask(timeout_s=3).status_code != 429
     except httpx.TimeoutException:
         return True
 

@@ -34,6 +34,7 @@ def test_a_model_of_the_hub_is_fetched_by_the_node_and_no_process_but_the_server
 ) -> None:
     monkeypatch.setattr(shared_cluster.hub, "folder", repository)
     monkeypatch.setattr(shared_cluster.hub, "repo_id", HUB_ID)
+    monkeypatch.setattr(shared_cluster.hub, "downloads", [])
     home = tmp_path / "gateway"
     env = {
         "HF_ENDPOINT": shared_cluster.hub.endpoint,

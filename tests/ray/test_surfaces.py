@@ -77,7 +77,7 @@ def ask_for_all(client: OnlineClient, key: str) -> Mapping[str, Any]:
     )
     with_lora = {**PROMPT, "parameters": {**PROMPT["parameters"], "loras": [{"name": "film"}]}}
     return {
-        "stream": [shape_of(line) for line in streamed.text.splitlines() if line.startswith("data: {")],
+        "stream": sorted(shape_of(line) for line in streamed.text.splitlines() if line.startswith("data: {")),
         "edit": edited.json()["data"][0]["b64_json"],
         "job": job_of(client, key),
         "lora": client.draw(key, body=with_lora).json(),
@@ -85,9 +85,10 @@ def ask_for_all(client: OnlineClient, key: str) -> Mapping[str, Any]:
     }
 
 
-def shape_of(line: str) -> tuple[object, ...]:
+def shape_of(line: str) -> list[str]:
+    """Sorted: whether a step or a preview is told first, the threads decide that write image files."""
     event = json.loads(line.removeprefix("data: "))
-    return tuple(event.get(name) for name in ("type", "step", "partial_image_index", "b64_json"))
+    return [str(event.get(name)) for name in ("type", "step_index", "partial_image_index", "b64_json")]
 
 
 def job_of(client: OnlineClient, key: str) -> object:

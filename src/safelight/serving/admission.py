@@ -71,7 +71,7 @@ class Admission:
         if self._closed_by is not None:
             raise self._closed_by
         if not self._has_ready:
-            self._bring_back()
+            self._bring_back(comes_again_s=2 * NOT_READY_RETRY_AFTER_S)
             raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S)
         if self._must_queue():
             self._check_queue()
@@ -204,10 +204,10 @@ class Admission:
         """From the moment that it is decided: replicas that are told so in the next turn are ready until then."""
         return self._unloading is not None and self._unloading.is_unloaded
 
-    def _bring_back(self) -> None:
+    def _bring_back(self, *, comes_again_s: float = 0.0) -> None:
         """A model that has left memory: whoever is refused for it finds it when he comes again."""
         if self._unloading is not None:
-            self._unloading.bring_back()
+            self._unloading.bring_back(comes_again_s=comes_again_s)
 
     def _has(self, *states: ReplicaState) -> bool:
         return any(replica.state in states for replica in self._replicas())

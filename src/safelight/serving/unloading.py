@@ -41,6 +41,7 @@ class Unloading:
         self._used_at = 0.0
         """On the event loop's clock."""
         self._was_ready = False
+        self._comes_again_s = 0.0
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -59,13 +60,19 @@ class Unloading:
         self._used_at = asyncio.get_running_loop().time()
 
     def note_change(self, *, is_ready: bool) -> None:
-        """Replicas have changed: the time in which nobody asks begins anew when the model is there."""
+        """Replicas have changed: the time in which nobody asks begins anew when the model is there.
+
+        It begins later if somebody was refused meanwhile: a model that is gone when he comes again would never be his.
+        """
         if is_ready and not self._was_ready:
             self.note_use()
+            self._used_at += self._comes_again_s
+            self._comes_again_s = 0.0
         self._was_ready = is_ready
 
-    def bring_back(self) -> None:
-        """Somebody needs the model."""
+    def bring_back(self, *, comes_again_s: float = 0.0) -> None:
+        """Somebody needs the model: he waits for it, or was refused and comes again within so long."""
+        self._comes_again_s = max(self._comes_again_s, comes_again_s)
         self._wanted.set()
 
     async def _unload_and_bring_back(self) -> None:

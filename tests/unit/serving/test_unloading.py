@@ -58,3 +58,23 @@ async def test_the_time_in_which_nobody_asks_begins_when_the_model_is_there_howe
     await clock.advance(0.2 * IDLE_S)
     assert (unloading.is_unloaded, replicas.num_stops) == (True, 1)
     await unloading.stop()
+
+
+async def test_a_model_that_somebody_was_refused_for_is_there_when_he_comes_again_however_short_the_idle_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, replicas, is_ready = Clock(), StillReplicas(), False
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock.now)
+    unloading = Unloading(replicas, idle_s=1.0, is_idle=lambda: is_ready, on_change=lambda: None)
+    unloading.start()
+    unloading.bring_back(comes_again_s=8.0)
+    is_ready = True
+    unloading.note_change(is_ready=True)
+
+    await clock.advance(8.5)
+    assert not unloading.is_unloaded
+
+    unloading.note_use()  # he has come
+    await clock.advance(1.5)
+    assert unloading.is_unloaded
+    await unloading.stop()
