@@ -20,7 +20,7 @@ LEFT_OUT = (
     "unit/control/test_kill.py",
     *(f"unit/model/test_{name}.py" for name in ("card", "file_sets", "hub", "single_files")),
     *(f"api/test_{name}.py" for name in ("connections", "disconnect", "full_disk", "held_while_loading", "hosts")),
-    *(f"api/test_{name}.py" for name in ("image_links_s3", "job_webhooks", "jobs", "logs", "pressure", "status")),
+    *(f"api/test_{name}.py" for name in ("image_links_s3", "job_webhooks", "jobs", "logs", "pressure")),
     *(f"api/test_{name}.py" for name in ("strict_http", "traces", "unload_when_idle", "upload_budget")),
 )
 """Folders and files of tests. In those that are left in, PostgreSQL is left out, which SQLite stands for."""
