@@ -41,11 +41,14 @@ Points = dict[float, float]
 
 def main() -> None:
     options = _parse_options()
+    stage_costs.become_a_replica()
     engine = stage_costs.load_sprite()
     stage_costs.measure(engine, 8, 0)
     by_size = _median_of(options.rounds, SIZES, lambda size, seed: _picture_s(engine, seed, size=int(size)))
     by_steps = _median_of(options.rounds, STEPS, lambda steps, seed: _picture_s(engine, seed, steps=int(steps)))
-    by_batch = _median_of(options.rounds, BATCHES, lambda rows, seed: stage_costs.measure(engine, int(rows), seed).step)
+    by_batch = _median_of(
+        options.rounds, BATCHES, lambda rows, seed: stage_costs.measure(engine, int(rows), seed).wall.step
+    )
     wide = _wide_blocks()
     by_wide_size = _median_of(options.rounds, WIDE_SIZES, lambda size, _: _wide_step_s(wide, int(size)))
     by_clients, by_load = _of_server(options)
@@ -59,7 +62,9 @@ def main() -> None:
     ]
     rows = _rows(by_size, by_steps, by_batch, by_clients, by_wide_size)
     report("curves", rows, store=options.store, curves=curves, is_last=False)
-    memory = {f"batch of {batch}": {size: _memory_mib(size, batch) for size in SIZES} for batch in (1, 8)}
+    memory: dict[str, Points] = {
+        f"batch of {batch}": {size: _memory_mib(size, batch) for size in SIZES} for batch in (1, 8)
+    }
     curves.append(_curve("Memory by size and batch", "pixels of a side", "MiB above the loaded model, at most", memory))
     report("curves", rows, store=options.store, curves=curves)
 
@@ -95,6 +100,11 @@ def _picture_s(engine: Engine, seed: int, *, size: int = 256, steps: int = 4) ->
     return time.perf_counter() - began_at
 
 
+def _step_s(engine: Engine, rows: int, seed: int) -> float:
+    """Of a row."""
+    return stage_costs.measure(engine, rows, seed).wall.step
+
+
 def _wide_blocks() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=False).eval()
 
@@ -124,7 +134,8 @@ def _of_server(options: argparse.Namespace) -> tuple[Points, dict[str, Points]]:
             return len(run.counted) / run.seconds
 
         by_clients = _median_of(options.rounds, CLIENTS, throughput)
-        capacity, waits = max(by_clients.values()), {"p50": {}, "p95": {}}
+        capacity = max(by_clients.values())
+        waits: dict[str, Points] = {"p50": {}, "p95": {}}
         for load in LOADS:
             run = run_on(target, Load(rate=load * capacity, requests=3 * options.pictures, warm_up_s=0), shapes, 1)
             latencies = sorted(each.latency_s for each in run.counted)

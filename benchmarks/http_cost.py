@@ -18,7 +18,7 @@ import psutil
 from benchmarks.rows import Row, add_options, report
 from benchmarks.servers import run_on, serving
 from safelight.cli.bench.load import Load
-from safelight.cli.bench.mix import parse_mix
+from safelight.cli.bench.mix import Shape, parse_mix
 from safelight.cli.bench.summary import percentile
 from safelight.cli.bench.target import Target, parse_target
 
@@ -89,7 +89,7 @@ def _rows(rates: dict[str, list[float]], added_ms: list[float], bare_ms: list[fl
 
 
 def _requests_a_core(
-    target: Target, process: psutil.Process, num_requests: int, index: int, shapes: tuple = PNG
+    target: Target, process: psutil.Process, num_requests: int, index: int, shapes: tuple[Shape, ...] = PNG
 ) -> float:
     before = _own_cpu_s(process)
     run = run_on(target, Load(clients=CLIENTS, requests=num_requests, warm_up_s=0), shapes, index)
@@ -100,7 +100,7 @@ def _requests_a_core(
 def _own_cpu_s(process: psutil.Process) -> float:
     """Of the gateway alone: the replica is another process."""
     times = process.cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
 
 
 def _p50_ms(target: Target, num_requests: int) -> float:

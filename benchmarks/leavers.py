@@ -28,11 +28,12 @@ STEPS = 4
 
 def main() -> None:
     options = _parse_options()
+    stage_costs.become_a_replica()
     engine, ratios, ideals = stage_costs.load_sprite(), [], []
     stage_costs.measure(engine, BATCH_SIZE, 0)
     with safelight("sprite", "--max-queued-requests", "100") as (target, _):
         for index in range(options.rounds):
-            costs = stage_costs.measure(engine, BATCH_SIZE, 1_000 * (index + 1))
+            costs = stage_costs.measure(engine, BATCH_SIZE, 1_000 * (index + 1)).cpu
             whole = costs.picture(STEPS)
             ideals.append(whole / (whole + costs.encode + costs.step))
             all_stay, half_leave = (

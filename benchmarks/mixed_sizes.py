@@ -48,14 +48,16 @@ def _rows(rounds: list[dict[str, Turn]], rate: float) -> list[Row]:
     rows = []
     for percent in PERCENTS:
         ratios = [_latency(each[IN_TURN], SMALL, percent) / _latency(each[US], SMALL, percent) for each in rounds]
-        bound = {"at_least": 3.0, "bar": "2"} if percent == 99 else {}
-        what = f"p{percent} of the small in a mixed trace, how many times less"
-        rows.append(Row.of_rounds(what, against=IN_TURN, values=ratios, note=f"{rate:.2f} requests a second", **bound))
+        what, at_least = (
+            f"p{percent} of the small in a mixed trace, how many times less",
+            3.0 if percent == 99 else None,
+        )
+        note = f"{rate:.2f} requests a second"
+        rows.append(Row.of_rounds(what, against=IN_TURN, values=ratios, note=note, at_least=at_least, bar="2"))
     for percent in PERCENTS:
         ratios = [_latency(each[US], LARGE, percent) / _latency(each[IN_TURN], LARGE, percent) for each in rounds]
-        bound = {"at_most": 1.3, "bar": "2"} if percent == 50 else {}
-        what = f"p{percent} of the large in a mixed trace"
-        rows.append(Row.of_rounds(what, against=IN_TURN, values=ratios, **bound))
+        what, at_most = f"p{percent} of the large in a mixed trace", 1.3 if percent == 50 else None
+        rows.append(Row.of_rounds(what, against=IN_TURN, values=ratios, at_most=at_most, bar="2"))
     return rows
 
 

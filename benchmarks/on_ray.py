@@ -31,7 +31,7 @@ from safelight.serving.backends.ray.cluster import RayCluster
 from safelight.serving.backends.ray.replicas import RayReplicas
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
-from safelight.serving.replica.loop import Engine
+from safelight.serving.replica.engine import Engine
 from safelight.serving.replica.process import run_replica
 from safelight.settings import EngineOptions, Settings
 from tests.fakes import FAKE_SPEC, FakeEngine, FakeEngineOptions, FakePrepared, fake_request
@@ -98,7 +98,7 @@ async def compare_ways(factories: dict[str, ReplicasFactory], num_pictures: int)
         serving(factories["ray"], 1, **limits) as on_ray,
     ):
         for name, side in SIDES.items():
-            request = fake_request(num_inference_steps=1, width=side, height=side, **JPEG)
+            request = fake_request("noise", num_inference_steps=1, width=side, height=side, **JPEG)
             took: dict[str, list[float]] = {"local": [], "ray": []}
             cpu = {"local": 0.0, "ray": 0.0}
             for index in range(num_pictures + WARM_UP):

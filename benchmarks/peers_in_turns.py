@@ -104,7 +104,8 @@ def _row(
     *,
     of: Callable[[Turn], float | None] | None = None,
     note: str = "",
-    **bounds: float,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> Row:
     measured = of or _throughput
     pairs = [(measured(each[of_whom]), measured(each[against])) for each in rounds]
@@ -112,7 +113,7 @@ def _row(
     name = what if of_whom == US else f"{what}: {of_whom}"
     if not values:
         return Row(what=name, against=against, value=None, note="no picture came in time")
-    return Row.of_rounds(name, against=against, values=values, note=note, bar="1" if bounds else "", **bounds)
+    return Row.of_rounds(name, against=against, values=values, note=note, bar="1", at_least=at_least, at_most=at_most)
 
 
 def _throughput(turn: Turn) -> float:

@@ -1,22 +1,23 @@
 """What each precision costs, and how far it strays: a few blocks of FLUX.1's transformer at their true width.
 
-    python -m benchmarks.precisions [--rounds 3] [--threads N]     (or: python -m benchmarks.real_size --compare)
+    python -m benchmarks.precisions [--rounds 3] [--threads N] [--bf16]
 
 One double block for two single ones, as in FLUX.1, with random weights in bf16 (1.3 GB, removed at the end); 256x256
 pixels and 256 text tokens. All take turns, so that other work on the machine slows all of them; seconds are of CPU. The
-error is the velocity's, against diffusers in fp32 with the same weights. `alone` tells whether a row comes out bit for
-bit as it does beside another row that is twenty times louder. In diffusers, which promises no such thing, it is for
-comparison.
+error is the velocity's, against diffusers in fp32 with the same weights. `alone` tells whether a row of a quarter of
+the tokens comes out bit for bit as it does beside another row that is twenty times louder. In diffusers, which promises
+no such thing, it is for comparison. `python -m benchmarks.real_size --compare` is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from benchmarks.machine import load_average, this_machine, versions
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.families.flux1.latents import make_image_ids
 from safelight.engine.weights.component_tensors import component_tensors
@@ -43,6 +45,7 @@ BARS = {"bf16, mapped": 0.0001, "int8": 0.01, "fp8": 0.04, "nf4": 0.08, "GGUF Q8
 """Greatest relative error."""
 STORED: Mapping[str, Quantization] = {"bf16, mapped": "none", "int8": "int8", "fp8": "fp8", "nf4": "nf4"}
 GGUFS = ("Q8_0", "Q4_0")
+EXACT = "diffusers, fp32"
 _SIDE, _TEXT_TOKENS, _LOUD = 32, 256, 20.0
 """Latents' pixels of a side for 256 pixels of the picture."""
 
@@ -51,27 +54,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--bf16", action="store_true", help="diffusers in bf16 too: slow where the CPU has none")
     options = parser.parse_args()
-    compare(options.rounds, options.threads)
+    compare(options.rounds, options.threads, with_bf16=options.bf16)
 
 
 @torch.inference_mode()
-def compare(rounds: int, threads: int | None) -> None:
+def compare(rounds: int, threads: int | None, *, with_bf16: bool = False) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
         place = _write(Path(scratch))
-        networks = _networks(place)
-        rows = _rows()
-        alone = {name: _predict(network, rows, 1) for name, network in networks.items()}
-        together = {name: _predict(network, rows, 2)[:1] for name, network in networks.items()}
+        networks = _networks(place, with_bf16=with_bf16)
+        rows, small = _rows(_SIDE, _TEXT_TOKENS), _rows(_SIDE // 2, _TEXT_TOKENS // 4)
+        velocities: dict[str, Tensor] = {}
         times: dict[str, list[float]] = {name: [] for name in networks}
-        for _ in range(rounds):
+        loads = [load_average()]
+        for number in range(rounds):
             for name, network in networks.items():
                 started_at = time.process_time()
-                _predict(network, rows, 1)
+                velocities[name] = _predict(network, rows, 1)
                 times[name].append(time.process_time() - started_at)
-    _print(alone, together, {name: statistics.median(each) for name, each in times.items()})
+            loads.append(load_average())
+            told = (f"{name} {each[-1] / times[EXACT][-1]:.2f}x" for name, each in times.items())
+            print(f"round {number + 1}: {', '.join(told)}", flush=True)
+        equal = {
+            name: torch.equal(_predict(network, small, 2)[:1], _predict(network, small, 1))
+            for name, network in networks.items()
+        }
+    _print(velocities, equal, times, {name: _weights_bytes(network) for name, network in networks.items()})
+    print(f"{this_machine()}; {rounds} rounds, load {min(loads)} to {max(loads)}; commit {versions()['commit']}")
 
 
 def _write(folder: Path) -> dict[str, Path]:
@@ -103,11 +115,13 @@ def _gguf_type(kind: str, in_blocks: Collection[int], tensor: Tensor) -> str:
     return kind if id(tensor) in in_blocks else "F32"
 
 
-def _networks(places: Mapping[str, Path]) -> dict[str, Any]:
+def _networks(places: Mapping[str, Path], *, with_bf16: bool) -> dict[str, Any]:
     eager = FluxTransformer2DModel.from_config(CONFIG).eval()
     weights = load_file(places["safetensors"] / "transformer" / "diffusion_pytorch_model.safetensors")
     eager.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    networks = {"diffusers, fp32": eager}
+    networks = {EXACT: eager}
+    if with_bf16:
+        networks["diffusers, bf16"] = copy.deepcopy(eager).bfloat16()
     for name, quantization in STORED.items():
         networks[name] = _load(places["safetensors"], quantization)
     for kind in GGUFS:
@@ -132,39 +146,55 @@ def _make() -> Any:
         return FluxTransformer2DModel.from_config(CONFIG)
 
 
-def _rows() -> dict[str, Tensor]:
-    """One row, and another that is louder."""
+def _rows(side: int, text_tokens: int) -> dict[str, Tensor]:
+    """One row, and another that is louder; `side` of its latents, in pixels."""
     generator = torch.Generator().manual_seed(1)
     volume = torch.tensor([1.0, _LOUD]).view(2, 1, 1)
     draw: Callable[..., Tensor] = partial(torch.randn, generator=generator)
     return {
-        "hidden_states": draw(2, (_SIDE // 2) ** 2, 64) * volume,
-        "encoder_hidden_states": draw(2, _TEXT_TOKENS, 4096) * volume,
+        "hidden_states": draw(2, (side // 2) ** 2, 64) * volume,
+        "encoder_hidden_states": draw(2, text_tokens, 4096) * volume,
         "pooled_projections": draw(2, 768) * volume[:, 0],
         "timestep": torch.tensor([0.7, 0.3]),
     }
 
 
 def _predict(network: Any, rows: Mapping[str, Tensor], number: int) -> Tensor:
+    side = 2 * int(rows["hidden_states"].shape[1] ** 0.5)
     velocity: Tensor = network(
-        **{name: each[:number] for name, each in rows.items()},
-        txt_ids=torch.zeros(_TEXT_TOKENS, 3),
-        img_ids=make_image_ids(_SIDE, _SIDE),
+        **{name: each[:number].to(network.dtype) for name, each in rows.items()},
+        txt_ids=torch.zeros(rows["encoder_hidden_states"].shape[1], 3),
+        img_ids=make_image_ids(side, side),
         return_dict=False,
     )[0]
-    return velocity
+    return velocity.float()
 
 
-def _print(alone: Mapping[str, Tensor], together: Mapping[str, Tensor], times: Mapping[str, float]) -> None:
-    exact, base = alone["diffusers, fp32"], times["diffusers, fp32"]
-    table = Table("precision", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
-    for name, velocity in alone.items():
+def _weights_bytes(network: Any) -> int:
+    """As they are kept, in memory or mapped."""
+    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+
+
+def _print(
+    velocities: Mapping[str, Tensor],
+    equal: Mapping[str, bool],
+    times: Mapping[str, Sequence[float]],
+    num_bytes: Mapping[str, int],
+) -> None:
+    """Of the seconds the median; so of what they are of fp32's in the same round, and the least and most of that."""
+    exact, base = velocities[EXACT], times[EXACT]
+    table = Table("precision", "weights GB", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
+    for name, velocity in velocities.items():
         error = float((velocity - exact).norm() / exact.norm())
         bar = BARS.get(name)
         told = "" if bar is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
-        equal = "yes" if torch.equal(velocity, together[name]) else "no"
-        table.add_row(name, f"{times[name]:.2f}", f"{times[name] / base:.2f}x", f"{error:.3%}", told, equal)
-    Console(width=100).print(table)
+        ratios = [own / of for own, of in zip(times[name], base, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
+        seconds = f"{statistics.median(times[name]):.2f}"
+        table.add_row(
+            name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, f"{error:.3%}", told, "yes" if equal[name] else "no"
+        )
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

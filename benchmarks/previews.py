@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def _measure(engine: Engine, rounds: int) -> None:
         steps.append(_seconds(lambda: engine.step([generation])))
         previews.append(_seconds(lambda: engine.preview(generation)))
         pixels = engine.preview(generation)
-        files.append(_seconds(lambda pixels=pixels: images.encode_preview(pixels, image_format="png")))
+        files.append(_seconds(partial(images.encode_preview, pixels, image_format="png")))
     engine.release(generation)
     step = statistics.median(steps)
     print(f"one step: {step * 1000:.2f} ms")

@@ -98,7 +98,8 @@ class RandomTensors(Mapping[str, FileTensor]):
         if "norm" in name and len(shape) == 1 and name.endswith("weight"):
             return torch.ones(shape, device=self._device)
         generator = torch.Generator(self._device).manual_seed(zlib.crc32(name.encode()))
-        return torch.randn(shape, generator=generator, device=self._device) * (0.5 / max(shape[-1], 1) ** 0.5)
+        drawn = torch.randn(shape, generator=generator, device=self._device)
+        return drawn.mul_(0.5 / max(shape[-1], 1) ** 0.5)
 
     def _blocks(self, name: str, shape: tuple[int, ...]) -> FileTensor:
         assert self._quant_type is not None

@@ -1,6 +1,7 @@
 """FLUX.1-schnell in its true configuration with random weights, already quantized: no byte of it is downloaded.
 
-Matrices have the spread at which a layer keeps the size of what goes through it, so that a picture comes out finite.
+Of fewer layers too, at their true width. Matrices have the spread at which a layer keeps the size of what goes through
+it, so that a picture comes out finite.
 """
 
 from __future__ import annotations
@@ -34,24 +35,26 @@ SPREAD = {"int8": 256 / 12**0.5, "nf4": 0.58}
 """Standard deviation of what random bytes stand for."""
 MAX_SIZE = 1024
 """Of a side. What the largest picture takes is part of the plan; 2048 would ask for 3 GB more than a picture here."""
+Layers = Mapping[str, Mapping[str, int]]
+"""Component -> what its config says instead, such as `num_layers`."""
 _LEVELS = 4
 
 
-def plan_flux(quantization: Quantization) -> dict[str, QuantizedFiles]:
+def plan_flux(quantization: Quantization, layers: Layers | None = None) -> dict[str, QuantizedFiles]:
     """Component -> the files that it will have."""
     return {
         name: _plan(network, quantization if name in QUANTIZED else "none", seed)
-        for seed, (name, network) in enumerate(_networks().items())
+        for seed, (name, network) in enumerate(_networks(layers or {}).items())
     }
 
 
-def write_flux(folder: Path, files: Mapping[str, QuantizedFiles]) -> None:
+def write_flux(folder: Path, files: Mapping[str, QuantizedFiles], layers: Layers | None = None) -> None:
     """Into a new folder. Raises OSError."""
     stems = {network.name: network.stem for network in FLUX1.networks}
     for name, each in files.items():
         place = folder / name
         place.mkdir(parents=True)
-        config = dict(_config(name))
+        config = dict(_config(name, layers or {}))
         if each.quantization != "none":
             config["quantization_config"] = {"quant_method": METHOD, "type": each.quantization}
         (place / "config.json").write_text(json.dumps(config))
@@ -67,7 +70,7 @@ def write_flux(folder: Path, files: Mapping[str, QuantizedFiles]) -> None:
     (folder / INDEX).write_text(json.dumps(configs.INDEX))
 
 
-def _config(name: str) -> Mapping[str, Any]:
+def _config(name: str, layers: Layers) -> Mapping[str, Any]:
     """As published; the CLIP tokenizer of the tests ends a text with 1."""
     more: dict[str, Any] = {
         "vae": {
@@ -76,19 +79,19 @@ def _config(name: str) -> Mapping[str, Any]:
         },
         "text_encoder": {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
     }
-    return {**configs.COMPONENTS[name], **more.get(name, {})}
+    return {**configs.COMPONENTS[name], **more.get(name, {}), **layers.get(name, {})}
 
 
-def _networks() -> dict[str, nn.Module]:
+def _networks(layers: Layers) -> dict[str, nn.Module]:
     """Without weights."""
     with init_empty_weights(include_buffers=False):
         networks: dict[str, nn.Module] = {
-            "transformer": FluxTransformer2DModel.from_config(_config("transformer")),
-            "vae": AutoencoderKL.from_config(_config("vae")),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**_config("text_encoder"))),
-            "text_encoder_2": T5EncoderModel(T5Config(**_config("text_encoder_2"))),
+            "transformer": FluxTransformer2DModel.from_config(_config("transformer", layers)),
+            "vae": AutoencoderKL.from_config(_config("vae", layers)),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**_config("text_encoder", layers))),
+            "text_encoder_2": T5EncoderModel(T5Config(**_config("text_encoder_2", layers))),
         }
-    networks["text_encoder_2"].tie_weights()
+    networks["text_encoder_2"].tie_weights()  # type: ignore[operator]
     return networks
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
-import io
 import json
 import shutil
 import socket
@@ -23,45 +22,22 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.precisions import compare
 from benchmarks.process_watch import ReplicaWatch
 from benchmarks.random_flux import SPREAD, plan_flux, write_flux
-from safelight.model.checkpoint import read_model_spec
-from safelight.picture.generation import Completed, Failed, Step
-from safelight.picture.parameters import build_generation_request
-from safelight.serving.backends.registry import find_factory
-from safelight.serving.start import create_dispatcher
+from benchmarks.replica_run import DAY_S, PROMPT, Run, check_picture, generate
 from safelight.settings import load_settings
 
 ROUNDS = 3
-PROMPT = "an astronaut riding a horse"
-DAY_S = 86_400.0
 FREE_BYTES_LEFT = 2_000_000_000
 PEAK_BAR_BYTES = 20 * 2**30
-
-
-@dataclass(slots=True)
-class Run:
-    """One picture: when each of its stages began and ended."""
-
-    name: str
-    watch: ReplicaWatch
-    stages: list[tuple[str, float, float]] = field(default_factory=list)
-
-    def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        for stage, start, stop in self.stages:
-            yield self.name, stage, f"{stop - start:.1f}", f"{self.watch.cpu_between(start, stop):.1f}"
 
 
 def main() -> None:
@@ -78,7 +54,8 @@ def main() -> None:
             print(f"{num_bytes / 1e9:.1f} GB written in {time.perf_counter() - started_at:.0f} s", flush=True)
         runs = []
         for steps in options.steps:
-            runs.append(asyncio.run(_generate(folder, steps, options)))
+            settings = load_settings(model=str(folder), num_threads=options.threads, memory=options.memory)
+            runs.append(asyncio.run(generate(folder, settings, size=options.size, steps=steps)))
             _print([runs[-1]])
         runs.append(_ask_server(folder, options))
         _print(runs)
@@ -104,54 +81,6 @@ def _folder(options: argparse.Namespace, num_bytes: int) -> Iterator[Path]:
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _generate(folder: Path, steps: int, options: argparse.Namespace) -> Run:
-    """What `safelight generate` does, and when."""
-    settings = load_settings(model=str(folder), num_threads=options.threads, memory=options.memory)
-    spec = read_model_spec(folder)
-    request = build_generation_request(
-        spec,
-        id=uuid.uuid4().hex,
-        prompt=PROMPT,
-        width=options.size,
-        height=options.size,
-        num_inference_steps=steps,
-        seed=7,
-        timeout_s=DAY_S,
-    )
-    dispatcher = create_dispatcher(find_factory(settings), settings, folder, spec)
-    with ReplicaWatch() as watch:
-        run = Run(f"generate, {steps} step{'s' if steps > 1 else ''}", watch)
-        begun_at = time.perf_counter()
-        await dispatcher.start()
-        try:
-            await dispatcher.wait_until_ready()
-            at = time.perf_counter()
-            run.stages.append(("start until ready", begun_at, at))
-            ends = []
-            async with aclosing(dispatcher.stream(request)) as events:
-                async for event in events:
-                    match event:
-                        case Step():
-                            ends.append(time.perf_counter())
-                            print(f"step {event.index} of {event.of}", flush=True)
-                        case Completed():
-                            result = event.result
-                        case Failed():
-                            raise event.error
-            ended_at = time.perf_counter()
-        finally:
-            await dispatcher.stop()
-    encoded_at = at + result.timings.queue_s + result.timings.encode_s
-    run.stages.append(("encode the prompt", at, encoded_at))
-    run.stages += [
-        (f"step {i}", start, stop)
-        for i, (start, stop) in enumerate(zip([encoded_at, *ends[:-1]], ends, strict=True), 1)
-    ]
-    run.stages += [("decode", ends[-1], ended_at), ("all", begun_at, ended_at)]
-    _check_picture(result.images[0].content, options.size)
-    return run
 
 
 def _ask_server(folder: Path, options: argparse.Namespace) -> Run:
@@ -191,7 +120,7 @@ def _ask_server(folder: Path, options: argparse.Namespace) -> Run:
             server.terminate()
     if answer.status != 200:
         sys.exit(f"the server answered {answer.status}: {content[:500]!r}")
-    _check_picture(content, options.size)
+    check_picture(content, options.size)
     run.stages = [("start until ready", begun_at, ready_at), ("the request", ready_at, answered_at)]
     return run
 
@@ -207,13 +136,6 @@ def _wait_until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
             pass
         time.sleep(0.5)
     sys.exit(f"the server ended with {server.returncode}")
-
-
-def _check_picture(content: bytes, size: int) -> None:
-    pixels = np.asarray(Image.open(io.BytesIO(content)))
-    assert pixels.shape == (size, size, 3), pixels.shape
-    assert pixels.std() > 0, "the picture is of one colour"
-    print(f"a picture: {size}x{size}, {len(content)} bytes, mean {pixels.mean():.1f}, spread {pixels.std():.1f}")
 
 
 def _print(runs: list[Run]) -> None:

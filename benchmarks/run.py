@@ -13,6 +13,7 @@ from benchmarks.pages import write_performance_page
 from benchmarks.rows import print_rows, read_reports
 
 WITH_ROWS: tuple[str, ...] = (
+    "stages",
     "peers_in_turns",
     "mixed_sizes",
     "http_cost",
@@ -23,7 +24,7 @@ WITH_ROWS: tuple[str, ...] = (
 )
 """They take `--store`. A benchmark that has a bar stands here."""
 BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
-ONLY_WHEN_NAMED = ("precisions", "real_size")
+ONLY_WHEN_NAMED = ("precisions", "real_size", "second_start")
 """They take gigabytes of the disk, and many minutes."""
 
 

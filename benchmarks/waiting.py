@@ -1,73 +1,99 @@
-"""What OpenMP's waiting costs on contended cores: steps of the model with the default policy and with the passive one.
+"""What OpenMP's waiting costs: steps of sprite by how its threads wait, alone on the machine and on contended cores.
 
-    python -m benchmarks.waiting [--rounds 5] [--seconds 4]
+    python -m benchmarks.waiting [--rounds 3]
 
-One busy process per core stands for the event loop, other replicas and whatever else runs. The two policies take turns,
-each in a process of its own, since the runtime reads its variables when it is loaded. The ratio is what to read.
+One busy process per core stands for the event loop, other replicas and whatever else runs. The ways take turns, each in
+a process of its own, since the runtime reads its variables when it is loaded. Ratios are what to read.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from benchmarks.step_batching import default_model, start
-from safelight.engine.engine import load_engine
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import stage_costs
 from safelight.serving.backends.child_environment import child_environment
-from safelight.settings import EngineOptions
 
-PASSIVE = child_environment(dict(os.environ), num_threads=os.cpu_count() or 1)
-DEFAULT = {name: value for name, value in PASSIVE.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+STEPS = 4
+CORES = os.cpu_count() or 1
+SLEEPS = child_environment(dict(os.environ), num_threads=CORES)
+WAYS: Mapping[str, tuple[int, Mapping[str, str]]] = {
+    "all threads, which sleep": (CORES, SLEEPS),
+    "all, which spin 10,000 times": (CORES, SLEEPS | {"GOMP_SPINCOUNT": "10000"}),
+    "all, which spin as OpenMP does": (
+        CORES,
+        {name: value for name, value in SLEEPS.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")},
+    ),
+    "half of them, which sleep": (max(1, CORES // 2), SLEEPS),
+}
+"""How many, and what the process's environment says."""
+COLUMNS = ("step of one row", "a row of a step of eight", "decode", "CPU of a picture in batches of eight")
+Figures = tuple[float, ...]
+"""Milliseconds, as the columns are."""
 
 
 def main() -> None:
     options = _parse_options()
-    if options.measure:
-        print(_milliseconds_a_step(options.measure, options.seconds))
+    if options.measure is not None:
+        print(json.dumps(_measure(options.measure)))
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = default_model(Path(scratch))
-        busy = [multiprocessing.Process(target=_spin, daemon=True) for _ in range(os.cpu_count() or 1)]
-        for process in busy:
-            process.start()
-        try:
-            rounds = [_compare(folder, options.seconds) for _ in range(options.rounds)]
-        finally:
-            for process in busy:
-                process.kill()
-    for default, passive in rounds:
-        print(f"default {default:.0f} ms a step, passive {passive:.0f}: ratio {default / passive:.1f}")
-    print(f"median ratio {statistics.median(default / passive for default, passive in rounds):.1f}")
+    alone: dict[str, list[Figures]] = {way: [] for way in WAYS}
+    contended: dict[str, list[Figures]] = {way: [] for way in WAYS}
+    for _ in range(options.rounds):
+        for way in WAYS:
+            alone[way].append(_run(way))
+        with _busy_cores():
+            for way in WAYS:
+                contended[way].append(_run(way))
+    for title, found in (("alone on the machine", alone), (f"beside {CORES} busy processes", contended)):
+        table = Table("ms", *COLUMNS, title=title, title_justify="left")
+        for way, rounds in found.items():
+            table.add_row(way, *(f"{statistics.median(each):.0f}" for each in zip(*rounds, strict=True)))
+        Console(width=130).print(table)
 
 
-def _compare(folder: Path, seconds: float) -> tuple[float, float]:
-    return _run(folder, seconds, DEFAULT), _run(folder, seconds, PASSIVE)
-
-
-def _run(folder: Path, seconds: float, environment: dict[str, str]) -> float:
-    command = [sys.executable, "-m", "benchmarks.waiting", "--measure", str(folder), "--seconds", str(seconds)]
+def _run(way: str) -> Figures:
+    num_threads, environment = WAYS[way]
+    command = [sys.executable, "-m", "benchmarks.waiting", "--measure", str(num_threads)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    return tuple(json.loads(done.stdout))
 
 
-def _milliseconds_a_step(folder: Path, seconds: float) -> float:
-    """The median over as many steps as fit into `seconds`, and three at least."""
-    engine = load_engine(folder, EngineOptions(num_threads=os.cpu_count()))
-    generation = start(engine, 0, 50)
-    times: list[float] = []
-    deadline = time.perf_counter() + seconds
-    while not generation.is_denoised and (time.perf_counter() < deadline or len(times) < 3):
-        began_at = time.perf_counter()
-        engine.step([generation])
-        times.append(time.perf_counter() - began_at)
-    return 1000 * statistics.median(times)
+def _measure(num_threads: int) -> Figures:
+    engine = stage_costs.load_sprite(num_threads)
+    engine._threads.num_half = num_threads  # noqa: SLF001  as asked, and not as it would learn
+    one, eight = (
+        [stage_costs.measure(engine, rows, 1_000 * index + rows) for index in range(times)][1:]
+        for rows, times in ((1, 6), (8, 3))
+    )
+    return (
+        1000 * statistics.median(each.wall.step for each in one),
+        1000 * statistics.median(each.wall.step for each in eight),
+        1000 * statistics.median(each.wall.decode for each in one),
+        1000 * statistics.median(each.cpu.picture(STEPS) for each in eight),
+    )
+
+
+@contextmanager
+def _busy_cores() -> Iterator[None]:
+    busy = [multiprocessing.Process(target=_spin, daemon=True) for _ in range(CORES)]
+    for process in busy:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
 
 
 def _spin() -> None:
@@ -77,9 +103,8 @@ def _spin() -> None:
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from safelight.errors import ModelLoadError, NonFiniteValues
 from safelight.model.spec import Guidance, ModelSpec
@@ -53,6 +54,8 @@ FAKE_SPEC = ModelSpec(
     guidance=Guidance.NONE,
     default_guidance_scale=0.0,
 )
+STEP_S = "FAKE_ENGINE_STEP_S"
+"""In the environment of a node it makes all engines there slow."""
 DEADLINE_S = 60.0
 """Of every wait in a test; reached only by a bug."""
 
@@ -216,6 +219,10 @@ class Gate:
         """Let all pass."""
         self.allow(1_000_000_000)
 
+    def close(self) -> None:
+        """Let none pass; those that have passed stay where they are."""
+        self.allow(-self._num_allowed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDeployment:
@@ -343,6 +350,8 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True)
     arguments = parser.parse_args()
     options = msgspec.json.decode(arguments.options, type=FakeEngineOptions)
+    if STEP_S in os.environ:
+        options = structs.replace(options, step_s=float(os.environ[STEP_S]))
     run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
 
 

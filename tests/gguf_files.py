@@ -44,7 +44,8 @@ def packed(values: Floats, kind: str) -> bytes:
     """The values as GGUF stores them in that type."""
     if kind in _K_QUANTS:
         return _K_QUANTS[kind](values.reshape(-1, 256).astype(np.float32)).tobytes()
-    return gguf.quantize(np.ascontiguousarray(values, dtype=np.float32), gguf.GGMLQuantizationType[kind]).tobytes()
+    stored: np.ndarray = gguf.quantize(np.ascontiguousarray(values, dtype=np.float32), gguf.GGMLQuantizationType[kind])
+    return stored.tobytes()
 
 
 def _text(text: str) -> bytes:

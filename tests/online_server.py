@@ -22,7 +22,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.http.listener import Server
 from safelight.serving.backends.protocol import ReplicasFactory
 from safelight.settings import Settings, load_settings
-from tests.fakes import FakeEngineOptions, fake_dispatcher, fake_replicas, until
+from tests.fakes import FakeDeployment, FakeEngineOptions, fake_dispatcher, fake_replicas, until
 
 START_TIMEOUT_S = 120
 STARTED = "Serving: "
@@ -121,13 +121,14 @@ def main() -> None:
         raise_on_load=os.environ.get("FAKE_ENGINE_RAISE_ON_LOAD"),
     )
     online = OnlineEndpoints(settings, _replicas(settings, gates))
+    own_model = FakeDeployment(options=FakeEngineOptions(gate=os.environ.get("FAKE_ENGINE_OWN_GATE")))
     certificate, _ = certificate_files(settings)
     listener = socket.create_server(("127.0.0.1", settings.port))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
     online.announce(url, certificate)
 
     async def serve() -> None:
-        server = Server(create_app(settings, fake_dispatcher(), online), settings)
+        server = Server(create_app(settings, fake_dispatcher(own_model), online), settings)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started or serving.done())
         sys.stderr.write(f"{STARTED}{os.getpid()} {url}\n")

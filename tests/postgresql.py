@@ -26,7 +26,7 @@ class PostgreSQL:
 
     @property
     def url(self) -> str:
-        return self.server.get_uri()
+        return str(self.server.get_uri())
 
     def stop(self) -> None:
         """At once, as a machine that loses power; what was committed stays."""

@@ -36,7 +36,7 @@ def renamed(weights: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
         if source.is_convolution:
             weight = weight[:, :, None, None]
         ranges = source.rows or ((0, len(weight)),)
-        parts = weight.split([stop - start for start, stop in ranges])
+        parts = torch.split(weight, [stop - start for start, stop in ranges])
         made.setdefault(source.name, []).extend(zip(ranges, parts, strict=True))
     return {
         name: torch.cat([part for _, part in sorted(parts, key=lambda each: each[0])]).contiguous()

@@ -20,7 +20,7 @@ BATCH_TIMEOUT_S = 0.05
 REQUEST_TIMEOUT_S = 600
 
 
-class Pictures(litserve.LitAPI):
+class Pictures(litserve.LitAPI):  # type: ignore[misc]
     """Four hooks, which LitServe calls in its worker."""
 
     def __init__(self, model: Path, dtype: str) -> None:
@@ -31,7 +31,7 @@ class Pictures(litserve.LitAPI):
     def setup(self, device: str) -> None:
         self._pipeline = load_pipeline(self._model, self._dtype).to(device)
 
-    def decode_request(self, request) -> Asked:  # LitServe reads an annotation here as a schema
+    def decode_request(self, request) -> Asked:  # type: ignore[no-untyped-def]  # LitServe reads an annotation as a schema
         return read_request(request)
 
     def batch(self, inputs: Sequence[Asked]) -> Sequence[Asked]:

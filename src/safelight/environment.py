@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ENV_PREFIX = "SAFELIGHT_"
@@ -18,6 +20,18 @@ def read_variable(setting: str) -> str | None:
     """What the environment says of a setting, as it stands there; None if it says nothing."""
     name = ENV_PREFIX + setting.upper()
     return next((value for each, value in os.environ.items() if each.upper() == name and value), None)
+
+
+@contextmanager
+def hidden(is_hidden: Callable[[str], bool]) -> Iterator[None]:
+    """A block in which no process is started that sees the variables of these names."""
+    kept = {name: value for name, value in os.environ.items() if is_hidden(name)}
+    for name in kept:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def keep_compiled() -> None:

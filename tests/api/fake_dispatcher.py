@@ -45,7 +45,6 @@ SPEC = ModelSpec(
 SNAPSHOT = Snapshot(
     queued=3,
     running=2,
-    restarts=1,
     replicas=(
         ReplicaSnapshot(
             name="replica 0", state=ReplicaState.LOADING, detail="killed by SIGKILL", whereabouts={"pid": 7}
@@ -57,6 +56,7 @@ SNAPSHOT = Snapshot(
         steps_saved=7,
         prompt_cache_hits=4,
         prompt_cache_misses=5,
+        replica_restarts=1,
         batch_sizes={4: 2, 1: 6, 2: 3},
         stages={"decode": StageTime(5, 2.5)},
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -59,10 +60,10 @@ def leader_pid(database_url: str) -> int | None:
     return None if row is None else int(row[0].split()[-1])
 
 
-def serve_flux(client: OnlineClient, folder: Path) -> str:
+def serve_flux(client: OnlineClient, folder: Path, **properties: Any) -> str:
     """An endpoint `flux` whose deployment `blue` takes all traffic; its key."""
     register_tiny_model(client, folder)
     client.create_endpoint()
-    assert client.deploy()["status"] == "Succeeded"
+    assert client.deploy(**properties)["status"] == "Succeeded"
     client.create_endpoint(traffic={"blue": 100})
     return client.key()

@@ -180,6 +180,17 @@ def test_a_server_that_makes_no_first_picture_is_not_measured(answer: bytes, mes
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no-such-host.invalid"])
+def test_a_host_that_is_none_is_told_as_such(host: str) -> None:
+    done = bench(f"http://{host}/")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == f"error: http://{host}/ makes no picture: no host: {host[:64]!r} is no name of a host that is known here\n"
+    )
+
+
 def test_where_nothing_listens_it_says_so() -> None:
     with bare_server(picture) as server:
         pass
@@ -223,6 +234,44 @@ def test_a_kept_connection_that_the_server_has_closed_is_no_failure() -> None:
     assert (made["pictures"], made["errors"]) == (8, 0)
 
 
+def test_what_a_server_says_too_much_answers_no_other_request() -> None:
+    said = picture(0) + json_response("500 Oh", {"error": "of nobody"})
+    with bare_server(lambda _: said) as server:
+        made = figures(server.url, *SHORT)["servers"][0]
+
+    assert (made["pictures"], made["errors"]) == (8, 0)
+
+
+def test_a_redirect_is_not_followed_and_says_where_it_leads() -> None:
+    moved = response("307 Moved", b"", f"location: https://elsewhere.example/v1?code={KEY}")
+    with bare_server(lambda _: moved) as server:
+        done = bench(server.url)
+
+    assert done.returncode == 1
+    assert "307: not followed to https://elsewhere.example/v1;" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_a_server_that_dies_in_between_takes_no_figures_of_the_other_along() -> None:
+    with bare_server(lambda number: picture(0) if number < 9 else CLOSE) as first, bare_server(picture) as second:
+        made = figures(first.url, *SHORT, "--compare", second.url, "--rounds", "3")
+
+    assert [each["pictures"] for each in made["servers"]] == [8, 24]
+    assert made["servers"][0]["error_kinds"][0]["status"] == "closed"
+    assert {each["rounds"] for each in made["ratios"]} == {1}
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_with_the_option_that_does(tmp_path: Path) -> None:
+    with live_server(tls=True, data_dir=tmp_path) as server:
+        refused = bench(server.url)
+        made = figures(server.url, *SHORT, "--certificate", str(tmp_path / "tls-certificate.pem"))
+
+    assert refused.returncode == 1
+    assert "TLS: its certificate is not known" in refused.stderr
+    assert "--certificate" in refused.stderr
+    assert made["servers"][0]["pictures"] == 8
+
+
 def test_requests_at_a_rate_do_not_wait_for_each_other() -> None:
     with bare_server(lambda number: picture(0) if number == 0 else HANG) as server:
         made = figures(server.url, "--rate", "200", "--warm-up", "0", "--requests", "20", "--timeout", "2")
@@ -243,6 +292,18 @@ def test_ctrl_c_ends_it_with_what_was_measured(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, b"")
     assert b"stopped after" in out
     assert (made["pictures"], made["unfinished"], made["is_stopped"]) == (2, 1, True)
+
+
+def test_ctrl_c_while_it_warms_up_says_that_nothing_was_measured() -> None:
+    with bare_server(lambda number: picture(0) if number < 3 else HANG) as server:
+        command = [str(SAFELIGHT), "bench", server.url, "--warm-up", "600"]
+        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        eventually(lambda: len(server.requests) == 4)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, out) == (1, b"")
+    assert b"stopped before anything was measured" in errors
 
 
 def test_ctrl_c_before_anything_is_measured_ends_it_at_once() -> None:
@@ -280,6 +341,7 @@ def test_a_model_that_cannot_be_served_is_told_in_the_words_of_its_server() -> N
         (["--mix", ""], "WIDTHxHEIGHT@STEPS:WEIGHT"),
         (["--rate", "0"], "above 0"),
         (["--rate", "nan"], "above 0"),
+        (["--rate", "10001"], "10,000 requests a second"),
         (["--duration", "inf"], "an end"),
         (["--rate", "1", "--clients", "1"], "give one of them"),
         (["--rate", "1", "--honour-retry-after"], "leave it out"),
@@ -288,13 +350,15 @@ def test_a_model_that_cannot_be_served_is_told_in_the_words_of_its_server() -> N
         (["--api", "azure"], "openai nor huggingface"),
         (["--extra", "[1]"], "JSON object"),
         (["--extra", "{"], "no JSON"),
+        (["--extra", '{"a":' * 20_000], "no JSON"),
+        (["--extra", '{"n": 4}'], "counts as one picture"),
         (["--api-key-env", "NOT_THERE"], "no key in the variable NOT_THERE"),
         (["--api-key-file", "/nowhere"], "cannot be read"),
         (["--serve-options", "--replicas 2"], "not for a URL"),
         (["--json", "/nowhere/run.json"], "cannot be written"),
         (["--price-per-hour", "-1"], "no price"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_an_option_that_makes_no_sense_is_refused_before_anything_is_asked(options: list[str], remedy: str) -> None:
     with bare_server(picture) as server:
@@ -306,7 +370,11 @@ def test_an_option_that_makes_no_sense_is_refused_before_anything_is_asked(optio
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://example.org", "http://", f"http://user:{KEY}@127.0.0.1:9/", "http://127.0.0.1:x"]
+    "url",
+    [
+        *("ftp://example.org", "http://", f"http://user:{KEY}@127.0.0.1:9/", "http://127.0.0.1:x", "http://a..b/"),
+        *("localhost:8000", "127.0.0.1:8000/v1", "[::1]:80"),
+    ],
 )
 def test_what_is_no_url_is_told_and_a_password_in_it_is_not(url: str) -> None:
     done = bench(url)

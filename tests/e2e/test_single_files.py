@@ -146,6 +146,9 @@ def test_a_set_of_files_is_served_and_registered_and_says_what_it_is(checkpoint:
         made = run_safelight("model", "create", "--name", "tiny", "--path", str(files["transformer"]), *given, env=env)
         shown = run_safelight("model", "show", "tiny", "--output", "json", env=env)
         table = run_safelight("model", "show", "tiny", "--output", "table", env=env)
+        asked = ("--plan", "--device", "cuda", "--memory", "8GB", "--output", "json")
+        plan = run_safelight("model", "show", "tiny", *asked, env=env)
+        plan_of_files = run_safelight("model", "show", str(files["transformer"]), *given, *asked, env=env)
 
     assert answer.status_code == 200, answer.text
     assert made.returncode == 0, made.stderr
@@ -156,6 +159,8 @@ def test_a_set_of_files_is_served_and_registered_and_says_what_it_is(checkpoint:
     assert parts["vae"]["dtype"] == "F32"
     assert "gguf (BFL), Q4_0" in table.stdout
     assert "gguf (llama.cpp)" in table.stdout
+    assert json.loads(plan.stdout)["components"][0]["precision"] == "Q4_0", plan.stderr
+    assert plan_of_files.stdout == plan.stdout
 
 
 def test_a_file_on_the_hub_is_named_by_its_path_there(checkpoint: Path, tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import os
-import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.fakes import DEADLINE_S
-from tests.live_server import LiveServer
+from safelight.picture.files import decode
+from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeDeployment
+from tests.live_server import LiveServer, live_server
 from tests.page.actions import make, sign_in
 from tests.page.conftest import KEY, lacking
 
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 
 
+SIDE = 128
 SEED = 2**63 - 100
 """Beyond what a number of JavaScript's holds."""
 
@@ -85,7 +87,7 @@ def data_url(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("has_key", [False, True])
-@pytest.mark.parametrize("language", [each for each in COMMANDS if each != "CLI"])
+@pytest.mark.parametrize("language", COMMANDS)
 def test_copied_code_makes_the_picture(
     server: LiveServer, locked_server: LiveServer, open_page: OpenPage, tmp_path: Path, language: str, has_key: bool
 ) -> None:
@@ -128,7 +130,7 @@ def test_copied_code_changes_the_picture_with_the_files_that_the_page_saves(
     page.get_by_label("Open a picture").set_input_files(
         {"name": "green.png", "mimeType": "image/png", "buffer": picture.getvalue()}
     )
-    canvas = page.get_by_role("img", name="The picture to change")
+    canvas = page.get_by_role("application", name="The picture to change")
     expect(canvas).to_have_js_property("width", 96)
     if has_mask:
         canvas.click(position={"x": 20, "y": 20})
@@ -163,10 +165,22 @@ def test_the_command_line_is_said_to_change_no_picture(server: LiveServer, open_
     expect(page.locator(".copy-as pre")).to_have_count(0)
 
 
-def test_the_copied_command_has_the_prompt_as_one_word(server: LiveServer, open_page: OpenPage) -> None:
-    words = shlex.split(copied(open_page(server.url), "CLI"))
+def test_the_copied_command_makes_the_embedded_models_picture_by_itself(open_page: OpenPage, tmp_path: Path) -> None:
+    spec = replace(FAKE_SPEC, name="sprite", default_width=SIDE, default_height=SIDE)
+    with live_server(FakeDeployment(spec=spec)) as server:
+        page = open_page(server.url)
+        page.get_by_label("Steps, as a number").fill("2")
+        page.get_by_text("More", exact=True).click()
+        page.get_by_label("Negative prompt").fill(PROMPT)
+        open_code(page, "CLI")
+        page.get_by_label("Width in pixels").fill("256")
+        code = page.locator(".copy-as pre").inner_text()
 
-    assert words[:2] == ["safelight", "generate"]
-    assert words[-2:] == ["--", PROMPT]
-    assert words[words.index("--width") + 1] == "96"
-    assert words[words.index("--seed") + 1] == str(SEED)
+    run(code, "CLI", tmp_path)
+
+    made = decode((tmp_path / "picture.png").read_bytes())
+    assert made.recipe is not None
+    assert made.pixels.shape == (SIDE, 256, 3)
+    assert (made.recipe.prompt, made.recipe.negative_prompt, made.recipe.seed) == (PROMPT, PROMPT, SEED)
+    assert (made.recipe.model, made.recipe.num_inference_steps) == ("sprite", 2)
+    assert "--server" not in code

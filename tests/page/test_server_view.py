@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.fakes import DEADLINE_S
+from tests.fakes import DEADLINE_S, Gate
 from tests.live_server import eventually
 from tests.online_server import OnlineServer, online_server
 from tests.page.actions import make
@@ -148,6 +150,32 @@ def test_jobs_are_listed_with_their_state(server: OnlineServer, open_page: OpenP
 
     expect(job).to_contain_text("succeeded", timeout=DEADLINE_S * 1000)
     expect(job.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_a_job_is_cancelled_where_it_is_listed(tmp_path: Path, open_page: OpenPage) -> None:
+    gate = Gate(tmp_path / "gate")
+    with online_server(tmp_path / "data", {"FAKE_ENGINE_OWN_GATE": str(gate.path)}) as server:
+        answer = httpx.post(
+            server.url, json={"inputs": "a red ball"}, headers={"prefer": "respond-async"}, verify=False, timeout=60
+        )
+        gate.allow(1)
+        page = open_page(f"{server.url}/app/#server")
+        job = page.get_by_role("region", name="Jobs").get_by_role("listitem")
+        expect(job).to_contain_text("running", timeout=DEADLINE_S * 1000)
+
+        job.get_by_role("button", name="Cancel").click()
+
+        expect(job).to_contain_text("canceled", timeout=DEADLINE_S * 1000)
+        expect(job.get_by_role("button", name="Cancel")).to_have_count(0)
+        told = httpx.get(server.url + answer.headers["location"], verify=False, timeout=60).json()
+        assert told["state"] == "canceled"
+        gate.open()
+        another = {"inputs": "a blue ball", "parameters": {"num_inference_steps": 1}}
+        assert httpx.post(server.url, json=another, verify=False, timeout=60).status_code == 200
+        (steps,) = re.findall(
+            r"^safelight_steps_run_total (\S+)", httpx.get(f"{server.url}/metrics", verify=False).text, re.M
+        )
+        assert float(steps) <= 3  # of 4 and 1: what had begun, and the other picture's
 
 
 @pytest.mark.parametrize("address", ["https://pictures.localhost:{port}/", "{url}/endpoints/pictures/"])

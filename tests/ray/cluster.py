@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from tests.warm import cold
+
 OBJECT_STORE_BYTES = 80_000_000
 NODE = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
 
@@ -27,13 +31,23 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
     }  # what a restart of the head finds
     os.environ |= storage
     (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # where Cluster notes its address
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "temp_dir": folder})
+    with cold():  # nothing that runs on nodes is forked here
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "temp_dir": folder})
     try:
-        for node in nodes:
-            cluster.add_node(**NODE | dict(node))
+        with cold():
+            for node in nodes:
+                cluster.add_node(**NODE | dict(node))
         yield cluster
     finally:
         cluster.shutdown()
         for name in storage:
             del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def what_shows(process: psutil.Process) -> str:
+    """Command line and environment."""
+    try:
+        return f"{process.cmdline()} {process.environ()}"
+    except psutil.Error:
+        return ""

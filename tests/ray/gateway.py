@@ -33,19 +33,19 @@ class Gateway:
     """Where it is, and its process."""
 
     process: subprocess.Popen[bytes]
-    url: str
+    client: httpx.Client
     log: Path
 
     def ask(self, prompt: str = "a lamp", *, timeout_s: float = DEADLINE_S, **parameters: Any) -> httpx.Response:
         body = {"inputs": prompt, "parameters": {"seed": 7} | parameters}
-        return httpx.post(self.url, json=body, timeout=timeout_s)
+        return self.client.post("/", json=body, timeout=timeout_s)
 
     def replicas(self) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = httpx.get(self.url + "/health/ready", timeout=DEADLINE_S).json()["replicas"]
+        told: list[dict[str, Any]] = self.client.get("/health/ready").json()["replicas"]
         return told
 
     def wait_until_ready(self, num_replicas: int = 1) -> None:
-        eventually(lambda: self._num_ready() == num_replicas, timeout_s=2 * DEADLINE_S)
+        eventually(lambda: self._num_ready() == num_replicas, timeout_s=4 * DEADLINE_S)
 
     def _num_ready(self) -> int:
         try:
@@ -78,9 +78,11 @@ def running_gateway(
             | {"FAKE_ENGINE": msgspec.json.encode(options or FakeEngineOptions()).decode()},
             stderr=stderr,
         )
-        gateway = Gateway(process, f"http://127.0.0.1:{listener.getsockname()[1]}", log)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    client = httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False, verify=False)
     try:
-        yield gateway
+        with client:
+            yield Gateway(process, client, log)
     finally:
         process.terminate()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import pytest
 from PIL import Image
 
 from tests.e2e.online_client import OnlineClient, drawing, register_tiny_model
-from tests.fakes import FakeEngineOptions, Gate, expected_pixels, fake_request
+from tests.fakes import DEADLINE_S, STEP_S, FakeEngineOptions, Gate, expected_pixels, fake_request
 from tests.live_server import eventually
 from tests.online_server import online_server
 from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
+from tests.ray.small_disk import MAY_MOUNT, node_on_small_disk
 
 COLD = True
 """What runs on other nodes is not forked here: see `tests.warm`."""
@@ -84,6 +86,51 @@ def test_an_endpoints_deployment_is_updated_and_scaled_on_the_cluster_without_a_
     assert shown["warnings"] == []
 
 
+def test_no_request_waits_for_a_slow_node_that_a_quick_one_can_make_and_health_says_which_it_is(
+    cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+) -> None:
+    with (
+        node_beside(cluster, env_vars={STEP_S: "0.5"}) as slow,
+        running_gateway(cluster.address, tmp_path / "g", replicas=3, ray_num_cpus=2) as gateway,
+    ):
+        gateway.wait_until_ready(3)
+        there = next(each for each in gateway.replicas() if each["node"] == slow.node_id)
+
+        def is_told() -> bool:
+            assert {each.result().status_code for each in asking(gateway)} == {200}
+            return str(told_of(gateway, there["name"])["detail"]).startswith("slow: takes ")
+
+        eventually(is_told, timeout_s=2 * DEADLINE_S)
+        psutil.Process(there["pid"]).send_signal(signal.SIGSTOP)  # whoever were sent there would wait for ever
+        answers = [each.result() for each in asking(gateway)]
+        psutil.Process(there["pid"]).send_signal(signal.SIGCONT)
+
+        assert all(is_picture_of(each, f"prompt {index}") for index, each in enumerate(answers))
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="this machine lets no test mount a disk of its own")
+def test_a_node_with_a_full_disk_serves_on_and_what_cannot_start_there_is_made_elsewhere(
+    cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+) -> None:
+    with (
+        node_on_small_disk(cluster.address, num_cpus=2) as disk,
+        running_gateway(cluster.address, tmp_path / "g", replicas=3, ray_num_cpus=2) as gateway,
+    ):
+        gateway.wait_until_ready(3)
+        others = {node.node_id for node in cluster.worker_nodes}
+        (there,) = (each for each in gateway.replicas() if each["node"] not in others)
+        disk.fill()
+        served = [each.result() for each in asking(gateway)]
+        psutil.Process(there["pid"]).parent().kill()  # Ray cannot even begin a log for the next one
+        eventually(lambda: told_of(gateway, there["name"])["state"] == "starting")
+        elsewhere = [each.result() for each in asking(gateway)]
+        disk.clear()
+
+        for answers in (served, elsewhere):
+            assert all(is_picture_of(each, f"prompt {index}") for index, each in enumerate(answers))
+        gateway.wait_until_ready(3)
+
+
 def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
     cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
 ) -> None:
@@ -104,14 +151,16 @@ def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
         gateway.wait_until_ready(3)  # on the nodes that are left
 
 
-def test_what_a_killed_gateway_asked_for_is_dropped_and_the_next_gateway_finds_the_replica(
-    cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+@pytest.mark.parametrize("fault", ["killed", "stands still"])
+def test_what_a_gateway_that_is_gone_asked_for_is_dropped_and_others_keep_the_replica(
+    cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]], fault: str
 ) -> None:
     options = FakeEngineOptions(gate=str(gate.path))
     limits = {"max_concurrent_requests_per_instance": NUM_ASKED, "max_queued_requests": 0}
     with (
         running_gateway(cluster.address, tmp_path / "a", options, **limits) as one,
         running_gateway(cluster.address, tmp_path / "b", options, **limits) as other,
+        ExitStack() as stack,
     ):
         one.wait_until_ready()
         other.wait_until_ready()
@@ -120,17 +169,21 @@ def test_what_a_killed_gateway_asked_for_is_dropped_and_the_next_gateway_finds_t
         eventually(lambda: num_running(one) == NUM_ASKED)
         assert other.ask().status_code == 429  # they have all places
 
-        one.process.kill()
-        eventually(lambda: is_admitted(other), timeout_s=30)  # within actor.SILENCE_S
+        one.process.send_signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+        eventually(lambda: is_admitted(other))  # within actor.SILENCE_S
         gate.open()
+        assert is_picture_of(other.ask("after it"), "after it")
 
-        assert all(isinstance(each.exception(), httpx.HTTPError) for each in asked)
-        answer = other.ask("after it")
-        assert is_picture_of(answer, "after it")
-        assert other.replicas()[0]["pid"] == pid
-        with running_gateway(cluster.address, tmp_path / "c", options, **limits) as again:
-            again.wait_until_ready()
-            assert again.replicas()[0]["pid"] == pid
+        if fault == "killed":
+            assert all(isinstance(each.exception(), httpx.HTTPError) for each in asked)
+            back = stack.enter_context(running_gateway(cluster.address, tmp_path / "c", options, **limits))
+        else:
+            back = one
+            one.process.send_signal(signal.SIGCONT)
+            assert {each.result().status_code for each in asked} <= {200, 503}
+            eventually(lambda: one.ask("again").status_code == 200)
+        back.wait_until_ready()
+        assert [each.replicas()[0]["pid"] for each in (back, other)] == [pid, pid]
 
 
 def test_a_replica_that_stands_still_is_started_again_and_its_requests_run_elsewhere(
@@ -180,8 +233,22 @@ def test_requests_go_on_while_the_head_is_away_and_after_it_has_come_back(
         assert is_picture_of(gateway.ask("started again"), "started again")
 
 
+@contextmanager
+def node_beside(cluster: Any, **options: Any) -> Iterator[Any]:
+    """One more, for as long as the block lasts."""
+    node = cluster.add_node(**NODE, **options)
+    try:
+        yield node
+    finally:
+        cluster.remove_node(node)
+
+
+def told_of(gateway: Gateway, name: str) -> Any:
+    return next(each for each in gateway.replicas() if each["name"] == name)
+
+
 def num_running(gateway: Gateway) -> float:
-    text = httpx.get(gateway.url + "/metrics", timeout=60).text
+    text = gateway.client.get("/metrics").text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("safelight_running"))
 
 

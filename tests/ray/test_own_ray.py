@@ -12,7 +12,9 @@ import pytest
 
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import running_server
+from tests.ray.cluster import what_shows
 
+SECRET = "hf_for-nobody-else"
 COLD = True
 """What runs on other nodes is not forked here: see `tests.warm`."""
 REQUEST = {"inputs": "a red apple", "parameters": {"seed": 7}}
@@ -25,16 +27,18 @@ def short_folder() -> Iterator[str]:
         yield folder
 
 
-def test_it_draws_what_a_server_without_ray_draws_listens_on_loopback_alone_and_leaves_nothing(
+def test_it_draws_what_a_server_without_ray_draws_listens_on_loopback_alone_shows_no_secret_and_leaves_nothing(
     tmp_path: Path, short_folder: str
 ) -> None:
     pictures = {}
     for runtime in ("local", "ray"):
         options = ("--runtime", runtime, "--no-online-endpoints", "--data-dir", str(tmp_path), "--num-threads", "1")
-        with running_server(*options, env={"RAY_TMPDIR": short_folder}) as server:
+        env = {"RAY_TMPDIR": short_folder, "HF_TOKEN": SECRET, "SAFELIGHT_ENCRYPTION_KEYS": SECRET}
+        with running_server(*options, env=env) as server:
             answer = httpx.post(server.url, json=REQUEST, timeout=120)
             pictures[runtime] = open_picture(answer.content).tobytes()
             processes = psutil.Process(server.process.pid).children(recursive=True)
+            shown = [what_shows(each) for each in processes]
             addresses = {
                 connection.laddr.ip
                 for process in processes
@@ -45,5 +49,6 @@ def test_it_draws_what_a_server_without_ray_draws_listens_on_loopback_alone_and_
         assert not left
 
     assert pictures["ray"] == pictures["local"]
+    assert not [each for each in shown if SECRET in each]
     assert addresses
     assert all(address.removeprefix("::ffff:") == "127.0.0.1" for address in addresses)

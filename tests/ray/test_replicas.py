@@ -25,29 +25,20 @@ from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import Load
 from safelight.serving.scaling import Scaling
 from safelight.settings import EngineOptions, Settings
-from tests.checkpoint_files import write_checkpoint
-from tests.fake_hub import GOOD_TOKEN, SHA, FakeHub, fake_hub
+from tests.fake_hub import GOOD_TOKEN, SHA
 from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fake_command, fake_request, until
-from tests.ray.cluster import ray_cluster
+from tests.ray.cluster import what_shows
+from tests.ray.conftest import SharedCluster
 
 COLD = True
 """What runs on other nodes is not forked here: see `tests.warm`."""
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
-    with fake_hub(write_checkpoint(tmp_path_factory.mktemp("hub") / "tiny")) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def nodes(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Two nodes with two CPUs each, with disks of their own; one offers an instance type. This process is a third."""
-    homes = [{"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_ENDPOINT": hub.endpoint} for _ in range(2)]
-    first, second = ({"env_vars": home} for home in homes)
-    with ray_cluster(first, second | {"resources": {"Standard_Big": 1}}) as cluster:
-        yield RayCluster(Settings(runtime="ray", ray_address=cluster.address))
-        ray.shutdown()
+def nodes(shared_cluster: SharedCluster) -> Iterator[RayCluster]:
+    """This process is another node of the cluster."""
+    yield RayCluster(Settings(runtime="ray", ray_address=shared_cluster.address))
+    ray.shutdown()
 
 
 @pytest.fixture
@@ -141,7 +132,7 @@ def test_leaving_stops_the_replica_before_its_next_transformer_call(nodes: RayCl
             probe = asyncio.create_task(dispatcher.generate(fake_request("another")))
             gate.open()
             await probe
-            return dispatcher.snapshot().counters.transformer_calls
+            return sum(each.snapshot().counters.transformer_calls for each in (dispatcher, other))
 
     # one step was taken, one more had begun at the gate, and four are the probe's
     assert asyncio.run(leave()) <= 1 + 1 + 4
@@ -153,7 +144,7 @@ def test_a_thousand_clients_that_leave_at_once_all_stop_at_the_next_transformer_
     options, batch = FakeEngineOptions(gate=str(gate.path)), EngineOptions(max_batch_size=64)
     limit = {"engine": batch, "max_concurrent_requests": 1000}
 
-    async def leave() -> tuple[int, int]:
+    async def leave() -> int:
         async with gateway(nodes, "mass", options, **limit) as one, gateway(nodes, "mass", options, **limit) as other:
             asking = [
                 asyncio.create_task(one.generate(fake_request(f"prompt {index}", num_inference_steps=10)))
@@ -165,13 +156,10 @@ def test_a_thousand_clients_that_leave_at_once_all_stop_at_the_next_transformer_
             await until(lambda: num_places(other) == 1000)
             gate.open()
             await one.generate(fake_request("a probe", num_inference_steps=4))
-            counters = one.snapshot().counters
-            return counters.steps_run - 4, counters.steps_saved
+            await until(lambda: num_steps(one, other) == 1000 * 10 + 4)
+            return sum(each.snapshot().counters.steps_run - 2 for each in (one, other))
 
-    steps_run, steps_saved = asyncio.run(leave())
-
-    assert steps_run <= 64  # the call that had begun
-    assert steps_run + steps_saved == 1000 * 10
+    assert asyncio.run(leave()) <= 64  # the call that had begun
 
 
 @pytest.mark.parametrize("num_gateways", [1, 2])
@@ -229,6 +217,20 @@ def test_two_gateways_come_to_the_same_replica_and_it_ends_with_the_last_of_them
     assert len(pids) == 1
     assert is_kept
     assert not is_left_behind
+
+
+def test_a_gateway_that_comes_as_a_replica_ends_gets_another_one(nodes: RayCluster) -> None:
+    async def go_and_come_back() -> set[str]:
+        async with gateway(nodes, "again"):
+            pass
+        states = set()
+        async with starting_gateway(nodes, "again") as dispatcher:
+            while "ready" not in states:
+                states.add(str(dispatcher.snapshot().replicas[0].state))
+                await asyncio.sleep(0)
+        return states
+
+    assert asyncio.run(go_and_come_back()) <= {"starting", "loading", "ready"}
 
 
 def test_replicas_are_spread_over_nodes_with_room_for_them(nodes: RayCluster) -> None:
@@ -312,7 +314,7 @@ def test_replicas_come_while_requests_wait_and_go_when_they_are_needed_no_more(n
 
 
 def test_a_model_is_fetched_once_a_node_and_only_the_fetcher_is_told_the_token(
-    nodes: RayCluster, hub: FakeHub, tmp_path: Path
+    nodes: RayCluster, shared_cluster: SharedCluster, tmp_path: Path
 ) -> None:
     here = tmp_path / "models--acme--tiny-flux" / "snapshots" / SHA
     processes: list[psutil.Process] = []
@@ -328,7 +330,7 @@ def test_a_model_is_fetched_once_a_node_and_only_the_fetcher_is_told_the_token(
     seen: list[str] = []
     num_nodes = len(asyncio.run(serve()))
 
-    weights = [name for name in hub.downloads if name.endswith(".safetensors")]
+    weights = [name for name in shared_cluster.hub.downloads if name.endswith(".safetensors")]
     assert num_nodes == 2
     assert weights
     assert {name: weights.count(name) for name in weights} == dict.fromkeys(weights, 2)
@@ -349,14 +351,6 @@ def test_a_model_that_a_node_cannot_fetch_says_why(nodes: RayCluster, tmp_path: 
         asyncio.run(wait())
 
 
-def what_shows(process: psutil.Process) -> str:
-    """Command line and environment."""
-    try:
-        return f"{process.cmdline()} {process.environ()}"
-    except psutil.Error:
-        return ""
-
-
 async def outcome(generate: Callable[..., Awaitable[object]], prompt: str = "a lamp") -> str:
     try:
         await generate(fake_request(prompt))
@@ -365,6 +359,12 @@ async def outcome(generate: Callable[..., Awaitable[object]], prompt: str = "a l
     except SafelightError as error:
         return f"{type(error).__name__}: {error.message}"
     return "made"
+
+
+def num_steps(*gateways: Dispatcher) -> int:
+    """Taken, or not needed any more; each of them is told to one gateway."""
+    counters = [each.snapshot().counters for each in gateways]
+    return sum(each.steps_run + each.steps_saved for each in counters)
 
 
 def num_places(dispatcher: Dispatcher) -> int:

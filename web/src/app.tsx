@@ -85,13 +85,13 @@ export function App() {
           </p>
         )}
         {needsKey && <SignIn kind="key" check={load} />}
-        {!needsKey && model && (
-          <div hidden={view !== "create"}>
-            <Playground model={model} onUnauthorized={() => setNeedsKey(true)} />
+        {model && (
+          <div hidden={view !== "create" || needsKey}>
+            <Playground key={`${model.name} ${model.version}`} model={model} onUnauthorized={() => setNeedsKey(true)} />
           </div>
         )}
-        {!needsKey && view === "server" && (
-          <ServerTab isAdministrators={isAdministrators} onUnauthorized={() => setNeedsKey(true)} />
+        {view === "server" && (
+          <ServerTab isAdministrators={isAdministrators || needsKey} onUnauthorized={() => setNeedsKey(true)} />
         )}
       </main>
     </>

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 
 from safelight.cli.download import download
@@ -19,15 +20,32 @@ from safelight.settings import Settings
 
 FOLDER = "file-sets"
 """In the data directory: what `model create` registers stays there."""
+FetchFile = Callable[[str, str], Path]
+"""(hub id, path of a file in it) -> the local file."""
 
 
-def locate_given(settings: Settings) -> tuple[Path, ModelSpec]:
-    """The folder and spec of the model that the settings name. Raises DownloadError or ModelLoadError."""
-    given = given_files(settings.model, settings.components, _parts(settings))
+def fetch_file(hub_id: str, file: str) -> Path:
+    """Raises DownloadError."""
+    return hub.download_once(hub_id, files=[file], one_of=[file]) / file
+
+
+def locate_given(settings: Settings, components: Collection[str] | None = None) -> tuple[Path, ModelSpec]:
+    """The folder and spec of the model that the settings name; of one of the hub with the weights of `components` only.
+
+    Raises DownloadError or ModelLoadError.
+    """
+    given = files_in(settings)
     if given is None:
-        return locate(find_model(settings.model), download)
+        return locate(find_model(settings.model), partial(download, components=components))
     folder = assemble(given, settings.data_dir / FOLDER, HubSources())
     return folder, read_model_spec(folder)
+
+
+def files_in(settings: Settings, fetch: FetchFile = fetch_file) -> GivenFiles | None:
+    """What the settings name beside a model, or as one; as `given_files` has it."""
+    parts = {"vae": settings.vae, "text_encoder": settings.text_encoder, "text_encoder_2": settings.text_encoder_2}
+    given = {name: path for name, path in parts.items() if path is not None}
+    return given_files(settings.model, settings.components, given, fetch)
 
 
 def find_sets(settings: Settings, name: str) -> list[Path]:
@@ -37,13 +55,15 @@ def find_sets(settings: Settings, name: str) -> list[Path]:
     return [folder for folder in folders if folder.name.rpartition("-")[0] == name and is_whole(folder)]
 
 
-def given_files(model: str, components: str | None, parts: Mapping[str, Path]) -> GivenFiles | None:
+def given_files(
+    model: str, components: str | None, parts: Mapping[str, Path], fetch: FetchFile = fetch_file
+) -> GivenFiles | None:
     """None if the model is no file, and none was given beside it. Files on the hub are fetched.
 
-    Raises ConfigurationError, ModelNotFound or DownloadError.
+    Raises ConfigurationError, ModelNotFound, or what `fetch` raises.
     """
-    path = _find_file(model)
-    found = {component: _find_file(str(part)) or part for component, part in parts.items()}
+    path = _find_file(model, fetch)
+    found = {component: _find_file(str(part), fetch) or part for component, part in parts.items()}
     if path is not None:
         return GivenFiles(model=path, parts=found, base=find_model(components) if components else None)
     if components is not None:
@@ -51,7 +71,7 @@ def given_files(model: str, components: str | None, parts: Mapping[str, Path]) -
     return GivenFiles(parts=found, base=find_model(model)) if found else None
 
 
-def _find_file(reference: str) -> Path | None:
+def _find_file(reference: str, fetch: FetchFile) -> Path | None:
     """A file here, or one on the hub, `org/name/PATH`; None if the reference is neither."""
     path = find_path(reference)
     if path is not None:
@@ -60,17 +80,12 @@ def _find_file(reference: str) -> Path | None:
     match = _HUB_FILE.fullmatch(reference)
     if match is None:
         return None
-    return hub.download_once(match["id"], files=[match["file"]], one_of=[match["file"]]) / match["file"]
+    return fetch(match["id"], match["file"])
 
 
 _HUB_FILE = re.compile(
     r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)/(?P<file>(?!.*\.\./).+\.(?:gguf|safetensors|sft))", re.IGNORECASE
 )
-
-
-def _parts(settings: Settings) -> dict[str, Path]:
-    given = {"vae": settings.vae, "text_encoder": settings.text_encoder, "text_encoder_2": settings.text_encoder_2}
-    return {name: path for name, path in given.items() if path is not None}
 
 
 class HubSources:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,3 +25,9 @@ PrivatePrompts = Annotated[
         "--private-prompts/--prompts-in-pictures", help="Leave prompts out of what pictures say of themselves."
     ),
 ]
+
+
+def among(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's parameters that say what a model is made of."""
+    names = ("components", "vae", "text_encoder", "text_encoder_2")
+    return {name: parameters[name] for name in names if name in parameters}

@@ -207,8 +207,9 @@ def _serve(**flags: object) -> None:
     from safelight.cli.given_files import locate_given
     from safelight.model.loras import locate_loras
     from safelight.server import run
+    from safelight.serving.backends.registry import components_here
     from safelight.settings import load_settings
 
     settings = load_settings(**flags)
-    folder, spec = locate_given(settings)
+    folder, spec = locate_given(settings, components_here(settings))
     run.serve(settings, folder, replace(spec, loras=locate_loras(settings.loras)))

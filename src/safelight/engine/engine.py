@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from safelight.engine.pixels.decoder import Decoder
 from safelight.engine.pixels.kept_pixels import put_back
 from safelight.engine.pixels.previews import PreviewProjection, Projection, fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
+from safelight.engine.threads import Threads
 from safelight.errors import NonFiniteValues, OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
 from safelight.model.families.layout import Layout
@@ -159,9 +161,10 @@ class Engine:
         )
         """Seconds of the default picture's steps, where they may be many; else None."""
         self._blocks = CompiledBlocks(components.transformer) if options.compile == "on" else None
-        self._decoder = Decoder(components.autoencoder)
+        self._threads = Threads()
+        self._decoder = Decoder(components.autoencoder, self._threads)
         is_small_on_cpu = components.device.type == "cpu" and self.picture_s is None
-        self.decodes_beside_steps = is_small_on_cpu and self._decoder.num_threads > 1
+        self.decodes_beside_steps = is_small_on_cpu and self._threads.num_all > 1
         """The steps of a large model keep all cores busy, and its memory is planned for one stage at a time."""
 
     @property
@@ -367,7 +370,7 @@ class Engine:
         additions = [self._additions(generation) for generation in batch for _ in range(generation.num_rows)]
         blocks = self._blocks.in_use(is_allowed=not any(additions)) if self._blocks is not None else nullcontext()
         with adapted(self._components.transformer, additions), blocks:
-            rows = self._family.predict_velocity(inputs)
+            rows = self._predict(inputs, with_additions=any(additions))
         self._transformer_calls += 1
         velocities = []
         for generation, own_rows in zip(batch, torch.split(rows, [g.num_rows for g in batch]), strict=True):
@@ -376,6 +379,13 @@ class Engine:
                 velocity = combine_guidance(velocity, own_rows[1:], generation.request.true_cfg_scale)
             velocities.append(velocity)
         return velocities
+
+    def _predict(self, inputs: Rows, *, with_additions: bool) -> Tensor:
+        predict = partial(self._family.predict_velocity, inputs)
+        if not self.decodes_beside_steps:
+            return predict()
+        key = (tuple(inputs.latents.shape), with_additions)
+        return (self._threads.with_half if self._decoder.is_busy else self._threads.with_what_is_faster)(key, predict)
 
     def _rows_of(self, batch: Sequence[Generation]) -> Rows:
         rows = [(g, self._denoising[g], prompt) for g in batch for prompt in self._denoising[g].prompts]

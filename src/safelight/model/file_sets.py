@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,18 @@ def assemble(given: GivenFiles, place: Path, sources: Sources) -> Path:
     _settle(parts, base)
     _write(folder, parts, base, sources, _name(given))
     return folder
+
+
+def outline(given: GivenFiles, base: Path | None, folder: Path) -> dict[str, Part]:
+    """The parts that the files hold; all configs of what they would become are written to an empty `folder`.
+
+    None of their weights is read, nor of the `base`, the folder of what they lack; None: FLUX.1, as it is published.
+    Raises UnsupportedModel or ModelLoadError.
+    """
+    parts = _find_parts(given)
+    _write_configs(folder, parts, base, _name(given))
+    _check(folder, base)
+    return parts
 
 
 def _find_parts(given: GivenFiles) -> dict[str, Part]:
@@ -201,22 +213,30 @@ def _check(draft: Path, base: Path | None) -> None:
 
 
 def _fill(draft: Path, parts: Mapping[str, Part], base: Path | None, sources: Sources, name: str) -> None:
-    found, index = _settle(parts, base), dict(configs.INDEX)
-    its_index = read_json(path) if (path := _in(base, INDEX)) else {}
+    _write_configs(draft, parts, base, name)
     for component, network in NETWORKS.items():
-        place = draft / component
-        place.mkdir()
         if component in parts:
-            _write_json(place / "config.json", found[component])
-            (place / _link_name(parts[component], network)).symlink_to(parts[component].path.resolve())
+            link = draft / component / _link_name(parts[component], network)
+            link.symlink_to(parts[component].path.resolve())
         else:
             assert base is not None, "what no file has comes from there"
-            _link(place, [base / component / "config.json", *_files_of(base, network)])
-            index[component] = its_index.get(component, index[component])
+            _link(draft / component, _files_of(base, network))
     for tokenizer, (hub_id, words) in TOKENIZERS.items():
         origin = _in(base, tokenizer) or sources.fetch_tokenizer(hub_id, words)
         (draft / tokenizer).mkdir()
         _link(draft / tokenizer, [path for path in sorted(origin.iterdir()) if path.is_file()])
+
+
+def _write_configs(draft: Path, parts: Mapping[str, Part], base: Path | None, name: str) -> None:
+    found, index = _settle(parts, base), dict(configs.INDEX)
+    its_index = read_json(path) if (path := _in(base, INDEX)) else {}
+    for component in NETWORKS:
+        if component in parts or base is None:
+            _write_json(draft / component / "config.json", found.get(component) or _published(component, None))
+        else:
+            (draft / component).mkdir()
+            _link(draft / component, [base / component / "config.json"])
+            index[component] = its_index.get(component, index[component])
     _write_json(draft / "scheduler" / "scheduler_config.json", _schedule(found.get("transformer"), base))
     sidecar = read_json(path) if (path := _in(base, SIDECAR)) else {}
     _write_json(draft / SIDECAR, sidecar | {"name": name})
@@ -245,7 +265,7 @@ def _files_of(base: Path, network: Network) -> Iterator[Path]:
     yield from paths
 
 
-def _link(place: Path, files: Collection[Path]) -> None:
+def _link(place: Path, files: Iterable[Path]) -> None:
     for file in files:
         (place / file.name).symlink_to(file.absolute())
 

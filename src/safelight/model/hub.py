@@ -110,15 +110,19 @@ def download_once(hub_id: str, *, files: Sequence[str], one_of: Collection[str])
 
     Raises DownloadError, also where the repository has none of them.
     """
-    try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=list(files)))
-    except (LocalEntryNotFoundError, ValueError):
-        folder = None
-    if folder is None or not any((folder / name).exists() for name in one_of):
-        folder = download(hub_id, files=files)
+    folder = find_cached_files(hub_id, files=files, one_of=one_of) or download(hub_id, files=files)
     if not any((folder / name).exists() for name in one_of):
         raise DownloadError(f"{hub_id} has none of {', '.join(one_of)}; check the name")
     return folder
+
+
+def find_cached_files(hub_id: str, *, files: Sequence[str], one_of: Collection[str]) -> Path | None:
+    """The local folder with a repository's `files`, if one of `one_of` is there; the hub is not asked."""
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=list(files)))
+    except (LocalEntryNotFoundError, HFValidationError, ValueError):
+        return None
+    return folder if any((folder / name).exists() for name in one_of) else None
 
 
 def _fetch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, cast
 
 import msgspec
 
@@ -42,6 +42,26 @@ class LoraWeight:
     """-4 to 4; 1 is as strong as it was trained."""
     revision: str = ""
     """See `model_spec.LoraFile`."""
+
+
+class OptionalParameters(TypedDict, total=False):
+    """What of a picture may be left out, which None does too: from here to both dialects, the command line, recipes
+    and replay, which know it by these names.
+    """
+
+    negative_prompt: str | None
+    width: int | None
+    height: int | None
+    num_inference_steps: int | None
+    scheduler: str | None
+    guidance_scale: float | None
+    true_cfg_scale: float | None
+    seed: int | None
+
+
+def optional_parameters(of: object) -> OptionalParameters:
+    """Those of a body, a recipe or a request in force."""
+    return cast(OptionalParameters, {name: getattr(of, name) for name in OptionalParameters.__annotations__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 from safelight.errors import InvalidRequest
 from safelight.limits import MAX_GUIDANCE_SCALE, MAX_LORA_SCALE, MAX_LORAS, MAX_PROMPT_CHARACTERS
@@ -18,6 +19,7 @@ from safelight.picture.generation import (
     GenerationRequest,
     ImageFormat,
     LoraWeight,
+    OptionalParameters,
     PreviewDecoder,
     SourceImage,
 )
@@ -36,15 +38,7 @@ def build_generation_request(
     *,
     id: str,
     prompt: str,
-    negative_prompt: str | None = None,
-    width: int | None = None,
-    height: int | None = None,
     fits_size: bool = False,
-    num_inference_steps: int | None = None,
-    scheduler: str | None = None,
-    guidance_scale: float | None = None,
-    true_cfg_scale: float | None = None,
-    seed: int | None = None,
     num_images_per_prompt: int = 1,
     image_format: ImageFormat = "png",
     image_quality: int = 95,
@@ -55,26 +49,27 @@ def build_generation_request(
     is_streamed: bool = False,
     timeout_s: float = 180.0,
     warnings: tuple[str, ...] = (),
+    **given: Unpack[OptionalParameters],
 ) -> GenerationRequest:
     """The request in force for `spec`. Raises InvalidRequest with the field and the remedy."""
+    negative_prompt, seed = given.get("negative_prompt"), given.get("seed")
     if not prompt.strip() and source is None:
         raise InvalidRequest("prompt is empty; say what the picture should show", field="prompt")
     if len(negative_prompt or "") > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
             f"negative_prompt has more than {MAX_PROMPT_CHARACTERS} characters", field="negative_prompt"
         )
-    guidance = _guidance_in_force(spec, negative_prompt, guidance_scale, true_cfg_scale)
-    width = spec.default_width if width is None else width
-    height = spec.default_height if height is None else height
-    (width, height), size_warnings = size_in_force(spec, width, height, fits=fits_size)
+    guidance = _guidance_in_force(spec, negative_prompt, given.get("guidance_scale"), given.get("true_cfg_scale"))
+    asked = _or(given.get("width"), spec.default_width), _or(given.get("height"), spec.default_height)
+    (width, height), size_warnings = size_in_force(spec, *asked, fits=fits_size)
     return GenerationRequest(
         id=id,
         prompt=prompt,
         negative_prompt=guidance.negative_prompt,
         width=width,
         height=height,
-        num_inference_steps=_check_steps(spec, num_inference_steps),
-        scheduler=resolve_scheduler(spec, scheduler),
+        num_inference_steps=_check_steps(spec, given.get("num_inference_steps")),
+        scheduler=resolve_scheduler(spec, given.get("scheduler")),
         guidance_scale=guidance.guidance_scale,
         true_cfg_scale=guidance.true_cfg_scale,
         seed=secrets.randbits(32) if seed is None or seed == DRAWN else seed,
@@ -90,6 +85,10 @@ def build_generation_request(
         names=current_names(),
         warnings=warnings + size_warnings + guidance.warnings + warn_of_syntax(prompt, negative_prompt),
     )
+
+
+def _or(pixels: int | None, default: int) -> int:
+    return default if pixels is None else pixels
 
 
 def resolve_scheduler(spec: ModelSpec, name: str | None) -> str:
@@ -214,7 +213,8 @@ def _guidance_in_force(
     if negative_prompt or (negative_prompt is not None and (true_cfg_scale or 0) > 1):
         in_force = _with_negative_prompt(spec, negative_prompt, embedded_scale, strength)
     elif spec.guidance is Guidance.TRAINED:
-        in_force = _GuidanceInForce("", embedded_scale, spec.default_guidance_scale if strength is None else strength)
+        strength = spec.default_guidance_scale if strength is None else strength
+        in_force = _GuidanceInForce("", embedded_scale, max(strength, 1.0))
     else:
         warnings = _without_effect(spec, guidance_scale, true_cfg_scale)
         return _GuidanceInForce(None, embedded_scale, 1.0, warnings)

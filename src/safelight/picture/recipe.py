@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
 from safelight import __version__
 from safelight.errors import InvalidRequest
-from safelight.picture.generation import Generation, LoraWeight
+from safelight.picture.generation import Generation, LoraWeight, optional_parameters
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of how a picture came to be; XMP and C2PA both use it."""
@@ -107,20 +107,13 @@ def recipe_of(generation: Generation, origin: Origin) -> Recipe:
         model=origin.model,
         revision=origin.revision,
         prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=request.width,
-        height=request.height,
-        num_inference_steps=request.num_inference_steps,
-        scheduler=request.scheduler,
-        guidance_scale=request.guidance_scale,
-        true_cfg_scale=request.true_cfg_scale,
-        seed=generation.seed,
         loras=request.loras,
         strength=None if source is None else source.strength,
         source=None if source is None else digest(source.pixels),
         mask=None if source is None or source.mask is None else digest(source.mask),
         image_quality=request.image_quality,
         **asdict(origin.backend),
+        **cast(dict[str, Any], optional_parameters(request)) | {"seed": generation.seed},
     )
 
 

@@ -164,15 +164,12 @@ def _totals(measured: Measured) -> Iterator[Metric]:
         ("steps_saved", "Denoising steps not run because the client left or time was up"),
         ("prompt_cache_hits", "Prompts whose embeddings were in the cache"),
         ("prompt_cache_misses", "Prompts that were encoded"),
+        ("replica_restarts", "Replica processes started again"),
     ):
         family = CounterMetricFamily(f"safelight_{name}", text, labels=PLACE)
         for labels, snapshot in measured:
             family.add_metric(labels, getattr(snapshot.counters, name))
         yield family
-    restarts = CounterMetricFamily("safelight_replica_restarts", "Replica processes started again", labels=PLACE)
-    for labels, snapshot in measured:
-        restarts.add_metric(labels, snapshot.restarts)
-    yield restarts
 
 
 def _batch_rows(measured: Measured) -> Metric:

@@ -1,8 +1,8 @@
 """Who may run now, who waits, and who is told to come back: the door of the dispatcher.
 
 A replica has a bounded number of places; a bounded number waits, first come, first served; one more is refused at
-once. A place in a replica is given to the least loaded one that is ready. While replicas load, requests are held for
-a while, as many as may wait.
+once. A place goes to the ready replica that will be done first: the least loaded one, unless it is slow. While replicas
+load, requests are held for a while, as many as may wait.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import aclosing, suppress
 
 from safelight.errors import NotReady, Overloaded, SafelightError
 from safelight.serving.backends.protocol import Replica, ReplicaState
+from safelight.serving.paces import Paces
 from safelight.serving.unloading import Unloading
 
 NOT_READY_RETRY_AFTER_S = 5
@@ -49,6 +50,7 @@ class Admission:
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._held: set[asyncio.Future[None]] = set()
         self._service_s: float | None = None
+        self._paces = Paces(replicas)
         self._closed_by: SafelightError | None = None
 
     @property
@@ -144,11 +146,16 @@ class Admission:
             del self._running[replica]
         self.wake()
 
-    def observe(self, service_s: float) -> None:
-        """Learn how long a request keeps its place, for an honest Retry-After."""
+    def observe(self, replica: Replica, service_s: float, work: float) -> None:
+        """Learn how long a request keeps its place, for an honest Retry-After, and which replicas are slow."""
+        self._paces.observe(replica, service_s, work)
         if self._service_s is None:
             self._service_s = service_s
         self._service_s += _SMOOTHING * (service_s - self._service_s)
+
+    def slowness(self, replica: Replica) -> float:
+        """How many times as long as the quickest one it takes for the same work, if it is slow; else 1."""
+        return self._paces.slowness(replica)
 
     def wake(self) -> None:
         """Give free places to those who wait; called whenever one may have become free, or a replica has changed."""
@@ -236,7 +243,7 @@ class Admission:
             for replica in self._replicas()
             if self._has_ready and replica.state is ReplicaState.READY and self._running[replica] < replica.num_places
         ]
-        return min(free, key=lambda replica: self._running[replica], default=None)
+        return min(free, key=lambda each: (self._running[each] + 1) * self._paces.slowness(each), default=None)
 
     def _retry_after_s(self) -> int:
         """When what waits now will have been served, at the pace of the last requests."""

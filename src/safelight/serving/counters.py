@@ -19,6 +19,9 @@ class StageTime:
     def __add__(self, other: StageTime) -> StageTime:
         return StageTime(self.count + other.count, self.seconds + other.seconds)
 
+    def __neg__(self) -> StageTime:
+        return StageTime(-self.count, -self.seconds)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
@@ -31,6 +34,8 @@ class Counters:
     """Steps that need not run because their request was cancelled, expired, or failed."""
     prompt_cache_hits: int = 0
     prompt_cache_misses: int = 0
+    replica_restarts: int = 0
+    """Of the process; it is counted where that is started again, and not by itself."""
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     """Rows of a batch -> how many batches had that many."""
     stages: Mapping[StageName, StageTime] = field(default_factory=dict)
@@ -43,9 +48,23 @@ class Counters:
             steps_saved=self.steps_saved + other.steps_saved,
             prompt_cache_hits=self.prompt_cache_hits + other.prompt_cache_hits,
             prompt_cache_misses=self.prompt_cache_misses + other.prompt_cache_misses,
+            replica_restarts=self.replica_restarts + other.replica_restarts,
             batch_sizes={
                 rows: self.batch_sizes.get(rows, 0) + other.batch_sizes.get(rows, 0)
                 for rows in (*self.batch_sizes, *other.batch_sizes)
             },
             stages={name: time + other.stages.get(name, StageTime()) for name, time in stages.items()},
+        )
+
+    def __sub__(self, before: Counters) -> Counters:
+        """What was counted since."""
+        return self + Counters(
+            transformer_calls=-before.transformer_calls,
+            steps_run=-before.steps_run,
+            steps_saved=-before.steps_saved,
+            prompt_cache_hits=-before.prompt_cache_hits,
+            prompt_cache_misses=-before.prompt_cache_misses,
+            replica_restarts=-before.replica_restarts,
+            batch_sizes={rows: -number for rows, number in before.batch_sizes.items()},
+            stages={name: -time for name, time in before.stages.items()},
         )

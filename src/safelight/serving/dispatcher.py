@@ -35,7 +35,7 @@ class ReplicaSnapshot:
     name: str
     state: ReplicaState
     detail: str = ""
-    """Why it ended the last time, or why it cannot be started."""
+    """Why it ended the last time, or why it cannot be started; of one that serves, how slow it is if it is slow."""
     whereabouts: Mapping[str, str | int] = field(default_factory=dict)
     restarts: int = 0
     plan: str = ""
@@ -48,9 +48,12 @@ class Snapshot:
 
     queued: int = 0
     running: int = 0
-    restarts: int = 0
     replicas: tuple[ReplicaSnapshot, ...] = ()
     counters: Counters = field(default_factory=Counters)
+
+    @property
+    def restarts(self) -> int:
+        return self.counters.replica_restarts
 
 
 class Dispatcher:
@@ -204,7 +207,6 @@ class Dispatcher:
         return Snapshot(
             queued=self._admission.num_queued,
             running=self._admission.num_running,
-            restarts=self._replicas.restarts,
             replicas=tuple(self._snapshot_of(replica) for replica in self._replicas.members),
             counters=self._replicas.counters,
         )
@@ -237,6 +239,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         deadline = arrived_at + request.timeout_s
         replica: Replica | None = None
+        started_at = arrived_at
         try:
             line = self._admission.line_up(is_rerun=is_rerun, tells_position=request.is_streamed)
             async with aclosing(line):
@@ -250,9 +253,11 @@ class Dispatcher:
             async with aclosing(replica.stream(request, age_s=started_at - arrived_at)) as events:
                 async for event in _until(deadline, events):
                     if isinstance(event, Completed):
-                        self._admission.observe(loop.time() - started_at)
+                        self._admission.observe(replica, loop.time() - started_at, _work_of(request))
                     yield event
         except TimeoutError:
+            if replica is not None:
+                self._admission.observe(replica, loop.time() - started_at, _work_of(request))
             where = "waited for a replica" if replica is None else "was worked on"
             yield Failed(
                 DeadlineExceeded(f"the request {where} when its timeout of {request.timeout_s:g} s had passed")
@@ -297,16 +302,25 @@ class Dispatcher:
         return ReplicaSnapshot(
             name=replica.name,
             state=self._shown_state(replica),
-            detail=replica.error.message if replica.error else "",
+            detail=replica.error.message if replica.error else self._slowness_of(replica),
             whereabouts=replica.whereabouts,
             restarts=replica.restarts,
             plan=replica.plan,
         )
 
+    def _slowness_of(self, replica: Replica) -> str:
+        times = self._admission.slowness(replica)
+        return f"slow: takes {times:.1f} times as long as the quickest replica" if times > 1 else ""
+
     def _shown_state(self, replica: Replica) -> ReplicaState:
         if self._is_draining and replica.state is ReplicaState.READY:
             return ReplicaState.DRAINING
         return ReplicaState.UNLOADED if self._unloading.is_unloaded and not self._is_draining else replica.state
+
+
+def _work_of(request: GenerationRequest) -> float:
+    """Pixels that are denoised."""
+    return request.num_images_per_prompt * request.num_inference_steps * request.width * request.height
 
 
 async def _until(deadline: float, events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

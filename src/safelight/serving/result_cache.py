@@ -25,6 +25,8 @@ _OF_EACH = {
     "names": NO_NAMES,
 }
 """What two requests for the same pictures may differ in."""
+HELD_BYTES = 1024
+"""About what Python needs for a result or an image beside its bytes, and for the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,13 @@ class _Kept:
 
     @property
     def nbytes(self) -> int:
-        return sum(len(image.content) for image in self.result.images)
+        """With what holds them: of tiny pictures that is most."""
+        said = sum(len(warning) for warning in self.result.warnings)
+        return HELD_BYTES + said + sum(HELD_BYTES + len(image.content) for image in self.result.images)
 
 
 class ResultCache:
-    """Up to `max_bytes` of image files, least recently used out first; 0 keeps none."""
+    """Up to `max_bytes` of results, least recently used out first; 0 keeps none."""
 
     def __init__(self, max_bytes: int) -> None:
         self._kept: LruCache[bytes, _Kept] = LruCache(max_bytes)

@@ -72,7 +72,7 @@ def test_a_guided_generation_takes_two_rows_of_the_call(engine: Engine, monkeypa
 
     engine.step([start(engine), start(engine, **GUIDED)])
 
-    assert rows_seen == [3]
+    assert set(rows_seen) == {3}  # the first call of a shape is made with all threads and with half of them
 
 
 def test_a_negative_prompt_changes_the_picture(engine: Engine) -> None:

@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from safelight.errors import GenerationCancelled, ModelLoadError, NotReady, Overloaded, SafelightError
+from safelight.serving import paces
 from safelight.serving.admission import Admission
 from safelight.serving.backends.protocol import Replica, ReplicaState
 from safelight.serving.unloading import Startable, Unloading
@@ -51,9 +52,25 @@ async def test_places_go_to_the_least_loaded_replica_that_is_ready() -> None:
     assert places == [one, other, one, other]
 
 
+async def test_a_slow_replica_gets_as_much_less_as_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paces, "LOOK_AGAIN_S", 0.0)
+    slow, quick = StillReplica("a"), StillReplica("b")
+    door = admission(slow, quick, places=8)
+    for _ in range(3):
+        door.observe(cast("Replica", quick), 1.0, 1.0)
+    for _ in range(3):
+        door.observe(cast("Replica", slow), 4.0, 1.0)
+
+    places = [await door.acquire() for _ in range(10)]
+
+    assert places.count(cast("Replica", slow)) == 2
+    assert places[:3] == [quick] * 3
+
+
 async def test_retry_after_is_the_time_that_the_queue_takes_at_the_measured_pace() -> None:
-    door = admission(StillReplica("a"), StillReplica("b"), places=2, queue=7)
-    door.observe(6.0)
+    one = StillReplica("a")
+    door = admission(one, StillReplica("b"), places=2, queue=7)
+    door.observe(cast("Replica", one), 6.0, 1.0)
     for _ in range(4):
         await door.acquire()
     waiting = [asyncio.create_task(door.acquire()) for _ in range(7)]

@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from safelight.api.http.headers import picture_headers
-from safelight.picture.generation import GenerationRequest, SourceImage
+from safelight.picture.generation import (
+    GeneratedImage,
+    GenerationRequest,
+    GenerationResult,
+    LoraWeight,
+    SourceImage,
+    Timings,
+)
+from safelight.serving.result_cache import HELD_BYTES, ResultCache
 from safelight.telemetry.names import RequestNames
 from tests.fakes import FakeDeployment, fake_request, running_dispatcher
 
@@ -25,6 +33,8 @@ OTHERS = [
     replace(REQUEST, source=SOURCE),
     replace(REQUEST, source=replace(SOURCE, strength=0.6)),
     replace(REQUEST, source=replace(SOURCE, pixels=b"\1" + SOURCE.pixels[1:])),
+    replace(REQUEST, source=replace(SOURCE, mask=bytes(64 * 64))),
+    replace(REQUEST, loras=(LoraWeight(name="film", scale=1.0),)),
     replace(REQUEST, warnings=("width 60 became 64",)),
 ]
 
@@ -59,7 +69,7 @@ async def test_nothing_is_kept_unless_it_is_asked_for() -> None:
 
 async def test_what_is_kept_is_bounded_by_bytes_and_the_oldest_goes_first() -> None:
     async with running_dispatcher(FakeDeployment()) as dispatcher:
-        num_bytes = len((await dispatcher.generate(REQUEST)).images[0].content)
+        num_bytes = len((await dispatcher.generate(REQUEST)).images[0].content) + 2 * HELD_BYTES
     async with running_dispatcher(FakeDeployment(result_cache_bytes=num_bytes * 5 // 2)) as dispatcher:
         for seed in (1, 2, 3):
             await dispatcher.generate(replace(REQUEST, seed=seed))
@@ -67,3 +77,15 @@ async def test_what_is_kept_is_bounded_by_bytes_and_the_oldest_goes_first() -> N
         repeated = [(await dispatcher.generate(replace(REQUEST, seed=seed))).is_repeated for seed in (3, 2, 1)]
 
     assert repeated == [True, True, False]
+
+
+@pytest.mark.parametrize("warnings", [(), ("x" * 400,) * 16])
+def test_pictures_of_next_to_nothing_take_no_more_room_than_they_are_given(warnings: tuple[str, ...]) -> None:
+    cache = ResultCache(100_000)
+    result = GenerationResult(images=(GeneratedImage(content=b"tiny", seed=1),), warnings=warnings, timings=Timings())
+
+    for seed in range(1_000):
+        cache.keep(replace(REQUEST, seed=seed), result)
+
+    kept = sum(cache.find(replace(REQUEST, seed=seed)) is not None for seed in range(1_000))
+    assert 0 < kept * (1_000 + sum(map(len, warnings))) <= 100_000

@@ -1,18 +1,24 @@
 """The evaluation: the shipped folder draws unseen prompts through diffusers, and the judge looks at them.
 
-`python -m training.sprite.judging.evaluate` prints the table and writes it as JSON beside the checkpoints.
+`python -m training.sprite.judging.evaluate` prints the table and writes it as JSON beside the checkpoints. With
+`--quantization int8` the transformer and T5 are Safelight's, whose weights are kept so.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
+from typing import get_args
 
 import numpy as np
 import torch
 from diffusers import FluxPipeline
 
+from safelight.engine.devices import Precision
+from safelight.engine.families.flux1.components import load_components
+from safelight.model.memory.plan import AS_STORED
+from safelight.settings import Quantization
 from training.sprite.data import artwork
 from training.sprite.data.artwork import Pixels
 from training.sprite.data.phrases import thing_phrase
@@ -70,17 +76,18 @@ BARS = (
 )
 
 
-def report(steps: tuple[int, ...], share: float) -> None:
+def report(steps: tuple[int, ...], share: float, quantization: Quantization = "none") -> None:
     artwork.prepare()
     judge.train(judge.Schedule())
-    measured = list(evaluate(steps, share))
-    (work_folder() / "evaluation.json").write_text(json.dumps([asdict(row) for row in measured], indent=2))
+    measured = list(evaluate(steps, share, quantization))
+    name = "evaluation.json" if quantization == "none" else f"evaluation-{quantization}.json"
+    (work_folder() / name).write_text(json.dumps([asdict(row) for row in measured], indent=2))
     print(table(measured, steps))
 
 
-def evaluate(steps: tuple[int, ...], share: float) -> Iterator[Row]:
+def evaluate(steps: tuple[int, ...], share: float, quantization: Quantization = "none") -> Iterator[Row]:
     """Each bar with each count of steps, after the judge's own; `share` of the trials, for a quicker look."""
-    looking, pipeline = load_judge(), load_pipeline()
+    looking, pipeline = load_judge(), load_pipeline(quantization)
     for name, reached in judge.check(looking, _portion(JUDGE_SCENES, share)).items():
         yield _logged(Row(f"the judge, on held-out renders: {name}", (reached,), 0.95, _portion(JUDGE_SCENES, share)))
     for bar in BARS:
@@ -93,9 +100,14 @@ def evaluate(steps: tuple[int, ...], share: float) -> Iterator[Row]:
     yield _logged(Row("autoencoder, dB PSNR", (psnr,), 30.0, _portion(PSNR_SCENES, share)))
 
 
-def load_pipeline() -> FluxPipeline:
+def load_pipeline(quantization: Quantization = "none") -> FluxPipeline:
     pipeline = FluxPipeline.from_pretrained(PACKAGE_FOLDER, torch_dtype=matrix_dtype()).to(device())
     pipeline.set_progress_bar_config(disable=True)
+    if quantization != "none":
+        choice = replace(AS_STORED, quantization=quantization, text_encoder_2_quantization=quantization)
+        precision = Precision(computation=matrix_dtype(), choice=choice)
+        kept = load_components(PACKAGE_FOLDER, device=device(), precision=precision)
+        pipeline.transformer, pipeline.text_encoder_2 = kept.transformer, kept.text_encoder_2
     return pipeline
 
 
@@ -206,5 +218,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 32])
     parser.add_argument("--share", type=float, default=1.0, help="of the trials, for a quicker look")
+    parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
     given = parser.parse_args()
-    report(tuple(given.steps), given.share)
+    report(tuple(given.steps), given.share, given.quantization)

@@ -20,6 +20,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Of all but pictures, which bring a signal of their own. */
+export const PATIENCE_MS = 60_000;
+
 export interface Call {
   method?: string;
   body?: unknown;
@@ -35,7 +38,7 @@ export async function send(path: string, call: Call = {}): Promise<Response> {
   if (call.body !== undefined) headers["content-type"] = "application/json";
   const options: RequestInit = { method: call.method ?? "GET", headers, cache: "no-store", credentials: "omit" };
   if (call.body !== undefined) options.body = toJson(call.body);
-  if (call.signal !== undefined) options.signal = call.signal;
+  options.signal = call.signal ?? AbortSignal.timeout(PATIENCE_MS);
   const response = await fetch(new URL(path, ROOT), options);
   if (!response.ok) throw await errorOf(response);
   return response;
@@ -53,8 +56,10 @@ interface ErrorBody {
 }
 
 async function errorOf(response: Response): Promise<ApiError> {
-  const text = await response.text();
-  return parseError(response.status, text);
+  const isPage = response.headers.get("content-type")?.includes("html"); // of a proxy
+  const { status, message, param } = parseError(response.status, isPage ? "" : await response.text());
+  const wait = response.headers.get("retry-after") ?? "";
+  return new ApiError(status, /^\d{1,6}$/.test(wait) ? `${message} (Try again in ${wait} s.)` : message, param);
 }
 
 export function parseError(status: number, text: string): ApiError {
@@ -71,6 +76,6 @@ export function parseError(status: number, text: string): ApiError {
 
 export function messageOf(error: unknown): string {
   if (error instanceof ApiError) return error.message;
-  if (error instanceof TypeError) return "The server does not answer. Is it still running?";
+  if (error instanceof TypeError || (error instanceof DOMException && error.name === "TimeoutError")) return "The server does not answer. Is it still running?";
   return error instanceof Error ? error.message : String(error);
 }

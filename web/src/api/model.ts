@@ -24,7 +24,6 @@ export interface ModelCard {
   parameters: ParameterCard[];
   max_pixels: number;
   max_images: number;
-  max_prompt_characters: number;
   qualities: Record<string, number>;
   loras: { name: string; scale: number }[];
   max_loras: number;

@@ -24,7 +24,7 @@ export function commandFor(language: Language, body: Body, server: Server): stri
     case "JavaScript":
       return javaScript(body, server);
     case "CLI":
-      return body["loras"] === undefined ? cli(body, server) : cliOverServer(body, server);
+      return body["loras"] === undefined && server.model === EMBEDDED ? cli(body) : cliOverServer(body, server);
   }
 }
 
@@ -127,10 +127,12 @@ for (const [index, image] of data.entries()) {
 `;
 }
 
-function cli(body: Body, { model }: Server): string {
+/** Whoever has the command has its files. */
+const EMBEDDED = "sprite";
+
+function cli(body: Body): string {
   const [width, height] = String(body["size"]).split("x");
   const options: [string, unknown][] = [
-    ["--model", model === "sprite" ? undefined : model],
     ["--width", width],
     ["--height", height],
     ["--steps", body["num_inference_steps"]],
@@ -144,7 +146,7 @@ function cli(body: Body, { model }: Server): string {
   return `safelight generate${given.join("")} -o picture.${extension(body)} -- ${shell(String(body["prompt"]))}`;
 }
 
-/** The server has the LoRAs' files; by itself the command would have to be told where they are. */
+/** The server has the files of its model and of LoRAs; by itself the command would have to be told where they are. */
 function cliOverServer(body: Body, { url }: Server): string {
   return `safelight generate --from - --server ${shell(url)} --out pictures << 'END'
 ${toJson(body)}

@@ -1,12 +1,12 @@
 import { useState } from "preact/hooks";
 
 import { ROOT } from "../api/http";
-import { copy } from "../parts/clipboard";
+import { CopyButton } from "../parts/copy-button";
 import { save } from "../parts/save";
 import { credential } from "../store/session";
+import type { Brush } from "./brush";
 import { commandFor, LANGUAGES, type Body, type Language } from "./commands";
 import { editCommandFor, type EditFiles } from "./edit-commands";
-import type { Brush } from "./mask-canvas";
 
 /** The picture that is changed, as it is sent. */
 export interface Edit {
@@ -27,7 +27,6 @@ const MASK = "mask.png";
 /** The same request, for a terminal or a program. */
 export function CopyAs({ body, edit, model }: CopyAsProps) {
   const [language, setLanguage] = useState<Language>("curl");
-  const [isCopied, setCopied] = useState(false);
   const server = { url: ROOT.href.replace(/\/$/, ""), hasKey: credential("key") !== null, model };
   const files = edit && { picture: `start.${edit.picture.type.split("/")[1] ?? "png"}`, mask: edit.isMasked ? MASK : null };
   const text =
@@ -39,14 +38,7 @@ export function CopyAs({ body, edit, model }: CopyAsProps) {
       <summary>Copy as code</summary>
       <div class="chips" role="group" aria-label="Language">
         {LANGUAGES.map((each) => (
-          <button
-            type="button"
-            aria-pressed={each === language}
-            onClick={() => {
-              setLanguage(each);
-              setCopied(false);
-            }}
-          >
+          <button type="button" aria-pressed={each === language} onClick={() => setLanguage(each)}>
             {each}
           </button>
         ))}
@@ -57,9 +49,7 @@ export function CopyAs({ body, edit, model }: CopyAsProps) {
         <>
           <pre tabIndex={0}>{text}</pre>
           <div class="row wrap">
-            <button type="button" onClick={() => void copy(text).then(setCopied)}>
-              {isCopied ? "Copied" : "Copy"}
-            </button>
+            <CopyButton text={text} />
             {edit && files && <FilesToSave edit={edit} files={files} />}
           </div>
         </>

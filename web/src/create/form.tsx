@@ -1,10 +1,12 @@
 /** The settings of the next picture: those that the model has, in its ranges. */
 
+import { useEffect, useState } from "preact/hooks";
+
 import { numberOf, parameter, type ModelCard } from "../api/model";
 import { Field } from "../parts/field";
 import { Slider } from "../parts/slider";
-import { LoraFields } from "./lora-fields";
-import type { AllNotes } from "./notes";
+import { LoraFields, lorasOf } from "./lora-fields";
+import type { AllNotes, FieldName } from "./notes";
 import { drawSeed, type Settings } from "./settings";
 import { SizeField } from "./size-field";
 
@@ -15,8 +17,14 @@ export interface FormProps {
   onChange: (change: Partial<Settings>) => void;
 }
 
+const MORE: FieldName[] = ["negative_prompt", "guidance_scale", "scheduler", "loras"];
+
 export function PictureForm(props: FormProps) {
   const { model, settings, notes, onChange } = props;
+  const [isMore, setMore] = useState(false);
+  useEffect(() => {
+    if (MORE.some((name) => notes[name] !== undefined)) setMore(true);
+  }, [notes]);
   return (
     <div class="settings">
       <SizeField {...props} />
@@ -27,7 +35,7 @@ export function PictureForm(props: FormProps) {
         onChange={(n) => onChange({ n })}
       />
       <SeedField {...props} />
-      <details open={notes.negative_prompt !== undefined || notes.guidance_scale !== undefined || undefined}>
+      <details open={isMore} onToggle={(event) => setMore(event.currentTarget.open)}>
         <summary>More</summary>
         <Field
           label="Negative prompt"
@@ -45,7 +53,7 @@ export function PictureForm(props: FormProps) {
         </Field>
         <GuidanceField {...props} />
         <SchedulerField {...props} />
-        {model.loras.length > 0 && <LoraFields {...props} />}
+        {lorasOf(props).length > 0 && <LoraFields {...props} />}
         <FormatField {...props} />
       </details>
     </div>
@@ -90,7 +98,7 @@ function SeedField({ settings, notes, onChange }: FormProps) {
         checked={settings.isSeedLocked}
         onChange={(event) => {
           const isSeedLocked = event.currentTarget.checked;
-          onChange(isSeedLocked && settings.seed === "" ? { isSeedLocked, seed: drawSeed() } : { isSeedLocked });
+          onChange({ isSeedLocked, seed: isSeedLocked ? settings.seed || drawSeed() : "" });
         }}
       />
       Lock
@@ -109,7 +117,7 @@ function SeedField({ settings, notes, onChange }: FormProps) {
             value={settings.seed}
             onInput={(event) => onChange({ seed: event.currentTarget.value, isSeedLocked: event.currentTarget.value !== "" })}
           />
-          <button type="button" onClick={() => onChange({ seed: drawSeed() })}>
+          <button type="button" onClick={() => onChange({ seed: drawSeed(), isSeedLocked: true })}>
             Draw
           </button>
         </div>
@@ -120,7 +128,8 @@ function SeedField({ settings, notes, onChange }: FormProps) {
 
 function GuidanceField({ model, settings, notes, onChange }: FormProps) {
   const card = parameter(model, "guidance_scale");
-  if (!card.has_effect && settings.negativePrompt === "") return null;
+  const isSpokenOf = settings.guidance !== "" || notes.guidance_scale !== undefined;
+  if (!card.has_effect && settings.negativePrompt === "" && !isSpokenOf) return null;
   return (
     <Field label="Guidance" hint={card.effect} notes={notes.guidance_scale}>
       {(given) => (
@@ -140,6 +149,8 @@ function GuidanceField({ model, settings, notes, onChange }: FormProps) {
 }
 
 function SchedulerField({ model, settings, notes, onChange }: FormProps) {
+  const known = Object.entries(parameter(model, "scheduler").values);
+  const isKnown = known.some(([, name]) => name === settings.scheduler);
   return (
     <Field label="Scheduler" notes={notes.scheduler}>
       {(given) => (
@@ -148,9 +159,10 @@ function SchedulerField({ model, settings, notes, onChange }: FormProps) {
           value={settings.scheduler}
           onChange={(event) => onChange({ scheduler: event.currentTarget.value })}
         >
-          {Object.entries(parameter(model, "scheduler").values).map(([alias, name]) => (
+          {known.map(([alias, name]) => (
             <option value={name}>{alias}</option>
           ))}
+          {!isKnown && <option value={settings.scheduler}>{settings.scheduler}</option>}
         </select>
       )}
     </Field>

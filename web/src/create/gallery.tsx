@@ -1,7 +1,10 @@
+import type { RefObject } from "preact";
+
 import { BlobImage } from "../parts/blob-image";
 import type { Picture } from "../store/gallery";
 
 interface GalleryProps {
+  heading: RefObject<HTMLHeadingElement>;
   pictures: Picture[];
   shown: string[];
   onShow: (ids: string[]) => void;
@@ -9,13 +12,13 @@ interface GalleryProps {
 
 const MAX_COMPARED = 4;
 
-export function Gallery({ pictures, shown, onShow }: GalleryProps) {
+export function Gallery({ pictures, shown, heading, onShow }: GalleryProps) {
   if (pictures.length === 0) return null;
   const toggle = (id: string) =>
     onShow(shown.includes(id) ? shown.filter((each) => each !== id) : [...shown, id].slice(-MAX_COMPARED));
   return (
     <section class="gallery" aria-label="Gallery">
-      <h2>
+      <h2 ref={heading} tabIndex={-1}>
         Gallery <span class="quiet">{pictures.length} in this browser</span>
       </h2>
       <ul>
@@ -25,7 +28,7 @@ export function Gallery({ pictures, shown, onShow }: GalleryProps) {
           return (
             <li key={picture.id}>
               <button class="thumb" aria-pressed={isShown} onClick={() => onShow([picture.id])}>
-                <BlobImage blob={picture.blob} alt={name} />
+                <BlobImage blob={picture.blob} alt={name} isLazy />
               </button>
               <label class="compare" title="Side by side, up to four">
                 <input type="checkbox" aria-label={`Compare ${name}`} checked={isShown} onChange={() => toggle(picture.id)} />

@@ -2,6 +2,12 @@ import { NoteLines } from "../parts/field";
 import { Slider } from "../parts/slider";
 import type { FormProps } from "./form";
 
+/** Those of the model, and what a picture of another one has brought along: it is refused until it is taken off. */
+export function lorasOf({ model, settings }: Pick<FormProps, "model" | "settings">): { name: string; scale: number }[] {
+  const others = Object.entries(settings.loras).filter(([name]) => !model.loras.some((each) => each.name === name));
+  return [...model.loras, ...others.map(([name, scale]) => ({ name, scale }))];
+}
+
 export function LoraFields({ model, settings, notes, onChange }: FormProps) {
   const set = (name: string, scale: number | null) => {
     const { [name]: _, ...others } = settings.loras;
@@ -10,10 +16,10 @@ export function LoraFields({ model, settings, notes, onChange }: FormProps) {
   return (
     <fieldset class="field">
       <legend>LoRAs</legend>
-      {model.loras.map(({ name, scale }) => {
+      {lorasOf({ model, settings }).map(({ name, scale }) => {
         const given = settings.loras[name];
         return (
-          <div>
+          <div key={name}>
             <label class="check">
               <input
                 type="checkbox"

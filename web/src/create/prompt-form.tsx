@@ -1,7 +1,9 @@
+import type { ComponentChildren } from "preact";
+
 import type { ModelCard } from "../api/model";
 import { Field, NoteLines } from "../parts/field";
 import type { Settings } from "./settings";
-import type { RunControl } from "./use-run";
+import type { Run, RunControl } from "./use-run";
 
 interface PromptFormProps {
   model: ModelCard;
@@ -21,7 +23,7 @@ export function PromptForm({ model, settings, control, isEdit, change, onMake, o
   const submitByKey = (event: KeyboardEvent) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    onMake();
+    if (!event.repeat) onMake();
   };
   return (
     <form class="prompt" onSubmit={submit} noValidate>
@@ -30,7 +32,6 @@ export function PromptForm({ model, settings, control, isEdit, change, onMake, o
           <textarea
             {...given}
             rows={3}
-            maxLength={model.max_prompt_characters}
             placeholder={model.examples[0] ?? ""}
             value={settings.prompt}
             onInput={(event) => change({ prompt: event.currentTarget.value })}
@@ -39,15 +40,9 @@ export function PromptForm({ model, settings, control, isEdit, change, onMake, o
         )}
       </Field>
       <div class="row">
-        {control.run === null ? (
-          <button class="primary" type="submit" key="make">
-            {isEdit ? "Change the picture" : settings.n === 1 ? "Make a picture" : `Make ${settings.n} pictures`}
-          </button>
-        ) : (
-          <button class="primary stop" type="button" key="stop" onClick={control.stop}>
-            Stop
-          </button>
-        )}
+        <MakeButton run={control.run} onStop={control.stop}>
+          {isEdit ? "Change the picture" : settings.n === 1 ? "Make a picture" : `Make ${settings.n} pictures`}
+        </MakeButton>
         <label class="file">
           <input
             type="file"
@@ -64,7 +59,26 @@ export function PromptForm({ model, settings, control, isEdit, change, onMake, o
       <p class="say quiet" role="status">
         {control.say}
       </p>
-      <NoteLines id="form" notes={control.notes.form} />
+      <NoteLines id="form" notes={control.notes.form ?? (isEdit ? undefined : control.notes.image)} />
     </form>
+  );
+}
+
+interface MakeButtonProps {
+  run: Run | null;
+  onStop: () => void;
+  children: ComponentChildren;
+}
+
+/** One button for both, so that who works by keyboard stays on it. The second click of a double one stops nothing. */
+function MakeButton({ run, onStop, children }: MakeButtonProps) {
+  const stop = (event: MouseEvent) => {
+    event.preventDefault();
+    if (event.detail < 2) onStop();
+  };
+  return (
+    <button class={run ? "primary stop" : "primary"} type="submit" onClick={run ? stop : undefined}>
+      {run ? "Stop" : children}
+    </button>
   );
 }

@@ -23,8 +23,21 @@ const MARK = '{"safelight":';
 
 export async function readRecipe(file: Blob): Promise<Recipe | null> {
   const bytes = new Uint8Array(await file.arrayBuffer());
-  const text = PNG.every((byte, index) => bytes[index] === byte) ? pngText(bytes) : jsonIn(bytes);
+  const text = PNG.every((byte, index) => bytes[index] === byte) ? pngText(bytes) : jsonIn(webpExif(bytes) ?? bytes);
   return text === null ? null : parse(text);
+}
+
+/** Of a WebP, which has it behind the pixels (https://developers.google.com/speed/webp/docs/riff_container); else null. */
+function webpExif(bytes: Uint8Array): Uint8Array | null {
+  const view = new DataView(bytes.buffer);
+  if (latin1(bytes.subarray(0, 4)) !== "RIFF" || latin1(bytes.subarray(8, 12)) !== "WEBP") return null;
+  let at = 12;
+  while (at + 8 <= bytes.length) {
+    const length = view.getUint32(at + 4, true);
+    if (latin1(bytes.subarray(at, at + 4)) === "EXIF") return bytes.subarray(at + 8, at + 8 + length);
+    at += 8 + length + (length % 2);
+  }
+  return null;
 }
 
 /** https://www.w3.org/TR/png-3/#11textinfo; compressed text is not ours. */
@@ -67,14 +80,38 @@ function jsonIn(bytes: Uint8Array): string | null {
   return null;
 }
 
+/** Anybody may have written it: what is not of its type is left out, and without what every picture has it is none. */
 function parse(text: string): Recipe | null {
+  let value: Record<string, unknown>;
   try {
-    const value = parseJson<Recipe>(text);
-    if (typeof value.width !== "number" || !/^-?\d+$/.test(String(value.seed))) return null;
-    return { ...value, prompt: value.prompt ?? "" };
+    value = Object(parseJson<unknown>(text)) as Record<string, unknown>;
   } catch {
     return null;
   }
+  const words = (name: string) => (typeof value[name] === "string" ? value[name] : undefined);
+  const number = (name: string) => (typeof value[name] === "number" ? value[name] : undefined);
+  const [width, height, steps, scheduler] = [number("width"), number("height"), number("num_inference_steps"), words("scheduler")];
+  const seed = words("seed") ?? number("seed");
+  if (!width || !height || !steps || !scheduler || !/^\d+$/.test(String(seed))) return null;
+  return {
+    model: words("model") ?? "",
+    prompt: words("prompt") ?? "",
+    negative_prompt: words("negative_prompt"),
+    width,
+    height,
+    num_inference_steps: steps,
+    scheduler,
+    guidance_scale: number("guidance_scale"),
+    true_cfg_scale: number("true_cfg_scale"),
+    seed: seed ?? 0,
+    strength: number("strength"),
+    loras: Array.isArray(value["loras"]) ? value["loras"].filter(isLora) : undefined,
+  };
+}
+
+function isLora(value: unknown): value is { name: string; scale: number } {
+  const { name, scale } = Object(value) as Record<string, unknown>;
+  return typeof name === "string" && typeof scale === "number";
 }
 
 function latin1(bytes: Uint8Array): string {
@@ -104,7 +141,7 @@ export function rows(recipe: Recipe): [string, string][] {
   const others = NAMES.flatMap(([field, name]): [string, string][] => {
     const value = recipe[field];
     if (value === undefined || value === null || value === "") return [];
-    if (Array.isArray(value)) return [[name, value.map((each) => `${each.name} ${each.scale}`).join(", ")]];
+    if (Array.isArray(value)) return value.length === 0 ? [] : [[name, value.map((each) => `${each.name} ${each.scale}`).join(", ")]];
     return [[name, String(value)]];
   });
   return [...others.slice(0, 2), size, ...others.slice(2)];

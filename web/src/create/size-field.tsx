@@ -67,6 +67,15 @@ function Side({ name, value, model, onChange }: SideProps) {
   );
 }
 
+/** The size to change a picture in: its own where the model has it, else the nearest shape. */
+export function sizeFor(model: ModelCard, { width, height }: Size): Size {
+  const card = parameter(model, "width");
+  const isIn = (side: number) =>
+    side >= numberOf(card.minimum, 64) && side <= numberOf(card.maximum, 2048) && side % numberOf(card.multiple_of, 16) === 0;
+  const isOwn = isIn(width) && isIn(height) && width * height <= model.max_pixels;
+  return isOwn ? { width, height } : shape(model, width, height);
+}
+
 function shape(model: ModelCard, across: number, down: number): Size {
   const card = parameter(model, "width");
   const multiple = numberOf(card.multiple_of, 16);

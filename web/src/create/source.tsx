@@ -1,16 +1,19 @@
 /** A picture to start from: its recipe if it carries one, how much to change, and a brush for what to change. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import { NoteLines, type Notes } from "../parts/field";
 import { Slider } from "../parts/slider";
-import { MaskCanvas, type Brush } from "./mask-canvas";
+import type { Brush } from "./brush";
+import { MaskCanvas } from "./mask-canvas";
 import { rows, type Recipe } from "./recipe";
 
 export interface Source {
   blob: Blob;
   name: string;
   recipe: Recipe | null;
+  width: number;
+  height: number;
 }
 
 interface SourceProps {
@@ -28,6 +31,7 @@ interface SourceProps {
 export function SourcePanel(props: SourceProps) {
   const { source, strength, notes, brush, isMasked, onMasked, onStrength, onUse, onRemove } = props;
   const [size, setSize] = useState(24);
+  const hint = useId();
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), [source]);
   return (
@@ -40,9 +44,10 @@ export function SourcePanel(props: SourceProps) {
           Remove
         </button>
       </div>
-      <MaskCanvas blob={source.blob} size={size} brush={brush} onChange={onMasked} />
-      <p class="hint">
+      <MaskCanvas {...{ source, size, brush }} describedBy={hint} onChange={onMasked} />
+      <p class="hint" id={hint}>
         {isMasked ? "What you painted is made anew; the rest is kept." : "Paint over what is to change, or leave all of it to the prompt."}
+        {" By keyboard: arrows move the brush, Space paints, Shift and arrows go on with it."}
       </p>
       <div class="row">
         <button type="button" disabled={!isMasked} onClick={() => brush.undo()}>

@@ -1,10 +1,10 @@
 /** One request for pictures: begun, watched, stopped. */
 
-import { useCallback, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { ApiError, messageOf } from "../api/http";
-import { pictures, toBlob, type PictureEvent, type Queued } from "../api/stream";
-import type { Picture } from "../store/gallery";
+import { pictures, toBlob, type Completed, type PictureEvent, type Queued } from "../api/stream";
+import type { Picture, Start } from "../store/gallery";
 import { errorNotes, warningNotes, type AllNotes } from "./notes";
 import type { Recipe } from "./recipe";
 
@@ -27,7 +27,7 @@ export interface RunControl {
   run: Run | null;
   notes: AllNotes;
   say: string;
-  start: (path: string, body: Record<string, unknown>) => Promise<void>;
+  start: (path: string, body: Record<string, unknown>, from: Start | null) => Promise<void>;
   stop: () => void;
 }
 
@@ -36,6 +36,9 @@ interface Options {
   onUnauthorized: () => void;
 }
 
+/** Of a number that somebody has typed, before the server has refused it. */
+const MAX_TILES = 100;
+
 export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
   const [run, setRun] = useState<Run | null>(null);
   const [notes, setNotes] = useState<AllNotes>({});
@@ -43,32 +46,40 @@ export function useRun({ onPicture, onUnauthorized }: Options): RunControl {
   const abort = useRef<AbortController | null>(null);
 
   const stop = useCallback(() => abort.current?.abort(), []);
+  useEffect(() => stop, [stop]); // who signs out waits for no picture
 
-  async function follow(path: string, body: Record<string, unknown>, signal: AbortSignal): Promise<number> {
+  /** To the last picture. An answer that ends before is a failure, however it ends. */
+  async function follow(path: string, body: Record<string, unknown>, from: Start | null, signal: AbortSignal): Promise<void> {
+    const wanted = numberOf(body);
+    const warnings = new Set<string>();
     let completed = 0;
     for await (const event of pictures(path, body, signal)) {
       setRun((before) => before && advance(before, event));
       if (event.kind !== "completed") continue;
       completed += 1;
-      setNotes(warningNotes(event.warnings));
-      onPicture(pictureOf(event.b64_json, event.output_format, event.parameters, event.seed, body, event.warnings));
+      for (const each of event.warnings) warnings.add(each);
+      setNotes(warningNotes([...warnings]));
+      onPicture(pictureOf(event, body, from));
     }
-    return completed;
+    if (completed < wanted) throw new Error(`The answer ended after ${completed} of ${wanted} pictures.`);
   }
 
-  async function start(path: string, body: Record<string, unknown>) {
+  async function start(path: string, body: Record<string, unknown>, from: Start | null) {
     abort.current?.abort();
     const controller = new AbortController();
     abort.current = controller;
     const tile: Tile = { blob: null, step: 0, steps: 0, isDone: false };
     const startedAt = performance.now();
+    const wanted = numberOf(body);
     setNotes({});
     setSay("Started.");
-    setRun({ tiles: Array.from({ length: Number(body["n"] ?? 1) }, () => tile), startedAt, isWaiting: true, position: null });
+    const tiles = Array.from({ length: Math.min(wanted, MAX_TILES) }, () => tile);
+    setRun({ tiles, startedAt, isWaiting: true, position: null });
     try {
-      const completed = await follow(path, body, controller.signal);
-      setSay(`${completed === 1 ? "1 picture" : `${completed} pictures`} in ${seconds(startedAt)}.`);
+      await follow(path, body, from, controller.signal);
+      setSay(`${wanted === 1 ? "1 picture" : `${wanted} pictures`} in ${seconds(startedAt)}.`);
     } catch (failure) {
+      if (abort.current !== controller) return; // another one has begun since
       if (controller.signal.aborted) setSay("Stopped.");
       else if (failure instanceof ApiError && failure.status === 401) onUnauthorized();
       else {
@@ -97,16 +108,14 @@ function advance(run: Run, event: PictureEvent): Run {
   return { ...run, tiles, isWaiting: false };
 }
 
-function pictureOf(
-  base64: string,
-  format: string,
-  parameters: Record<string, unknown>,
-  seed: number | string,
-  body: Record<string, unknown>,
-  warnings: string[],
-): Picture {
+function numberOf(body: Record<string, unknown>): number {
+  return Number(body["n"] ?? 1);
+}
+
+function pictureOf(made: Completed, body: Record<string, unknown>, start: Start | null): Picture {
+  const { parameters, seed, warnings, output_format, b64_json } = made;
   const recipe = { ...parameters, prompt: String(body["prompt"] ?? ""), seed } as Recipe;
-  return { id: newId(), blob: toBlob(base64, format), recipe, warnings, madeAt: Date.now() };
+  return { id: newId(), blob: toBlob(b64_json, output_format), recipe, warnings, madeAt: Date.now(), start };
 }
 
 export function seconds(since: number): string {

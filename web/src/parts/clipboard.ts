@@ -8,11 +8,13 @@ export async function copy(text: string): Promise<boolean> {
       /* not allowed: the old way */
     }
   }
+  const focused = document.activeElement;
   const area = document.createElement("textarea");
   area.value = text;
   document.body.append(area);
   area.select();
   const isCopied = document.execCommand("copy");
   area.remove();
+  if (focused instanceof HTMLElement) focused.focus();
   return isCopied;
 }

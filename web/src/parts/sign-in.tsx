@@ -2,6 +2,7 @@ import { useState } from "preact/hooks";
 
 import { messageOf } from "../api/http";
 import { forget, remember, type Credential } from "../store/session";
+import { isThere } from "../store/tab";
 import { Field } from "./field";
 
 interface SignInProps {
@@ -23,16 +24,20 @@ const WORDS = {
   },
 };
 
+const IN_A_HEADER = /^[!-~]+$/;
+
 export function SignIn({ kind, check }: SignInProps) {
   const [secret, setSecret] = useState("");
   const [isKept, setKept] = useState(false);
   const [error, setError] = useState<string>();
   const [isBusy, setBusy] = useState(false);
+  const [canBeKept] = useState(isThere);
   const words = WORDS[kind];
 
   async function submit(event: Event) {
     event.preventDefault();
     if (secret.trim() === "") return setError(`Enter the ${words.label.toLowerCase()}.`);
+    if (!IN_A_HEADER.test(secret.trim())) return setError("That cannot be it: it is one word of letters, digits and signs of ASCII.");
     setBusy(true);
     remember(kind, secret.trim(), isKept);
     try {
@@ -59,10 +64,12 @@ export function SignIn({ kind, check }: SignInProps) {
           />
         )}
       </Field>
-      <label class="check">
-        <input type="checkbox" checked={isKept} onChange={(event) => setKept(event.currentTarget.checked)} />
-        Keep it until this tab is closed
-      </label>
+      {canBeKept && (
+        <label class="check">
+          <input type="checkbox" checked={isKept} onChange={(event) => setKept(event.currentTarget.checked)} />
+          Keep it until this tab is closed
+        </label>
+      )}
       <button class="primary" disabled={isBusy}>
         {words.title === "Sign in" ? "Sign in" : "Open"}
       </button>

@@ -3,6 +3,7 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import { listConnections, listDeployments, listEndpoints, type Deployment, type Endpoint } from "../api/arm";
 import { ApiError, messageOf } from "../api/http";
 import { SignIn } from "../parts/sign-in";
+import { usePoll } from "../parts/use-poll";
 import { forget, useCredential } from "../store/session";
 import { KeysPanel } from "./keys";
 import { Logs } from "./logs";
@@ -40,27 +41,30 @@ export function Endpoints() {
   useEffect(() => {
     if (token === null) setNeedsToken(true);
   }, [token]);
-  useEffect(() => {
-    if (needsToken) return;
-    const refresh = () =>
-      void (document.hidden ? Promise.resolve() : load()).catch((failure: unknown) => {
-        if (failure instanceof ApiError && (failure.status === 401 || failure.status === 403)) {
-          forget("token");
-          setNeedsToken(true);
-        } else setError(messageOf(failure));
-      });
-    refresh();
-    const timer = setInterval(refresh, POLL_MS);
-    return () => clearInterval(timer);
-  }, [needsToken]);
+  const refresh = () =>
+    load().catch((failure: unknown) => {
+      if (failure instanceof ApiError && (failure.status === 401 || failure.status === 403)) {
+        forget("token");
+        setNeedsToken(true);
+      } else setError(messageOf(failure));
+    });
+  return needsToken ? <SignIn kind="token" check={load} /> : <EndpointList {...{ state, error, refresh }} />;
+}
 
-  if (needsToken) return <SignIn kind="token" check={load} />;
+interface EndpointListProps {
+  state: State | undefined;
+  error: string | undefined;
+  refresh: () => Promise<void>;
+}
+
+function EndpointList({ state, error, refresh }: EndpointListProps) {
+  usePoll(refresh, POLL_MS);
   return (
     <section aria-label="Endpoints">
       <h2>Endpoints</h2>
       {error && <p class="note error" role="alert">{error}</p>}
       {state?.managed.length === 0 && <p class="quiet">There is none yet; `safelight online-endpoint create` makes one.</p>}
-      {state?.managed.map((each) => <EndpointCard key={each.endpoint.name} {...each} onChanged={() => void load()} />)}
+      {state?.managed.map((each) => <EndpointCard key={each.endpoint.name} {...each} onChanged={() => void refresh()} />)}
       {state && state.connections.length > 0 && (
         <>
           <h2>Connections</h2>
@@ -78,13 +82,13 @@ export function Endpoints() {
 function EndpointCard({ endpoint, deployments, onChanged }: Managed & { onChanged: () => void }) {
   const { provisioningState, scoringUri, authMode, traffic } = endpoint.properties;
   return (
-    <article class="card endpoint">
+    <article class="card endpoint" aria-label={endpoint.name}>
       <h3>
         {endpoint.name} <StateWord state={provisioningState} />
       </h3>
       <p class="quiet break">{scoringUri}</p>
       {deployments.map((each) => (
-        <div class="deployment" key={each.name}>
+        <div class="deployment" key={each.name} role="group" aria-label={each.name}>
           <p>
             <strong>{each.name}</strong> <StateWord state={each.properties.provisioningState} />
             <span class="quiet">

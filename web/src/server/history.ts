@@ -2,6 +2,7 @@
 
 import { ApiError } from "../api/http";
 import { loadMetrics, total, type Sample } from "../api/metrics";
+import * as tab from "../store/tab";
 
 export interface Point {
   at: number;
@@ -28,11 +29,12 @@ let points: Point[] = stored();
 let before: Scrape | null = null;
 let watcher: Watcher | null = null;
 let timer: number | undefined;
+let isAsked = false;
 let visit = 0;
 
 function stored(): Point[] {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(STORAGE) ?? "[]") as Point[];
+    const kept = JSON.parse(tab.read(STORAGE) ?? "[]") as Point[];
     return kept.filter((each) => each.at > Date.now() / 1000 - KEPT_S);
   } catch {
     return [];
@@ -50,7 +52,7 @@ export function forgetMetrics(): void {
   visit += 1; // what is on its way belongs to who has left
   points = [];
   before = null;
-  sessionStorage.removeItem(STORAGE);
+  tab.remove(STORAGE);
 }
 
 /** Be told the points of the last ten minutes, now and as they come. The function that is returned ends it. */
@@ -64,9 +66,12 @@ export function watchMetrics(onPoints: (points: Point[]) => void, onUnauthorized
   };
 }
 
+/** A server that is slow is not asked twice at once. */
 async function askOn(): Promise<void> {
   clearTimeout(timer);
   timer = setTimeout(() => void askOn(), watcher !== null && !document.hidden ? WATCHED_MS : UNWATCHED_MS);
+  if (isAsked) return;
+  isAsked = true;
   const asked = visit;
   try {
     const samples = await loadMetrics();
@@ -74,12 +79,13 @@ async function askOn(): Promise<void> {
   } catch (failure) {
     if (failure instanceof ApiError && failure.status === 401) watcher?.onUnauthorized();
   }
+  isAsked = false;
 }
 
 function add(now: Scrape): void {
   if (before !== null) points = [...points, pointOf(before, now)].filter((each) => each.at > now.at - KEPT_S);
   before = now;
-  sessionStorage.setItem(STORAGE, JSON.stringify(points));
+  tab.write(STORAGE, JSON.stringify(points));
   watcher?.onPoints(points);
 }
 

@@ -1,6 +1,8 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 
-import { json, send } from "../api/http";
+import { ApiError, json, messageOf, send } from "../api/http";
+import { NoteLines } from "../parts/field";
+import { usePoll } from "../parts/use-poll";
 
 interface Job {
   id: string;
@@ -17,12 +19,18 @@ const SHOWN = 20;
 /** One's own: those of the key that one has signed in with. A server without jobs has none to show. */
 export function Jobs() {
   const [jobs, setJobs] = useState<Job[]>([]);
-  const load = () => void json<{ jobs: Job[] }>("jobs").then((found) => setJobs(found.jobs), () => setJobs([]));
-  useEffect(() => {
-    load();
-    const timer = setInterval(() => document.hidden || load(), POLL_MS);
-    return () => clearInterval(timer);
-  }, []);
+  const [error, setError] = useState<string>();
+  const fail = (failure: unknown) => {
+    if (failure instanceof ApiError && failure.status === 404) setJobs([]);
+    else setError(messageOf(failure));
+  };
+  const load = () =>
+    json<{ jobs: Job[] }>("jobs").then((found) => {
+      setJobs(found.jobs);
+      setError(undefined);
+    }, fail);
+  const cancel = (job: Job) => void send(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" }).then(load, fail);
+  usePoll(load, POLL_MS);
   if (jobs.length === 0) return null;
   return (
     <section class="card" aria-label="Jobs">
@@ -31,21 +39,23 @@ export function Jobs() {
       </h2>
       <ul class="plain">
         {jobs.slice(0, SHOWN).map((job) => (
-          <JobRow key={job.id} job={job} onChanged={load} />
+          <JobRow key={job.id} job={job} onCancel={() => cancel(job)} />
         ))}
       </ul>
+      {jobs.length > SHOWN && <p class="quiet">and {jobs.length - SHOWN} older ones, which GET /jobs lists</p>}
+      <NoteLines id="jobs" notes={{ error }} />
     </section>
   );
 }
 
 const KINDS: Record<string, string> = { succeeded: "good", failed: "bad" };
 
-function JobRow({ job, onChanged }: { job: Job; onChanged: () => void }) {
+function JobRow({ job, onCancel }: { job: Job; onCancel: () => void }) {
   const isLive = job.state === "queued" || job.state === "running";
-  const cancel = () => void send(`jobs/${encodeURIComponent(job.id)}`, { method: "DELETE" }).then(onChanged, onChanged);
+  const name = job.id.slice(0, 8);
   return (
     <li class="row wrap">
-      <code>{job.id.slice(0, 8)}</code>
+      <code>{name}</code>
       <span class={`state ${KINDS[job.state] ?? ""}`}>{job.state}</span>
       <span class="quiet">
         {new Date(job.created_at).toLocaleTimeString()}
@@ -53,7 +63,7 @@ function JobRow({ job, onChanged }: { job: Job; onChanged: () => void }) {
         {job.step !== null && job.steps !== null && ` · step ${job.step} of ${job.steps}`}
       </span>
       {isLive && (
-        <button class="quiet" onClick={cancel}>
+        <button class="quiet" aria-label={`Cancel ${name}`} onClick={onCancel}>
           Cancel
         </button>
       )}

@@ -1,9 +1,12 @@
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { readLogs } from "../api/arm";
 import { messageOf } from "../api/http";
+import { NoteLines } from "../parts/field";
+import { usePoll } from "../parts/use-poll";
 
 const POLL_MS = 2000;
+const NEAR_PX = 8;
 
 export function Logs({ endpoint, deployment }: { endpoint: string; deployment: string }) {
   const [isOpen, setOpen] = useState(false);
@@ -17,19 +20,25 @@ export function Logs({ endpoint, deployment }: { endpoint: string; deployment: s
 
 function Tail({ endpoint, deployment }: { endpoint: string; deployment: string }) {
   const [text, setText] = useState("");
+  const [error, setError] = useState<string>();
   const box = useRef<HTMLPreElement>(null);
-  useEffect(() => {
-    const ask = () => void readLogs(endpoint, deployment).then(setText, (failure: unknown) => setText(messageOf(failure)));
-    ask();
-    const timer = setInterval(ask, POLL_MS);
-    return () => clearInterval(timer);
-  }, []);
-  useEffect(() => {
-    if (box.current) box.current.scrollTop = box.current.scrollHeight;
+  const isAtEnd = useRef(true);
+  const take = (found: string) => {
+    const shown = box.current;
+    isAtEnd.current = shown === null || shown.scrollTop + shown.clientHeight >= shown.scrollHeight - NEAR_PX;
+    setText(found);
+    setError(undefined);
+  };
+  usePoll(() => readLogs(endpoint, deployment).then(take, (failure: unknown) => setError(messageOf(failure))), POLL_MS);
+  useLayoutEffect(() => {
+    if (box.current && isAtEnd.current) box.current.scrollTop = box.current.scrollHeight;
   }, [text]);
   return (
-    <pre ref={box} class="logs" tabIndex={0}>
-      {text || "Nothing yet."}
-    </pre>
+    <>
+      <pre ref={box} class="logs" tabIndex={0} role="log" aria-label={`Logs of ${deployment}`}>
+        {text || "Nothing yet."}
+      </pre>
+      <NoteLines id={`logs-${endpoint}-${deployment}`} notes={{ error }} />
+    </>
   );
 }

@@ -1,7 +1,8 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 
 import type { Replica } from "../api/arm";
-import { ROOT } from "../api/http";
+import { PATIENCE_MS, ROOT } from "../api/http";
+import { usePoll } from "../parts/use-poll";
 import { credential } from "../store/session";
 
 interface Health {
@@ -15,12 +16,7 @@ const POLL_MS = 3000;
 
 export function Replicas() {
   const [health, setHealth] = useState<Health | null>(null);
-  useEffect(() => {
-    const ask = () => void loadHealth().then(setHealth, () => setHealth({ ready: false, cause: "the server does not answer" }));
-    ask();
-    const timer = setInterval(ask, POLL_MS);
-    return () => clearInterval(timer);
-  }, []);
+  usePoll(() => loadHealth().then(setHealth, () => setHealth({ ready: false, cause: "the server does not answer" })), POLL_MS);
   if (health === null) return null;
   return (
     <section class="card">
@@ -67,5 +63,6 @@ function whereabouts(replica: Replica): string[] {
 async function loadHealth(): Promise<Health> {
   const key = credential("key");
   const headers: Record<string, string> = key === null ? {} : { authorization: `Bearer ${key}` };
-  return (await (await fetch(new URL("health/ready", ROOT), { headers, cache: "no-store" })).json()) as Health;
+  const options: RequestInit = { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
+  return (await (await fetch(new URL("health/ready", ROOT), options)).json()) as Health;
 }

@@ -8,9 +8,21 @@ export interface Picture {
   recipe: Recipe;
   warnings: string[];
   madeAt: number;
+  /** null, or left out by earlier versions: it was made from nothing but noise. */
+  start?: Start | null;
 }
 
+/** What an edit starts from. */
+export interface Start {
+  picture: Blob;
+  /** null: all of it is made anew. */
+  mask: Blob | null;
+}
+
+export type Change = { kept: Picture } | { deleted: string };
+
 const STORE = "pictures";
+const tabs = new BroadcastChannel("safelight-gallery");
 
 function open(): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
@@ -29,7 +41,7 @@ async function run<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => 
       const request = act(transaction.objectStore(STORE));
       transaction.oncomplete = () => resolve(request.result);
       transaction.onerror = () => reject(transaction.error);
-      transaction.onabort = () => reject(transaction.error);
+      transaction.onabort = () => reject(transaction.error ?? new Error("the browser has no room for it"));
     });
   } finally {
     database.close();
@@ -43,8 +55,17 @@ export async function loadPictures(): Promise<Picture[]> {
 
 export async function keepPicture(picture: Picture): Promise<void> {
   await run("readwrite", (store) => store.put(picture));
+  tabs.postMessage({ kept: picture } satisfies Change);
 }
 
 export async function deletePicture(id: string): Promise<void> {
   await run("readwrite", (store) => store.delete(id));
+  tabs.postMessage({ deleted: id } satisfies Change);
+}
+
+/** Be told what other tabs keep and delete. The function that is returned ends it. */
+export function watchOtherTabs(onChange: (change: Change) => void): () => void {
+  const tell = (event: MessageEvent) => onChange(event.data as Change);
+  tabs.addEventListener("message", tell);
+  return () => tabs.removeEventListener("message", tell);
 }

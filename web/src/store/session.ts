@@ -2,6 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 
+import * as tab from "./tab";
+
 export type Credential = "key" | "token";
 
 const memory = new Map<Credential, string>();
@@ -12,19 +14,19 @@ function storageName(kind: Credential): string {
 }
 
 export function credential(kind: Credential): string | null {
-  return memory.get(kind) ?? sessionStorage.getItem(storageName(kind));
+  return memory.get(kind) ?? tab.read(storageName(kind));
 }
 
 export function remember(kind: Credential, secret: string, isKept: boolean): void {
   memory.set(kind, secret);
-  if (isKept) sessionStorage.setItem(storageName(kind), secret);
-  else sessionStorage.removeItem(storageName(kind));
+  if (isKept) tab.write(storageName(kind), secret);
+  else tab.remove(storageName(kind));
   tell();
 }
 
 export function forget(kind: Credential): void {
   memory.delete(kind);
-  sessionStorage.removeItem(storageName(kind));
+  tab.remove(storageName(kind));
   tell();
 }
 

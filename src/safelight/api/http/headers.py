@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from safelight.picture.generation import GenerationRequest, GenerationResult
+from safelight.picture.generation import GenerationRequest, GenerationResult, optional_parameters
+from safelight.picture.recipe import PROMPTS
 
 MAX_WARNINGS = 16
 MAX_WARNING_CHARACTERS = 400
@@ -14,13 +15,7 @@ MAX_WARNING_CHARACTERS = 400
 def parameters_in_force(request: GenerationRequest) -> dict[str, object]:
     """What the picture was made with; with the prompts and the model, enough to make it again."""
     return {
-        "width": request.width,
-        "height": request.height,
-        "num_inference_steps": request.num_inference_steps,
-        "scheduler": request.scheduler,
-        "guidance_scale": request.guidance_scale,
-        "true_cfg_scale": request.true_cfg_scale if request.is_guided else 1.0,
-        "seed": request.seed,
+        **{name: value for name, value in optional_parameters(request).items() if name not in PROMPTS},
         **({"loras": [{"name": each.name, "scale": each.scale} for each in request.loras]} if request.loras else {}),
         **({"strength": request.source.strength} if request.source is not None else {}),
     }

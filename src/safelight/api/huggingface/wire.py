@@ -13,7 +13,7 @@ from safelight.api.parameters import PictureParameters
 from safelight.errors import InvalidRequest
 from safelight.model.spec import ModelSpec
 from safelight.picture.files import MEDIA_TYPES
-from safelight.picture.generation import GenerationRequest
+from safelight.picture.generation import GenerationRequest, optional_parameters
 from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.parameters import build_generation_request
 
@@ -102,15 +102,7 @@ def to_generation_request(
             spec,
             id=id,
             prompt=asked.inputs if image is None else parameters.prompt or "",
-            negative_prompt=parameters.negative_prompt,
-            width=width,
-            height=height,
             fits_size=fits_size,
-            num_inference_steps=parameters.num_inference_steps,
-            scheduler=parameters.scheduler,
-            guidance_scale=parameters.guidance_scale,
-            true_cfg_scale=parameters.true_cfg_scale,
-            seed=parameters.seed,
             image_format=next((name for name, each in MEDIA_TYPES.items() if each == media_type), "png"),
             num_previews=_num_previews(parameters) if media_type == EVENT_STREAM else 0,
             source=None if image is None else image.source,
@@ -121,6 +113,7 @@ def to_generation_request(
             + _of_options(asked.options)
             + _without_stream(parameters, media_type)
             + (_without_image(parameters) if image is None else image.warnings),
+            **optional_parameters(parameters) | {"width": width, "height": height},
         )
     except InvalidRequest as error:
         if error.field == "prompt" and image is None:

@@ -29,6 +29,7 @@ from safelight.picture.generation import (
     Preview,
     Queued,
     Step,
+    optional_parameters,
 )
 from safelight.picture.incoming.uploads import FittedImage
 from safelight.picture.parameters import build_generation_request
@@ -181,15 +182,7 @@ def to_generation_request(
             spec,
             id=id,
             prompt=body.prompt or "",
-            negative_prompt=body.negative_prompt,
-            width=width,
-            height=height,
             fits_size=fits_size,
-            num_inference_steps=_steps(body, spec),
-            scheduler=body.scheduler,
-            guidance_scale=body.guidance_scale,
-            true_cfg_scale=body.true_cfg_scale,
-            seed=body.seed,
             num_images_per_prompt=1 if body.n is None else body.n,
             image_format=image_format,
             image_quality=_image_quality(body),
@@ -200,6 +193,7 @@ def to_generation_request(
             is_streamed=is_stream,
             timeout_s=timeout_s,
             warnings=(*_without_effect(body, image_format, is_stream=is_stream), *(image.warnings if image else ())),
+            **optional_parameters(body) | {"width": width, "height": height, "num_inference_steps": _steps(body, spec)},
         )
     except InvalidRequest as error:
         raise on_the_wire(error, body) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,12 @@ from safelight.cli.bench import options
 if TYPE_CHECKING:
     from safelight.cli.bench.load import Load
     from safelight.cli.bench.target import Target
+
+
+_LACKS_SCHEME = re.compile(r"(?!azureml:)(\[[0-9a-f:]+\]|[\w.-]+):[0-9]{1,5}(/.*)?", re.ASCII | re.IGNORECASE)
+"""A host and a port; no name of a model has both."""
+MAX_RATE = 10_000
+"""Requests a second: more than Python sends, and each is noted whether or not it is sent."""
 
 
 def bench(
@@ -99,6 +106,8 @@ def _load(
         raise _wrong("honour_retry_after", "with --rate nobody waits, whatever the server says; leave it out")
     if duration is not None and requests is not None:
         raise _wrong("requests", "a run ends after --duration or after --requests; give one of them")
+    if rate is not None and rate > MAX_RATE:
+        raise _wrong("rate", f"--rate {rate:g} is more than the {MAX_RATE:,} requests a second that are sent from here")
     for name, value in (("rate", rate), ("duration", duration), ("timeout", timeout)):
         if value is not None and not 0 < value < float("inf"):
             raise _wrong(name, f"--{name} {value:g} must be above 0, and an end to it")
@@ -124,7 +133,9 @@ def _check(*, rounds: int | None, compare: str | None, compare_api: str | None, 
 
 def _is_url(subject: str, api: str | None, serve_options: str | None) -> bool:
     """Whether a running server is measured, or a model. Raises InvalidRequest for an option that is for the other."""
-    is_url = "://" in subject
+    is_url = "://" in subject and not subject.startswith("azureml:")
+    if _LACKS_SCHEME.fullmatch(subject):
+        raise _wrong("url", f"{subject[:200]!r} is no URL of a server; write http:// or https:// before it")
     if api is not None and not is_url:
         raise _wrong("api", f"--api is for a URL, and {subject[:200]!r} is none; one begins with http:// or https://")
     if serve_options is not None and is_url:

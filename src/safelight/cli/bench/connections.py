@@ -6,6 +6,8 @@ Connections are kept for the next request that finds one idle. Nothing is redire
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """Nothing came that HTTP knows. `kind` is a word for it: refused, closed, timeout, TLS, no HTTP, too large."""
+    """Nothing came that HTTP knows. `kind`: no host, refused, closed, timeout, TLS, no HTTP, or too large."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -76,10 +78,11 @@ class Connections:
                 return await self._ask_once_more(method, path, body)
         except TimeoutError:
             raise NoAnswer("timeout", f"no answer in {self._timeout_s:g} s") from None
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message or str(error)
+            raise NoAnswer("TLS", f"its certificate is not known to be its own ({why}); see --certificate") from None
         except ssl.SSLError as error:
             raise NoAnswer("TLS", error.reason or str(error)) from None
-        except ConnectionRefusedError:
-            raise NoAnswer("refused", "nothing listens there") from None
         except h11.RemoteProtocolError as error:
             raise NoAnswer("no HTTP", str(error)) from None
         except (OSError, EOFError) as error:
@@ -96,7 +99,14 @@ class Connections:
 
     async def _connect(self) -> _Connection:
         target = self._target
-        reader, writer = await asyncio.open_connection(target.host, target.port, ssl=target.tls, limit=_READ_BYTES)
+        try:
+            reader, writer = await asyncio.open_connection(target.host, target.port, ssl=target.tls, limit=_READ_BYTES)
+        except (UnicodeError, socket.gaierror):
+            raise NoAnswer("no host", f"{target.host[:64]!r} is no name of a host that is known here") from None
+        except OSError as error:
+            if not _is_refused(error):
+                raise
+            raise NoAnswer("refused", "nothing listens there") from None
         return _Connection(reader, writer, h11.Connection(h11.CLIENT))
 
     async def _exchange(self, connection: _Connection, method: str, path: str, body: bytes) -> Answer:
@@ -104,7 +114,8 @@ class Connections:
         try:
             connection.writer.write(_request(connection.http, method, path, body, self._headers(body)))
             answer = await _receive(connection)
-            is_reusable = connection.http.our_state is h11.DONE and connection.http.their_state is h11.DONE
+            is_over = connection.http.our_state is h11.DONE and connection.http.their_state is h11.DONE
+            is_reusable = is_over and connection.http.trailing_data == (b"", False)  # else it answers the next
         finally:
             if is_reusable:
                 connection.http.start_next_cycle()
@@ -123,6 +134,11 @@ class Connections:
         if target.api_key is not None:
             headers.append(("authorization", f"Bearer {target.api_key}"))
         return headers
+
+
+def _is_refused(error: OSError) -> bool:
+    """By every address of the host, which asyncio tells as words."""
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
 def _request(http: h11.Connection, method: str, path: str, body: bytes, headers: list[tuple[str, str]]) -> bytes:

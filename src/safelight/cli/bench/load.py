@@ -85,7 +85,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return self.counts_to - self.counts_from
+        return max(0.0, self.counts_to - self.counts_from)  # it may be stopped before it counts
 
     @property
     def counted(self) -> list[Sample]:
@@ -128,7 +128,7 @@ async def ask(connections: Connections, target: Target, picture: Picture, due_at
             picture.shape, due_at, sent_at, time.perf_counter(), error.kind, target.without_key(error.message)
         )
     done_at = time.perf_counter()
-    message = problem(target.api, answer.status, answer.content)
+    message = _elsewhere(answer) or problem(target.api, answer.status, answer.content)
     if message is None:
         return Sample(picture.shape, due_at, sent_at, done_at, None)
     kind = str(answer.status) if answer.status != HTTPStatus.OK else "no picture"
@@ -226,6 +226,13 @@ async def _meter(run: Run) -> None:
         run.cpu_share = (time.process_time() - cpu_s) / (time.perf_counter() - began_at)
 
 
+def _elsewhere(answer: Answer) -> str | None:
+    """Where an answer redirects to, without what may be a secret."""
+    if not answer.headers.get("location") or not 300 <= answer.status < 400:
+        return None
+    return f"not followed to {answer.headers['location'].partition('?')[0][:200]}; give that URL if it is the server's"
+
+
 def _retry_after(answer: Answer) -> float | None:
     """Seconds, from seconds or a date (RFC 9110, section 10.2.3); None if it says neither."""
     text = answer.headers.get("retry-after", "").strip()
@@ -233,6 +240,6 @@ def _retry_after(answer: Answer) -> float | None:
         return min(float(text[:9]), MAX_RETRY_AFTER_S)
     try:
         left_s = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return min(max(left_s, 0.0), MAX_RETRY_AFTER_S)

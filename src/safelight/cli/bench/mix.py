@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from safelight.errors import InvalidRequest
-from safelight.limits import MAX_SEED
 
 MAX_SIDE = 16_384
 MAX_STEPS = 1_000
+MAX_SEED = 2**32 - 1
+"""Which every server takes, whatever holds its numbers."""
 _SHAPE = re.compile(
     r"(?:(?P<width>\d{1,5})x(?P<height>\d{1,5}))?(?:@(?P<first>\d{1,4})(?:-(?P<last>\d{1,4}))?)?"
     r"(?::(?P<weight>\d{1,6}(?:\.\d{1,6})?))?",

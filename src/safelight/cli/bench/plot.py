@@ -16,9 +16,7 @@ FAILED = "failed"
 
 def plot_run(runs: Sequence[Run]) -> str:
     """An SVG document: the first run of each server over time, and all of a server together in the distribution."""
-    by_server: dict[str, list[Run]] = {}
-    for run in runs:
-        by_server.setdefault(f"{run.target.shown} ({run.target.api})", []).append(run)
+    by_server = _by_server(runs)
     over_time = [
         Chart(
             title=f"Each request to {url}",
@@ -36,6 +34,17 @@ def plot_run(runs: Sequence[Run]) -> str:
         lines={url: _distribution([each for run in same for each in run.counted]) for url, same in by_server.items()},
     )
     return draw([*over_time, distribution])
+
+
+def _by_server(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """By their names; two of one name, which may differ in their keys, are told apart by their order."""
+    same: dict[int, list[Run]] = {}
+    for run in runs:
+        same.setdefault(id(run.target), []).append(run)
+    names = [f"{of_one[0].target.shown} ({of_one[0].target.api})" for of_one in same.values()]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
+    return dict(zip(names, same.values(), strict=True))
 
 
 def _over_time(run: Run) -> dict[str, list[tuple[float, float]]]:

@@ -58,12 +58,16 @@ def print_summary(console: Console, summary: Summary, load: Load, price_per_hour
         console.print(f"Note: {warning}", markup=False)
 
 
-def print_ratios(console: Console, first: str, second: str, ratios: Sequence[Ratio]) -> None:
-    """Of two servers."""
+def print_ratios(console: Console, summaries: Sequence[Summary], ratios: Sequence[Ratio]) -> None:
+    """Of two servers, if there is a round in which both made pictures."""
+    if not ratios:
+        console.print("\nNo ratio: in no whole round did both servers make pictures", markup=False)
+        return
     table = Table("first / second", "median", "least", "most", "rounds", box=None, pad_edge=False)
     for each in ratios:
         table.add_row(each.what, *(f"{value:.2f}" for value in (each.median, each.low, each.high)), str(each.rounds))
-    console.print(f"\nfirst: {first}\nsecond: {second}", markup=False)
+    first, second = summaries
+    console.print(f"\nfirst: {first.url}\nsecond: {second.url}", markup=False)
     console.print(table, markup=False)
 
 
@@ -90,7 +94,8 @@ def cost_per_1000(summary: Summary, price_per_hour: float) -> float | None:
 
 
 def _told_load(load: Load) -> str:
-    who = f"{load.clients} clients" if load.rate is None else f"{load.rate:g} requests a second (Poisson)"
+    clients = "1 client" if load.clients == 1 else f"{load.clients} clients"
+    who = clients if load.rate is None else f"{load.rate:g} requests a second (Poisson)"
     span = f"{load.duration_s:g} s" if load.requests is None else f"{load.requests} requests"
     return f"{who}, {span} after {load.warm_up_s:g} s of warm-up"
 

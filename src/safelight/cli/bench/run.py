@@ -155,7 +155,7 @@ async def _first_pictures(target: Target, load: Load, asked: Asked) -> None:
 
 
 def _report(console: Console, runs: Sequence[Run], measurement: Measurement, outputs: Outputs) -> None:
-    if not any(run.samples for run in runs):
+    if not any(run.counted for run in runs):
         raise NoPicture("stopped before anything was measured")
     by_server: dict[int, list[Run]] = {}
     for run in runs:
@@ -165,8 +165,8 @@ def _report(console: Console, runs: Sequence[Run], measurement: Measurement, out
         print_summary(console, each, measurement.load, outputs.price_per_hour)
     turns = list(zip(*by_server.values(), strict=False)) if len(by_server) == 2 else []
     found = ratios([(summarize([first]), summarize([second])) for first, second in turns])
-    if found:
-        print_ratios(console, summaries[0].url, summaries[1].url, found)
+    if measurement.second is not None:
+        print_ratios(console, summaries, found)
     if outputs.json is not None:
         document = _document(summaries, found, measurement, outputs.price_per_hour)
         _write(outputs.json, json.dumps(document, indent=2) + "\n")

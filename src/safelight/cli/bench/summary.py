@@ -164,10 +164,9 @@ _OF_LATENCY: tuple[tuple[str, Callable[[Latency], float]], ...] = (
 
 
 def ratios(rounds: Sequence[tuple[Summary, Summary]]) -> list[Ratio]:
-    """Of throughput and of latencies; a round in which a server made no picture has none."""
-    throughput = [
-        first.pictures_per_second / second.pictures_per_second for first, second in rounds if second.pictures_per_second
-    ]
+    """Of throughput and of latencies; a round in which a server made no picture, or that was cut off, has none."""
+    rounds = [each for each in rounds if all(one.pictures and not one.is_stopped for one in each)]
+    throughput = [first.pictures_per_second / second.pictures_per_second for first, second in rounds]
     both = [(one.latency_s, two.latency_s) for one, two in rounds if one.latency_s and two.latency_s]
     latencies = [(name, [of(one) / of(two) for one, two in both]) for name, of in _OF_LATENCY]
     return [_ratio(name, values) for name, values in (("pictures a second", throughput), *latencies) if values]

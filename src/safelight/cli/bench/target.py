@@ -20,6 +20,7 @@ GENERATIONS = "/images/generations"
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"\x00\x00\x00")
 """PNG, JPEG, WebP, GIF, and the box that AVIF begins with."""
 _MESSAGE_CHARACTERS = 300
+_COUNTED = ("n", "num_images", "num_images_per_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,10 @@ def problem(api: Api, status: int, content: bytes) -> str | None:
         return None if content.startswith(_MAGIC) else f"no picture, but {_words(content) or 'nothing'}"
     try:
         (first, *_) = json.loads(content)["data"]
-        if isinstance(first.get("url"), str):
+        if isinstance(first.get("url"), str) and first["url"]:
             return None
         head = base64.b64decode(first["b64_json"][:32], validate=True)
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         return f"no picture, but {_words(content) or 'nothing'}"
     return None if head.startswith(_MAGIC) else "b64_json is no picture"
 
@@ -132,10 +133,13 @@ def _tls(certificate: Path | str | None) -> ssl.SSLContext:
 def _parse_extra(extra: str | None) -> Mapping[str, object]:
     try:
         fields = json.loads(extra or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"--extra is no JSON: {error}", field="extra") from None
     if not isinstance(fields, dict):
         raise InvalidRequest('--extra is a JSON object of fields, such as \'{"quality": "low"}\'', field="extra")
+    for name in _COUNTED:
+        if fields.get(name) not in (None, 1):
+            raise InvalidRequest(f"--extra: each request counts as one picture; leave out {name}", field="extra")
     return fields
 
 
@@ -167,7 +171,7 @@ def _words(content: bytes) -> str:
     """The message of an error, or how an answer begins."""
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _shortened(content[: 4 * _MESSAGE_CHARACTERS].decode(errors="replace"))
     for name in ("error", "detail", "message"):
         value = value.get(name, value) if isinstance(value, dict) else value

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from safelight.cli import engine_flags
+from safelight.cli import engine_flags, model_flags
 from safelight.cli.az.options import DataDir, Output, Workspace
 from safelight.cli.az.resource_files import note
 from safelight.cli.completion import complete_served_models
@@ -49,7 +50,7 @@ def show(
     reference: Annotated[
         str | None,
         typer.Argument(
-            help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, or a hub id.",
+            help="A name, a URI (azureml://..., azureml:NAME:VERSION), a folder, a hub id, or with --plan a file.",
             autocompletion=complete_served_models,
         ),
     ] = None,
@@ -74,22 +75,27 @@ def show(
     offload: engine_flags.Offload = None,
     vae_tiling: engine_flags.VaeTiling = None,
     memory: engine_flags.Memory = None,
+    components: model_flags.Components = None,
+    vae: model_flags.Vae = None,
+    text_encoder: model_flags.TextEncoder = None,
+    text_encoder_2: model_flags.TextEncoder2 = None,
     _workspace: Workspace = None,
     output: Output = None,
     data_dir: DataDir = None,
 ) -> None:
     """Show a model's card: licence, gate, memory, and what each parameter does. With --plan, what fits a device.
 
-    The device of a plan need not be here, if its memory is said: --plan --device cuda --memory 12GB.
+    The device of a plan need not be here, if its memory is said: --plan --device cuda --memory 12GB. Nor need all of
+    the model: of a file, what it lacks counts as it is published, or as the options say.
     """
-    flags = engine_flags.among(locals())
+    flags = engine_flags.among(locals()) | model_flags.among(locals())
     if not plan and any(flags.values()):
-        raise InvalidRequest("options of the device go with --plan", field="plan")
-    model = find_registered(reference or _uri(name, version, label, registry_name), data_dir)
+        raise InvalidRequest("options of the device and of files go with --plan", field="plan")
+    named = reference or _uri(name, version, label, registry_name)
     if plan:
-        _show_plan(model, flags, output)
+        _show_plan(named, flags, data_dir, output)
         return
-    card = asdict(model_card(model))
+    card = asdict(model_card(find_registered(named, data_dir)))
     if format_of(output) is not OutputFormat.TABLE:
         print_one(card, output)
         return
@@ -104,10 +110,10 @@ app.command("create")(create)
 app.command("quantize")(quantize)
 
 
-def _show_plan(model: Model, flags: JsonObject, output: OutputFormat | None) -> None:
+def _show_plan(reference: str, flags: JsonObject, data_dir: Path | None, output: OutputFormat | None) -> None:
     from safelight.cli.models.model_plan import plan_of
 
-    report = plan_of(model, flags)
+    report = plan_of(reference, flags, data_dir)
     if format_of(output) is not OutputFormat.TABLE:
         print_one(asdict(report), output)
         return

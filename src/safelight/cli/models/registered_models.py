@@ -9,6 +9,7 @@ from safelight.cli.arm import Arm, RequestRefused
 from safelight.cli.az.resource_files import note
 from safelight.errors import ConfigurationError, ModelNotFound
 from safelight.model.catalog import Model, find_model, list_models, registered_model
+from safelight.model.other_formats import looks_like_path
 
 JsonObject = dict[str, Any]
 
@@ -18,6 +19,8 @@ def find_registered(reference: str, data_dir: Path | None) -> Model:
     try:
         return find_model(reference)
     except ModelNotFound:
+        if looks_like_path(reference):
+            raise
         return find_model(reference, registered_models(data_dir))
 
 

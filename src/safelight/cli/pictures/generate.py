@@ -18,7 +18,7 @@ from safelight.cli.completion import complete_models
 from safelight.cli.pictures.output_files import write_whole
 from safelight.cli.pictures.patience import Timeout, deadline
 from safelight.errors import InvalidRequest
-from safelight.picture.generation import ImageFormat
+from safelight.picture.generation import ImageFormat, OptionalParameters
 
 if TYPE_CHECKING:
     from safelight.settings import Settings
@@ -27,8 +27,6 @@ DEFAULT_OUTPUT = Path("out.png")
 DEFAULT_QUALITY = 95
 
 _FORMATS_BY_SUFFIX: dict[str, ImageFormat] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-_PARAMETERS = ("width", "height", "num_inference_steps", "seed", "scheduler", "guidance_scale", "negative_prompt")
-"""Of a picture, which `build_generation_request` and the lines of a file know by the same names."""
 
 Prompt = Annotated[str | None, typer.Argument(help="What the picture should show.")]
 Output = Annotated[
@@ -60,6 +58,9 @@ Steps = Annotated[int | None, typer.Option("--steps", help="Denoising steps; by 
 Seed = Annotated[int | None, typer.Option(help="Same seed, same picture. Drawn and shown if not given, or -1.")]
 Scheduler = Annotated[str | None, typer.Option(help="euler, heun, lcm, unipc, dpmpp, or a diffusers class.")]
 GuidanceScale = Annotated[float | None, typer.Option(help="Strength of guidance, where it has an effect.")]
+TrueCfgScale = Annotated[
+    float | None, typer.Option("--true-cfg-scale", help="Strength of classifier-free guidance; 1 is off.")
+]
 NegativePrompt = Annotated[str | None, typer.Option(help="What the picture should not show.")]
 Loras = Annotated[
     list[str] | None,
@@ -92,6 +93,7 @@ def generate(
     seed: Seed = None,
     scheduler: Scheduler = None,
     guidance_scale: GuidanceScale = None,
+    true_cfg_scale: TrueCfgScale = None,
     negative_prompt: NegativePrompt = None,
     loras: Loras = None,
     format: Format = None,
@@ -111,9 +113,8 @@ def generate(
     """Make a picture of PROMPT and write it to a file."""
     given = locals()
     settings = _settings(given)
-    parameters = {name: given[name] for name in _PARAMETERS}
-    if server is not None:
-        _refuse_what_a_server_decides(loras, private_prompts)
+    parameters = {name: given[name] for name in OptionalParameters.__annotations__}
+    _refuse_what_a_server_decides(server, loras, private_prompts)
     if from_file is not None:
         if prompt is not None or output != DEFAULT_OUTPUT or out is None:
             raise InvalidRequest("--from takes its prompts from a file; give --out FOLDER, no PROMPT, and no --output")
@@ -139,7 +140,9 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     return load_settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
 
 
-def _refuse_what_a_server_decides(loras: list[str] | None, private_prompts: bool | None) -> None:
+def _refuse_what_a_server_decides(server: str | None, loras: list[str] | None, private_prompts: bool | None) -> None:
+    if server is None:
+        return
     if loras:
         raise InvalidRequest(
             "--lora is for a model of your own; name the server's in the lines, as loras", field="lora"

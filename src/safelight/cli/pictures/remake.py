@@ -25,7 +25,7 @@ from safelight.model.locate import locate_folder, spec_in
 from safelight.model.loras import locate_loras
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.picture.files import Picture, decode
-from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage
+from safelight.picture.generation import GenerationRequest, ImageFormat, SourceImage, optional_parameters
 from safelight.picture.incoming.uploads import Upload, fit_upload
 from safelight.picture.parameters import build_generation_request
 from safelight.picture.recipe import PROMPTS, Recipe, digest
@@ -191,19 +191,12 @@ def _request(
         spec,
         id=uuid.uuid4().hex,
         prompt=recipe.prompt or "",
-        negative_prompt=recipe.negative_prompt,
-        width=recipe.width,
-        height=recipe.height,
-        num_inference_steps=recipe.num_inference_steps,
-        scheduler=recipe.scheduler,
-        guidance_scale=recipe.guidance_scale,
-        true_cfg_scale=recipe.true_cfg_scale,
-        seed=recipe.seed,
         image_format=image_format,
         image_quality=recipe.image_quality,
         source=source,
         loras=[(each.name, each.scale) for each in recipe.loras],
         timeout_s=timeout_s,
+        **optional_parameters(recipe),
     )
 
 

@@ -34,6 +34,7 @@ def place(networks: Mapping[str, Any], choice: Choice, device: torch.device) -> 
                 offload_device=MEMORY,
                 offload_type="leaf_level",
                 use_stream=device.type == "cuda",
+                record_stream=device.type == "cuda",  # else each layer waits, on the CPU, for the one before it
             )
     autoencoder = networks["vae"]
     if choice.vae_tiling and hasattr(autoencoder, "tile_latent_min_size"):

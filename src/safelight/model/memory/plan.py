@@ -68,7 +68,7 @@ class Placed:
 
     name: str
     precision: str
-    """`int8`, or what its file says, or `F32` where that is what is computed in."""
+    """`int8`, or what its file says, or `F32` or `16 bits` where that is what is computed in."""
     place: str
     num_bytes: int
 
@@ -210,9 +210,19 @@ def _placed(name: str, part: StoredPart, device: DeviceFacts, choice: Choice) ->
         place = f"memory; block by block to {device.type}"
     else:
         place = f"memory; on {device.type} while it works" if choice.offload == "model" else device.type
-    is_widened = is_kept and num_bytes > part.num_bytes
-    precision = "F32" if is_widened else part.dtype if is_kept else quantization
-    return Placed(name=name, precision=precision, place=place, num_bytes=num_bytes)
+    return Placed(
+        name=name,
+        precision=_precision(part, num_bytes) if is_kept else quantization,
+        place=place,
+        num_bytes=num_bytes,
+    )
+
+
+def _precision(part: StoredPart, num_bytes: int) -> str:
+    """What its file says, unless small weights are brought to the dtype of computation while they are loaded."""
+    if num_bytes == part.num_bytes:
+        return part.dtype
+    return "F32" if num_bytes > part.num_bytes else "16 bits"
 
 
 def next_smaller(plan: Plan, parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts) -> Plan | None:

@@ -59,7 +59,7 @@ def what_is_slower(plan: Plan, device: DeviceFacts) -> Iterator[str]:
         yield "each stage: a component waits for the one before it to leave the GPU"
     if choice.is_streamed("text_encoder"):
         yield "a new prompt: the text encoders come to the GPU from the machine's memory, block by block"
-    elif choice.text_encoder_2_quantization != "none":
-        yield f"a new prompt: T5's weights are brought back from {choice.text_encoder_2_quantization}"
+    elif (kind := choice.text_encoder_2_quantization) != "none" and placed["text_encoder_2"].precision == kind:
+        yield f"a new prompt: T5's weights are brought back from {kind}"
     if choice.vae_tiling:
         yield f"the end of pictures larger than {TILE_SIZE} pixels: they are decoded in tiles that overlap"

@@ -16,7 +16,7 @@ from safelight.model.heads.library_formats import Library, find_packed, library_
 from safelight.model.heads.own_format import KINDS, METADATA, NF4, is_own, own_scales
 from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
 from safelight.model.heads.tensor_head import TensorHead
-from safelight.model.single_files.parts import read_part
+from safelight.model.single_files.parts import Part, read_part
 from safelight.model.weight_files import Network, find_weights
 
 
@@ -46,10 +46,11 @@ class StoredPart:
 
 def describe_parts(folder: Path) -> dict[str, StoredPart]:
     """Component -> how it is stored, in a checkpoint's folder. Raises UnsupportedModel or ModelLoadError."""
-    return {network.name: _describe(folder, network) for network in check_checkpoint(folder).networks}
+    return {network.name: describe_network(folder, network) for network in check_checkpoint(folder).networks}
 
 
-def _describe(folder: Path, network: Network) -> StoredPart:
+def describe_network(folder: Path, network: Network) -> StoredPart:
+    """The same of one component, whatever else the folder has."""
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
         library = library_in_config(read_json(folder / network.name / "config.json"))
@@ -57,10 +58,14 @@ def _describe(folder: Path, network: Network) -> StoredPart:
             return _describe_packed(paths, library)
         heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
         return _describe_own(paths) or _summed("safetensors", paths, heads, "")
-    part = read_part(paths[0], network.name)
+    return describe_part(read_part(paths[0], network.name))
+
+
+def describe_part(part: Part) -> StoredPart:
+    """Of a component in a single file."""
     tensors = {name: part.head.tensors[name] for name in part.own if name not in part.scales.names}
     scales = " with scales" if any(name in part.own for name in part.scales.of) else ""
-    return _summed(f"{part.head.format} ({part.naming.title})", paths, tensors, scales)
+    return _summed(f"{part.head.format} ({part.naming.title})", [part.path], tensors, scales)
 
 
 def _describe_own(paths: list[Path]) -> StoredPart | None:

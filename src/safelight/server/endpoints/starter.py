@@ -28,6 +28,7 @@ from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
 from safelight.server.pace import OF_DEPLOYMENT, pace_warning
 from safelight.serving.backends.protocol import LOAD_TIMEOUT_S, MIN_PATIENCE_S, ReplicasFactory
+from safelight.serving.backends.registry import components_here
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 from safelight.serving.start import create_dispatcher
 from safelight.settings import DeploymentSettings, Settings, deployment_settings, part_of
@@ -94,7 +95,7 @@ class DeploymentStarter:
             at = f" at revision {revision}" if revision else ""
             log.write(f"fetching {hub_id}{at} from the hub", "StorageInitializer")
             report = DownloadProgress(hub_id, lambda line: log.write(line, "StorageInitializer")).report
-            components = None if self._settings.runtime == "local" else ()  # elsewhere each node fetches the weights
+            components = components_here(self._settings)  # elsewhere each node fetches its weights
             token = environment.get(HUB_TOKEN)
             folder = hub.download_model(hub_id, revision=revision, token=token, components=components, report=report)
             log.write(f"fetched revision {folder.name} to {folder}", "StorageInitializer")

@@ -14,7 +14,7 @@ METHODS = ("GET", "HEAD", "POST", "DELETE")
 EXPOSED = (
     *("x-request-id", "x-ms-client-request-id", "x-should-retry", "retry-after"),
     *("x-safelight-seed", "x-safelight-parameters", "x-safelight-warning"),
-    *("location", "preference-applied", "idempotent-replayed"),
+    *("location", "preference-applied", "idempotent-replayed", "cache-status", "etag"),
     *("azureml-model-deployment", "ms-azureml-model-error-statuscode", "ms-azureml-model-error-reason"),
 )
 """Fields of answers that a page's script may read."""

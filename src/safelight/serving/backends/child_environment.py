@@ -30,7 +30,7 @@ def child_environment(
     `OTEL_*` says, and traces are the gateway's. A wait policy that is already set is somebody's choice and stays. Of
     several GPUs each replica sees its own.
     """
-    kept = {name: value for name, value in environment.items() if not _is_private(name)}
+    kept = {name: value for name, value in environment.items() if not is_private(name)}
     ours = dict.fromkeys(_THREAD_COUNTS, str(num_threads)) | {"TOKENIZERS_PARALLELISM": "false"}
     if len(gpus) > 1:
         ours["CUDA_VISIBLE_DEVICES"] = gpus[replica_index % len(gpus)]
@@ -52,5 +52,6 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return [str(index) for index in range(num_gpus)]
 
 
-def _is_private(name: str) -> bool:
+def is_private(name: str) -> bool:
+    """Whether a variable may hold a secret, or what no child needs."""
     return name.upper().startswith(("SAFELIGHT_", "OTEL_")) or name in _SECRETS

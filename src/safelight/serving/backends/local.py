@@ -51,10 +51,6 @@ class LocalReplicas:
         )
 
     @property
-    def restarts(self) -> int:
-        return sum(each.restarts for each in self.members)
-
-    @property
     def counters(self) -> Counters:
         return sum((each.counters for each in self.members), Counters())
 

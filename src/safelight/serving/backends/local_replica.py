@@ -112,13 +112,13 @@ class LocalReplica:
 
     @property
     def counters(self) -> Counters:
-        return self._past_lives + self._this_life
+        return self._past_lives + self._this_life + Counters(replica_restarts=self.restarts)
 
     def start(self) -> None:
         self._supervisor.start()
 
     async def stop(self) -> None:
-        self._past_lives, self._this_life = self.counters, Counters()
+        self._end_life()
         self._requests.fail_all(GenerationCancelled("the server is shutting down; send the request again elsewhere"))
         await self._supervisor.stop()
 
@@ -187,8 +187,11 @@ class LocalReplica:
             case _:
                 raise ProtocolViolation(f"{self.name} sent {type(message).__name__} after it was ready")
 
+    def _end_life(self) -> None:
+        self._past_lives, self._this_life = self._past_lives + self._this_life, Counters()
+
     def _on_end(self, error: SafelightError) -> None:
-        self._past_lives, self._this_life = self.counters, Counters()
+        self._end_life()
         self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
 

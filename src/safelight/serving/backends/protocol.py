@@ -89,7 +89,8 @@ class Replica(Protocol):
         """Where it runs, in the words of its backend, for whoever looks after it."""
 
     @property
-    def restarts(self) -> int: ...
+    def restarts(self) -> int:
+        """As far as this gateway has seen."""
 
     def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
         """The events of a request, up to Completed or Failed. Closing the generator early cancels the request.
@@ -113,12 +114,11 @@ class Replicas(Protocol):
         """Never empty: one that is still to come is there as STARTING."""
 
     @property
-    def restarts(self) -> int:
-        """Of all that there ever were: it only grows."""
-
-    @property
     def counters(self) -> Counters:
-        """Totals over all that there ever were, and all their lives."""
+        """Totals over all that there ever were, and all their lives: they only grow.
+
+        Of replicas that other gateways use too, what no other gateway is told: the sum over all gateways is the truth.
+        """
 
     async def start(self) -> None:
         """Begin to start them, without waiting until they are ready. After `stop` they start anew."""

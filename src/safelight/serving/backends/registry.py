@@ -17,6 +17,11 @@ RUNTIMES: Mapping[str, str] = {
 """What the setting `runtime` may be -> the module with its `create_factory`."""
 
 
+def components_here(settings: Settings) -> tuple[str, ...] | None:
+    """Of a model of the hub: the networks whose weights are read on this machine. None: all of them."""
+    return None if settings.runtime == "local" else ()
+
+
 def find_factory(settings: Settings) -> ReplicasFactory:
     """What makes replicas where the settings say. Raises ConfigurationError."""
     module = RUNTIMES.get(settings.runtime)

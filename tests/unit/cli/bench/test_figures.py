@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from safelight.cli.bench.chart import Chart, draw, ticks
 from safelight.cli.bench.load import Load, Run, Sample
 from safelight.cli.bench.mix import Shape
+from safelight.cli.bench.plot import plot_run
 from safelight.cli.bench.summary import MAX_MESSAGES, Summary, percentile, ratios, summarize
-from safelight.cli.bench.target import parse_target
+from safelight.cli.bench.target import parse_target, problem
 
 SMALL, LARGE = Shape("small"), Shape("large")
 TARGET = parse_target("http://127.0.0.1:9/")
@@ -73,6 +75,41 @@ def test_ratios_are_of_rounds_and_a_round_without_pictures_has_none() -> None:
     assert (throughput.low, throughput.median, throughput.high) == pytest.approx((2.0, 2.5, 3.0))
     assert throughput.rounds == 2
     assert (found["p50"].low, found["p50"].high) == (pytest.approx(1 / 3), 0.5)
+
+
+def test_a_round_that_was_cut_off_or_in_which_either_server_made_no_picture_has_no_ratio() -> None:
+    def made(count: int, *, is_stopped: bool = False) -> Summary:
+        run = run_of(*(sample(11.0, 1.0) for _ in range(count)), sample(11.0, 0.1, error="closed"))
+        run.is_stopped = is_stopped
+        return summarize([run])
+
+    for useless in [(made(0), made(2)), (made(2), made(0)), (made(2, is_stopped=True), made(2)), (made(0), made(0))]:
+        assert ratios([useless]) == []
+        assert {each.rounds for each in ratios([useless, (made(2), made(2))])} == {1}
+
+
+def test_a_run_that_is_stopped_before_it_counts_took_no_time() -> None:
+    found = summarize([run_of(sample(1.0, 1.0), counts_from=10.0, counts_to=3.0)])
+
+    assert (found.seconds, found.pictures, found.pictures_per_hour) == (0, 0, 0)
+
+
+def test_two_servers_of_one_address_are_two_in_the_plot() -> None:
+    first, second = run_of(sample(11.0, 1.0)), run_of(sample(11.0, 2.0))
+    second.target = parse_target("http://127.0.0.1:9/", api_key="of another deployment")
+
+    titles = [each.text for each in ElementTree.fromstring(plot_run([first, second])).iter() if each.text]
+
+    assert [f"Each request to {number}: http://127.0.0.1:9/ (huggingface)" in titles for number in (1, 2)] == [True] * 2
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"data": [{"url": ""}]}'])
+@pytest.mark.parametrize("api", ["openai", "huggingface"])
+def test_what_is_no_picture_is_none_however_it_is_written(
+    content: bytes, api: Literal["openai", "huggingface"]
+) -> None:
+    assert "no picture" in (problem(api, 200, content) or "")
+    assert problem(api, 500, content)
 
 
 @pytest.mark.parametrize("most", [0.0, 1e-9, 0.07, 1, 7.3, 99, 12_345.6, float("inf"), float("nan")])

@@ -58,6 +58,7 @@ def test_a_server_that_hangs_holds_only_so_many_requests(monkeypatch: pytest.Mon
         ("in half an hour", 1_500, 1_800),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 0),
         ("soon", None, None),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None, None),
         ("-1", None, None),
         ("1.5", None, None),
     ],

@@ -37,6 +37,7 @@ def test_pictures_come_by_weight_with_all_steps_and_the_same_for_the_same_seed()
     assert {each.steps for each in drawn} == {4, 5, 6, 16}
     assert drawn == list(islice(pictures(shapes, (), 7), 2_000))
     assert drawn != list(islice(pictures(shapes, (), 8), 2_000))
+    assert max(each.seed for each in drawn) < 2**32
 
 
 def test_prompts_do_not_repeat_soon_unless_they_are_given() -> None:

@@ -1,33 +1,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from safelight.cli.main import main
 from tests.true_heads import save_true_flux
+from tests.unit.cli.models.conftest import Run
 
 FLUX = "black-forest-labs-flux.1-schnell"
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def true_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_true_flux(tmp_path_factory.mktemp("true") / "flux")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["safelight", "model", "show", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from safelight.engine.pixels.decoder import Decoder
+from safelight.engine.threads import Threads
 
 LATENTS = torch.zeros(1, 4, 2, 2)
 
@@ -43,7 +44,7 @@ def _four_threads() -> Iterator[None]:
 
 def test_a_picture_beside_others_leaves_them_half_of_the_threads_once_it_was_seen_to_be_the_same() -> None:
     autoencoder = Autoencoder(lambda threads: 0.5)
-    decoder = Decoder(autoencoder)
+    decoder = Decoder(autoencoder, Threads())
 
     for is_alone in (True, False, False, True):
         decoder(LATENTS, is_alone=is_alone)
@@ -53,7 +54,7 @@ def test_a_picture_beside_others_leaves_them_half_of_the_threads_once_it_was_see
 
 
 def test_a_machine_whose_pixels_depend_on_the_threads_decodes_with_all_of_them() -> None:
-    decoder = Decoder(Autoencoder(lambda threads: threads / 10))
+    decoder = Decoder(Autoencoder(lambda threads: threads / 10), Threads())
 
     images = [decoder(LATENTS, is_alone=is_alone) for is_alone in (True, False, False, False)]
 

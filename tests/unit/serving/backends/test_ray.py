@@ -10,7 +10,9 @@ import pytest
 import safelight
 from safelight.errors import ConfigurationError
 from safelight.serving.backends.ray.frames import Source, source_of
+from safelight.serving.backends.ray.ledger import Ledger
 from safelight.serving.backends.registry import find_factory
+from safelight.serving.counters import Counters
 from safelight.settings import Settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -47,3 +49,18 @@ def test_a_server_without_the_extra_says_what_to_install(monkeypatch: pytest.Mon
 def test_the_address_of_rays_client_is_refused_with_what_to_give() -> None:
     with pytest.raises(ConfigurationError, match=r"^ray_address ray://head:10001: give the address of the cluster"):
         find_factory(Settings(runtime="ray", ray_address="ray://head:10001"))
+
+
+def test_each_count_is_told_to_one_gateway_so_their_sum_is_the_truth() -> None:
+    ledger = Ledger()
+    done = [Counters(steps_run=number, batch_sizes={1: number}) for number in (4, 4, 10)]
+    one, other = Counters(), Counters()
+
+    one += ledger.untold(done[0])
+    other += ledger.untold(done[1])
+    ledger.was_restarted = True
+    other += ledger.untold(done[2])
+    one += ledger.untold(done[2])
+
+    assert (one.steps_run, other.steps_run) == (4, 6)
+    assert one + other == Counters(steps_run=10, batch_sizes={1: 10}, replica_restarts=1)

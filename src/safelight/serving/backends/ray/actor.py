@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
@@ -24,6 +25,8 @@ from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
 from safelight.serving.backends.ray.frames import Begin, Found, Status, begin_messages, found_messages
+from safelight.serving.backends.ray.ledger import Ledger
+from safelight.serving.counters import Counters
 from safelight.serving.messages import Cancel, Happened, Submit, encode_frame, gateway_messages, split_frames
 
 POLL_S = 5.0
@@ -46,6 +49,9 @@ class ReplicaActor:
     def __init__(self) -> None:
         self._replicas: Replicas | None = None
         self._max_running = 0
+        self._life = secrets.token_hex(8)
+        self._is_ending = False
+        self._ledger = Ledger()
         self._gateways: dict[str, _Gateway] = {}
         self._last_asked_at = time.monotonic()
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
@@ -55,8 +61,15 @@ class ReplicaActor:
         self._last_asked_at = time.monotonic()
         return str(ray.get_runtime_context().get_node_id())
 
-    async def load(self, gateway: str, found: bytes, begin: bytes) -> None:
-        """Begin to serve, unless it was begun, and know this gateway from now on."""
+    async def load(self, gateway: str, found: bytes, begin: bytes, past_life: str) -> str:
+        """Begin to serve, unless it was begun, and know this gateway from now on.
+
+        What it returns names this life of the actor, or is empty if that is over; `past_life` is the one that the
+        gateway knew before, if any.
+        """
+        if self._is_ending:
+            return ""
+        self._ledger.was_restarted |= past_life not in ("", self._life)
         self._gateways[gateway] = known = _Gateway()
         known.news.set()
         if self._replicas is None:
@@ -64,6 +77,7 @@ class ReplicaActor:
             self._replicas = self._create(wanted, found_messages.decode(found))
             self._max_running = wanted.launch.max_concurrent_requests
             await self._replicas.start()
+        return self._life
 
     async def send(self, gateway: str, frames: bytes) -> bool:
         """Take what a gateway has to say; whether it is known here."""
@@ -145,6 +159,7 @@ class ReplicaActor:
         assert self._replicas is not None
         replica = self._replica
         pid = replica.whereabouts.get("pid")
+        gateway.counters += self._ledger.untold(self._replicas.counters)
         return Status(
             state=replica.state,
             error=replica.error,
@@ -153,7 +168,7 @@ class ReplicaActor:
             picture_s=replica.picture_s,
             pid=pid if isinstance(pid, int) else None,
             restarts=replica.restarts,
-            counters=self._replicas.counters,
+            counters=gateway.counters,
             num_elsewhere=self._num_running - len(gateway.running),
         )
 
@@ -190,6 +205,7 @@ class ReplicaActor:
         self._wake()
 
     async def _end(self) -> None:
+        self._is_ending = True
         if self._replicas is not None:
             await self._replicas.stop()
         myself = ray.get_runtime_context().current_actor
@@ -204,6 +220,8 @@ class _Gateway:
     seen_at: float = field(default_factory=time.monotonic)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when there are frames or a new status."""
+    counters: Counters = field(default_factory=Counters)
+    """What it was told of what the replica did."""
     _frames: list[bytes] = field(default_factory=list)
     _told: Status | None = None
     _has_room: asyncio.Event = field(default_factory=asyncio.Event)

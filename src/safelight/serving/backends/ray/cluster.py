@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from safelight.environment import hidden
 from safelight.errors import ConfigurationError
+from safelight.serving.backends.child_environment import is_private
 from safelight.serving.backends.ray.actor import ReplicaActor
 from safelight.serving.backends.ray.fetcher import Fetcher
 from safelight.settings import Settings
 
 MAX_CALLS = 1000
 """Of one actor at once: each gateway waits with one for news, and sends with another."""
+MAX_ASKING = 32
+"""Threads that ask the head at once."""
 LOCAL_OBJECT_STORE_BYTES = 200_000_000
 """Of a Ray of our own; pictures pass through it, and none stays."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +57,16 @@ class Place:
 
 
 class RayCluster:
-    """A joined cluster. All of it blocks: call it in a thread."""
+    """A joined cluster. All of it but `run` blocks: `run` it."""
 
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.ray_namespace
+        self._threads = ThreadPoolExecutor(MAX_ASKING, thread_name_prefix="ray")
         _join(settings)
+
+    async def run(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A method of this object in a thread. While the head is away it waits, and none but its like with it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(ask, *args, **kwargs))
 
     def find_or_create(self, name: str, place: Place) -> Any:
         """The actor of that name, which is placed as soon as a node has room for it."""
@@ -74,6 +90,10 @@ class RayCluster:
     def restart(self, actor: Any) -> None:
         """End an actor that does not answer; Ray starts it again, where there is room."""
         ray.kill(actor, no_restart=False)
+
+    def end(self, actor: Any) -> None:
+        """Of one that is not started again."""
+        ray.kill(actor, no_restart=True)
 
     def fetcher(self, name: str, node_id: str) -> Any:
         """The one that fetches on a node what is called so; it ends by itself."""
@@ -108,15 +128,16 @@ def _join(settings: Settings) -> None:
         )
     is_own = address is None
     try:
-        ray.init(
-            address="local" if is_own else address,
-            namespace=settings.ray_namespace,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
-            include_dashboard=False if is_own else None,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
+        with hidden(_is_not_rays):
+            ray.init(
+                address="local" if is_own else address,
+                namespace=settings.ray_namespace,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
+                include_dashboard=False if is_own else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         remedy = (
             "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -125,6 +146,11 @@ def _join(settings: Settings) -> None:
             "all machines the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
         )
         raise ConfigurationError(f"ray_address {address or '(none)'}: {_first_line(error)}; {remedy}") from None
+
+
+def _is_not_rays(name: str) -> bool:
+    """The processes of a Ray of our own would inherit it, and show it to whoever may look at processes."""
+    return is_private(name) and not name.startswith("RAY_")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,8 +15,10 @@ from safelight.errors import SafelightError
 from safelight.model import hub
 from safelight.model.revision import ADAPTER_SETTINGS
 
-LINGER_S = 5.0
-"""After it has fetched: other replicas may ask for the same."""
+POLL_S = 5.0
+"""How long whoever asks is kept waiting: who asks again and again knows that the node lives."""
+LINGER_S = 10.0
+"""After it has fetched: those who ask, and other replicas that need the same, find it until then."""
 WHOLE_MODEL = "."
 
 
@@ -26,17 +28,26 @@ class Fetcher:
     def __init__(self) -> None:
         self._fetching: asyncio.Task[str] | None = None
 
-    async def fetch(self, hub_id: str, revision: str, file: str, token: str | None) -> tuple[str, str]:
-        """The path of a file of a repository, or of the folder of a whole model (`.`); or an error's message."""
+    async def fetch(self, hub_id: str, revision: str, file: str, token: str | None) -> tuple[str, str] | None:
+        """The path of a file of a repository, or of the folder of a whole model (`.`); or an error's message.
+
+        None if it is on its way still: ask again.
+        """
         if self._fetching is None:
             self._fetching = asyncio.create_task(asyncio.to_thread(_fetch, hub_id, revision, file, token))
+            self._fetching.add_done_callback(_end_soon)
+        done, _ = await asyncio.wait([self._fetching], timeout=POLL_S)
+        if not done:
+            return None
         try:
-            return await asyncio.shield(self._fetching), ""
+            return self._fetching.result(), ""
         except SafelightError as error:
             return "", error.message
-        finally:
-            myself = ray.get_runtime_context().current_actor
-            asyncio.get_running_loop().call_later(LINGER_S, lambda: ray.kill(myself, no_restart=True))
+
+
+def _end_soon(_: object) -> None:
+    myself = ray.get_runtime_context().current_actor
+    asyncio.get_running_loop().call_later(LINGER_S, lambda: ray.kill(myself, no_restart=True))
 
 
 def _fetch(hub_id: str, revision: str, file: str, token: str | None) -> str:

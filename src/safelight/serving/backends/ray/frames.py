@@ -62,6 +62,7 @@ class Status(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pid: int | None = None
     restarts: int = 0
     counters: Counters = Counters()
+    """What this gateway alone is told of what the replica did: see `Ledger`."""
     num_elsewhere: int = 0
     """Places that other gateways' requests have."""
 

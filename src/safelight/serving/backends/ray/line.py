@@ -36,7 +36,7 @@ class Line:
 
     async def receive(self) -> list[ActorMessage]:
         """What has come. Raises ReplicaLost, TimeoutError, or what Ray raises."""
-        answer = asyncio.ensure_future(_answer(self._actor.receive.remote(self._gateway)))
+        answer = asyncio.ensure_future(answer_of(self._actor.receive.remote(self._gateway)))
         try:
             await asyncio.wait((answer, self._sender), return_when=asyncio.FIRST_COMPLETED)
             if self._sender.done():
@@ -61,12 +61,13 @@ class Line:
                 reference = await asyncio.to_thread(self._actor.send.remote, self._gateway, frames)
             else:
                 reference = self._actor.send.remote(self._gateway, frames)
-            if not await _answer(reference):
+            if not await answer_of(reference):
                 raise _forgotten()
 
 
-async def _answer(reference: Any) -> Any:
-    async with asyncio.timeout(ANSWER_TIMEOUT_S):
+async def answer_of(reference: Any, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+    """What a call of an actor returns. Raises TimeoutError, or what Ray raises."""
+    async with asyncio.timeout(timeout_s):
         return await reference
 
 

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ray.exceptions import RayError
 
@@ -30,7 +30,7 @@ from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.backends.ray.cluster import Place, PlaceWish, RayCluster
 from safelight.serving.backends.ray.frames import PACKAGE, Begin, Found, Source, Sources, Status, encode
-from safelight.serving.backends.ray.line import Line
+from safelight.serving.backends.ray.line import Line, answer_of
 from safelight.serving.backends.requests import RequestsInFlight
 from safelight.serving.counters import Counters
 from safelight.serving.messages import Cancel, Happened, Submit
@@ -42,6 +42,9 @@ MAX_FIRST_LOSSES = 5
 PATIENCE_FOR_A_PLACE_S = 10.0
 """How long a replica may wait for a node before it says so."""
 LEAVE_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 5.0
+FETCHER_TIMEOUT_S = 120.0
+"""A fetcher is a process that has to start first; after that it answers within `fetcher.POLL_S`."""
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 
 logger = logging.getLogger(__name__)
@@ -85,6 +88,9 @@ class RayReplica:
         self._actor: Any = None
         self._line: Line | None = None
         self._gateway = ""
+        self._is_silent = False
+        self._life = ""
+        """Of the actor, as it was known last."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -128,7 +134,7 @@ class RayReplica:
 
     def start(self) -> None:
         self._state, self.error = ReplicaState.STARTING, None
-        self._was_ready, self._losses_in_a_row = False, 0
+        self._was_ready, self._losses_in_a_row, self._life = False, 0, ""
         self._task = asyncio.create_task(self._keep_up(), name=f"line to {self.name}")
 
     async def stop(self) -> None:
@@ -137,6 +143,7 @@ class RayReplica:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._end_life()
         await self._leave()
 
     def stream(self, request: GenerationRequest, *, age_s: float) -> AsyncGenerator[Event, None]:
@@ -159,6 +166,8 @@ class RayReplica:
             except (RayError, TimeoutError) as error:
                 self.error = self._why_lost(error)
             self._bury()
+            if self._is_silent:
+                await self._restart_if_it_hangs()
             self._losses_in_a_row += 1
             if not isinstance(self.error, ReplicaLost):
                 await self._leave()  # one that has failed is not asked again: it ends, and another may be elsewhere
@@ -167,9 +176,8 @@ class RayReplica:
                 return
             if self._was_ready or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
                 logger.warning("%s; looking for it again", self.error)
-            self._enter(ReplicaState.STARTING)
             await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
-            self._losses += 1
+            self._losses += self._life != ""
 
     @property
     def _is_beyond_help(self) -> bool:
@@ -183,27 +191,37 @@ class RayReplica:
         reason = _last_line(error) or type(error).__name__
         if not self._was_ready and self._losses_in_a_row >= MAX_FIRST_LOSSES - 1:
             return ModelLoadError(
-                f"{self.name} cannot be started on the cluster: {reason}; every node needs this version of Safelight"
+                f"{self.name} cannot be started on the cluster: {reason}; every node needs this version of Safelight, "
+                "and room on the disk of Ray's logs"
             )
         return ReplicaLost(f"{self.name} cannot be reached any more ({reason})")
 
     async def _live(self) -> None:
         """From the actor's creation, or from where it is found, until it is lost. Raises why it was."""
-        self._place = await asyncio.to_thread(self._cluster.place_for, self._wish)
-        self._actor = await asyncio.to_thread(self._cluster.find_or_create, self._actor_name, self._place)
+        self._place = await self._cluster.run(self._cluster.place_for, self._wish)
+        self._actor = await self._cluster.run(self._cluster.find_or_create, self._actor_name, self._place)
         node = await self._wait_for_place()
         loras = {name: await self._find(each, node) for name, each in self._sources.loras.items()}
         found = Found(await self._find(self._sources.model, node), loras)
+        try:
+            await self._converse(found, node)
+        except TimeoutError:
+            self._is_silent = True
+            raise
+
+    async def _converse(self, found: Found, node: str) -> NoReturn:
+        """Raises TimeoutError if the actor answers nothing for too long."""
         self._gateway = secrets.token_hex(8)
-        await self._actor.load.remote(self._gateway, encode(found), encode(self._begin))
+        load = self._actor.load.remote(self._gateway, encode(found), encode(self._begin), self._life)
+        life: str = await answer_of(load)
+        if not life:
+            raise ReplicaLost(f"{self.name} was about to end")
+        self._life = life
         self._line = line = Line(self._actor, self._gateway)
         try:
             while True:
                 for message in await line.receive():
                     self._take(message, node)
-        except TimeoutError:
-            await asyncio.to_thread(self._cluster.restart, self._actor)
-            raise
         finally:
             self._line = None
             await line.close()
@@ -237,21 +255,47 @@ class RayReplica:
         finally:
             located.cancel()
 
+    async def _restart_if_it_hangs(self) -> None:
+        """It may be this process that stood still: then the replica serves others, and is only asked anew."""
+        self._is_silent = False
+        with suppress(RayError):
+            try:
+                await answer_of(self._actor.locate.remote(), PROBE_TIMEOUT_S)
+            except TimeoutError:
+                await self._cluster.run(self._cluster.restart, self._actor)
+
     async def _find(self, source: Source, node: str) -> str:
         """The path on a node, when it is there."""
         if source.hub_id is None:
             return str(PACKAGE / source.path)
         name = f"{source.hub_id}@{source.revision}/{source.path}"
-        fetcher = await asyncio.to_thread(self._cluster.fetcher, name, node)
-        path, problem = await fetcher.fetch.remote(source.hub_id, source.revision, source.path, self._token)
+        fetcher = await self._cluster.run(self._cluster.fetcher, name, node)
+        while (fetched := await self._ask(fetcher, source)) is None:
+            self.error = NotReady(f"{self.name} waits until its node has fetched {source.hub_id}")
+            self._on_change()
+        path, problem = fetched
         if problem:
-            raise DownloadError(problem)
-        return str(path)
+            raise DownloadError(f"{problem} (on node {node})")
+        return path
 
-    def _bury(self) -> None:
+    async def _ask(self, fetcher: Any, source: Source) -> tuple[str, str] | None:
+        fetching = fetcher.fetch.remote(source.hub_id, source.revision, source.path, self._token)
+        try:
+            answer: tuple[str, str] | None = await answer_of(fetching, FETCHER_TIMEOUT_S)
+        except TimeoutError:
+            await self._cluster.run(self._cluster.end, fetcher)
+            raise
+        return answer
+
+    def _end_life(self) -> None:
         self._past_lives, self._status = self.counters, Status(last_words=self._status.last_words)
         self.whereabouts = {}
+
+    def _bury(self) -> None:
+        """Nothing more may be sent to it, before what was is run again."""
         assert self.error is not None
+        self._end_life()
+        self._enter(ReplicaState.STARTING)
         self._requests.fail_all(ReplicaLost(f"{self.error.message}; send the request again"))
 
     def _enter(self, state: ReplicaState) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from huggingface_hub import get_token
 from msgspec import structs
 
+from safelight import __version__
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.library_variables import for_libraries
 from safelight.model.spec import ModelSpec
@@ -40,13 +41,8 @@ class RayReplicas:
         self._begin = Begin(launch=_on_a_node(launch, self._sources, settings), command=tuple(command))
         self.members = tuple(self._create(index) for index in range(launch.num_replicas))
         self._is_started = False
-        self._gone_restarts = 0
         self._gone_counters = Counters()
         self._leaving: dict[RayReplica, asyncio.Task[None]] = {}
-
-    @property
-    def restarts(self) -> int:
-        return self._gone_restarts + sum(each.restarts for each in self.members)
 
     @property
     def counters(self) -> Counters:
@@ -80,25 +76,26 @@ class RayReplicas:
 
     async def stop(self) -> None:
         self._is_started = False
-        for task in self._leaving.values():
-            task.cancel()
+        for each, task in self._leaving.items():
+            if each in self.members:
+                task.cancel()
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        self._leaving.clear()
         await asyncio.gather(*(each.stop() for each in self.members))
 
     async def _let_go(self, replica: RayReplica) -> None:
         """When it has finished what it has of this gateway's, unless it is wanted again until then."""
         while replica.is_leaving and not replica.is_idle:  # noqa: ASYNC110  requests end without an event
             await asyncio.sleep(LOOK_AGAIN_S)
-        del self._leaving[replica]
         if replica.is_leaving and replica is self.members[-1]:
-            self._gone_restarts += replica.restarts
             self._gone_counters += replica.counters
             self.members = self.members[:-1]
             await replica.stop()
+        del self._leaving[replica]
 
     def _create(self, index: int) -> RayReplica:
         launch = self._begin.launch
-        digest = hashlib.sha256(encode(self._begin)).hexdigest()[:16]
+        digest = hashlib.sha256(__version__.encode() + encode(self._begin)).hexdigest()[:16]
         return RayReplica(
             f"replica {index}",
             f"{launch.name or launch.load.spec.name}/{digest}/{index}",
