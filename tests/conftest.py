@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,15 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _cold(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a module starts that is COLD is not forked: see `tests.warm`."""
-    with pytest.MonkeyPatch.context() as patch:
-        if getattr(request.module, "COLD", False):
-            patch.delenv(warm.FORKS, raising=False)
+    with warm.cold() if getattr(request.module, "COLD", False) else nullcontext():
         yield
 
 
 @pytest.fixture
-def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+def cold() -> Iterator[None]:
     """What a test starts that asks for this first is not forked."""
-    monkeypatch.delenv(warm.FORKS, raising=False)
+    with warm.cold():
+        yield
 
 
 @pytest.fixture(scope="session")

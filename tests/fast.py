@@ -16,7 +16,7 @@ LEFT_OUT = (
     "unit/serving/backends",
     *(f"unit/serving/test_{name}.py" for name in ("dispatcher", "provenance", "result_cache", "start")),
     *(f"unit/server/endpoints/test_{name}.py" for name in ("starter", "wiring")),
-    *("unit/control/test_kill.py", "unit/cli/test_commands.py"),
+    *("unit/control/test_kill.py", "unit/cli/test_commands.py", "unit/cli/test_status.py"),
     *(f"unit/cli/models/test_{name}.py" for name in ("model_plan", "plan_of_files")),
     *(f"unit/model/test_{name}.py" for name in ("card", "file_sets", "hub", "single_files")),
     *(f"api/test_{name}.py" for name in ("connections", "disconnect", "full_disk", "held_while_loading", "hosts")),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from safelight.server.certificates import certificate_files
 from safelight.server.http.listener import Server
 from safelight.settings import Settings
 from tests.fakes import DEADLINE_S, FakeDeployment, fake_dispatcher
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)
@@ -68,30 +68,6 @@ def live_server(
             server.should_exit = True
             thread.join(DEADLINE_S)
     assert not thread.is_alive()
-
-
-def eventually(condition: Callable[[], bool], *, timeout_s: float = DEADLINE_S) -> None:
-    """Poll what another process will make true."""
-    assert is_eventually(condition, timeout_s=timeout_s)
-
-
-def is_eventually(condition: Callable[[], bool], *, timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    for pause_s in pauses():
-        if condition():
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(pause_s)
-    raise AssertionError
-
-
-def pauses() -> Iterator[float]:
-    """Between one question and the next, longer and longer: each takes time from what is waited for."""
-    pause_s = 0.005
-    while True:
-        yield pause_s
-        pause_s = min(1.3 * pause_s, 0.05)
 
 
 def _is_ok(live: LiveServer, path: str) -> bool:

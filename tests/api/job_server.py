@@ -15,7 +15,7 @@ from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.fakes import fake_replicas
-from tests.live_server import eventually
+from tests.waiting import eventually
 
 Connect = Callable[..., TestClient]
 ASYNC = {"Prefer": "respond-async"}

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, is_eventually, live_server
+from tests.live_server import LiveServer, live_server
+from tests.waiting import eventually, is_eventually
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "/": {"inputs": "a fox", "parameters": {"num_inference_steps": 50}},

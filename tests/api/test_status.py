@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from tests.api.control_plane import WORKSPACE, put_deployment, put_endpoint
-from tests.live_server import eventually
+from tests.waiting import eventually
 
 Arm = Callable[..., Response]
 

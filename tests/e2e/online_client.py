@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from tests.checkpoint_files import write_checkpoint
-from tests.live_server import pauses
 from tests.online_server import OnlineServer
+from tests.waiting import pauses
 
 WORKSPACE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 PROMPT = {"inputs": "Astronaut", "parameters": {"width": 64, "height": 64, "seed": 7}}

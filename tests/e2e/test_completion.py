@@ -174,7 +174,7 @@ def test_settings_that_make_no_sense_are_no_matter_of_a_completion(complete: Com
     assert complete("safelight online-endpoint show -n o", **odd) == ["other"]
 
 
-def test_bash_completes_after_it_was_installed(names: OnlineServer, tmp_path: Path) -> None:
+def test_bash_completes_after_it_was_installed(cold: None, names: OnlineServer, tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path), "PATH": f"{SAFELIGHT.parent}{os.pathsep}{os.environ['PATH']}"}
     bash = shutil.which("bash")
     assert bash is not None

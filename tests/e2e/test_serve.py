@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -23,14 +23,15 @@ from safetensors.numpy import load_file, save_file
 
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import Server, run_safelight, running_server, start_server
-
-COLD = True
-"""Replicas are started here as anywhere else: see `tests.warm`."""
+from tests.warm import cold
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running_server() as server:
+    """As users start it: see `tests.warm`."""
+    with ExitStack() as stack:
+        with cold():
+            server = stack.enter_context(running_server())
         yield server
 
 
@@ -125,7 +126,7 @@ def test_a_key_is_needed_where_one_is_set_and_is_never_printed(tmp_path: Path) -
     assert status == 0
 
 
-def test_sigterm_lets_a_running_request_finish(tmp_path: Path) -> None:
+def test_sigterm_lets_a_running_request_finish(cold: None, tmp_path: Path) -> None:
     with running_server("--num-threads", "1") as server, ThreadPoolExecutor(1) as pool:
         body = {"inputs": "a cat", "parameters": {"num_inference_steps": 40}}
         answer = pool.submit(httpx.post, f"{server.url}/", json=body, timeout=120)

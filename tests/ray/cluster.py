@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from tests.warm import cold
+
 OBJECT_STORE_BYTES = 80_000_000
 NODE = {"num_cpus": 2, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
 
@@ -29,10 +31,12 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
     }  # what a restart of the head finds
     os.environ |= storage
     (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # where Cluster notes its address
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "temp_dir": folder})
+    with cold():  # nothing that runs on nodes is forked here
+        cluster = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "temp_dir": folder})
     try:
-        for node in nodes:
-            cluster.add_node(**NODE | dict(node))
+        with cold():
+            for node in nodes:
+                cluster.add_node(**NODE | dict(node))
         yield cluster
     finally:
         cluster.shutdown()

@@ -72,7 +72,7 @@ def test_gateways_share_replicas_tell_each_count_once_and_take_over_from_one_tha
         operation = httpx.URL(a.client.begin_deploy("green").headers["azure-asyncoperation"])
         jobs = [send_job(a.client, key, f"job {index}") for index in range(3)]
         a.server.kill()
-        eventually(lambda: leader_pid(database.url) == b.server.process.pid)
+        eventually(lambda: leader_pid(database.url) == b.server.pid)
         loads.touch()
         gate.open()
 

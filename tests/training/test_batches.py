@@ -114,7 +114,7 @@ def test_what_names_a_kind_is_led_on_and_settles_on_one_of_it(encoded: None) -> 
 
 
 def test_what_is_led_away_is_there_again_with_its_negative_prompt(encoded: None) -> None:
-    taught, encoders = Taught(load_transformer()), load_text_encoders()
+    taught, encoders = Saying(), load_text_encoders()
     led_away = 0
     for seed, rows in enumerate(list(batches(Shares(0, 0, 0)))[:10]):
         noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.2, device=rows.latents.device)
@@ -374,11 +374,11 @@ def test_rows_are_led_only_as_far_as_so_many_steps_go(encoded: None) -> None:
     seen_steps, rows = set(), next(rows for rows in batches(Shares(0, 0, 0)) if _leaves_open(rows).sum() > 6)
     noise, sigma = torch.randn_like(rows.latents), torch.full((8,), 0.1, device=rows.latents.device)
     for seed in range(12):
-        taught = Listening()
+        taught = Saying()
         settled, _, reached = settle(taught, encoders, rows, noise, sigma, 1.0, Random(seed))
         assert all(STRAIGHT[0] < level <= STRAIGHT[1] for level in reached[settled.unseen].tolist())
         reached[settled.unseen] = sigma[0]
-        steps = len(taught.heard) - 1  # after them it is asked what is there
+        steps = len(taught.asked_at) - 1  # after them it is asked what is there
         lowest, highest = SIGMAS[steps]
         assert all(lowest <= level <= highest for level in reached[reached != sigma[0]].tolist())
         seen_steps.add(steps)

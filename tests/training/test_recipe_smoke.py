@@ -44,6 +44,7 @@ def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch:
     judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
     export.export(work / "sprite")
     monkeypatch.setattr(evaluate, "PACKAGE_FOLDER", work / "sprite")
+    monkeypatch.setattr(evaluate, "FEWEST", 2)
     measured = list(evaluate.evaluate((1, 2), 0.01))
 
     pipeline = FluxPipeline.from_pretrained(work / "sprite", torch_dtype=torch.bfloat16)

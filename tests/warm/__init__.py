@@ -3,8 +3,8 @@
 Importing torch, diffusers and transformers costs a replica two thirds of its life in these tests; a server, a command
 and a fake replica pay their libraries most of theirs. Here `sitecustomize`, which Python imports first of all, has such
 a process hand itself over to `forks`, pass signals on, and wait for what becomes of it. Whoever asks first has the
-process behind it started, and all workers of a run share it. That everything starts without this is what the modules
-show that are COLD.
+process behind it started, and all workers of a run share it. That everything starts without this is what those tests
+show that are cold.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FORKS = "WARM_FORKS"
@@ -33,3 +35,14 @@ def begin() -> None:
 
 def end() -> None:
     shutil.rmtree(os.environ.get(FORKS, ""), ignore_errors=True)
+
+
+@contextmanager
+def cold() -> Iterator[None]:
+    """What is started in the block is not forked, but starts as users start it."""
+    kept = os.environ.pop(FORKS, None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ[FORKS] = kept

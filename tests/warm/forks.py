@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 
-from tests.warm import OWNER
-
 MAX_BYTES = 1024 * 1024
 MAX_FDS = 1024
 LISTENS = 3
@@ -52,7 +50,7 @@ class Fork:
 
 def main() -> None:
     kind, path = sys.argv[1:]
-    owner = os.pidfd_open(int(os.environ[OWNER]))
+    owner = os.pidfd_open(int(os.environ["WARM_OWNER"]))
     os.environ |= WAITING
     for module in IMPORTED[kind]:
         import_module(module)

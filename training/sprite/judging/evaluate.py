@@ -43,6 +43,7 @@ from training.sprite.paths import PACKAGE_FOLDER, work_folder
 from training.sprite.stages.settling import NEGATIVE_SCALE
 
 BATCH = 16
+FEWEST = 8  # trials, however small the share
 NEGATIVE_TRIALS = 160  # of each of the two
 JUDGE_SCENES = 1000
 PSNR_SCENES = 96
@@ -205,7 +206,7 @@ def _kind(index: int) -> Category:
 
 
 def _portion(count: int, share: float) -> int:
-    return max(8, round(count * share))
+    return max(FEWEST, round(count * share))
 
 
 def _logged(row: Row) -> Row:
