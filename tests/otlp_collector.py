@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.live_server import eventually
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)

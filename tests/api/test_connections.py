@@ -16,8 +16,9 @@ import pytest
 
 from safelight.server.web.page import built_files
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.raw_http import Wire, parse
+from tests.waiting import eventually
 
 HOST = "Host: x\r\n"
 GET = f"GET /health HTTP/1.1\r\n{HOST}\r\n"

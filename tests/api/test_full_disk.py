@@ -18,8 +18,8 @@ from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, ended
 from tests.api.test_jobs import SteppedDispatcher
 from tests.fakes import fake_replicas
 from tests.full_disk import Trouble, no_file_grows, no_page_is_free, nothing_may_be_written
-from tests.live_server import eventually
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
+from tests.waiting import eventually
 
 LONG = "a fox " * 5000
 """Does not fit into the pages that the database has."""

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
+from tests.waiting import eventually
 
 BODIES = {
     "/v1/images/generations": {"prompt": "a fox"},

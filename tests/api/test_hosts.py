@@ -19,8 +19,9 @@ from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, Connect, ended, serving_jobs
 from tests.fakes import fake_replicas
-from tests.live_server import eventually, live_server
+from tests.live_server import live_server
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
+from tests.waiting import eventually
 
 GENERATIONS = "/v1/images/generations"
 BY_LINK = {"prompt": "a fox", "seed": 7, "response_format": "url"}

@@ -10,7 +10,7 @@ import pytest
 from safelight.errors import EngineFailure
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, serving_jobs
-from tests.live_server import eventually
+from tests.waiting import eventually
 from tests.webhook_receiver import Receiver, receiving
 
 

@@ -26,8 +26,8 @@ from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.api.job_server import ASYNC, OPENAI, PROMPT, SCORE, Connect, bearer, ended, serving_jobs
 from tests.fakes import fake_replicas
-from tests.live_server import eventually
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
+from tests.waiting import eventually
 
 IMAGE = encoded(left_red())
 REQUESTS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
+from tests.waiting import eventually
 
 BODIES: dict[str, dict[str, Any]] = {
     "/predict": {"inputs": "a fox"},

@@ -13,8 +13,9 @@ import pytest
 
 from tests.api.job_server import ASYNC, ended, serving_jobs
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.otlp_collector import Collector, collecting
+from tests.waiting import eventually
 from tests.webhook_receiver import Receiver, receiving
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from tests.fakes import DEADLINE_S, FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
+from tests.waiting import eventually
 
 IDLE_S = 0.3
 PROMPT = {"inputs": "a fox", "parameters": {"seed": 7}}

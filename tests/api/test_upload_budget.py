@@ -13,8 +13,9 @@ import pytest
 from safelight.api.http.bodies.upload_budget import NUM_DECODERS, UploadBudget
 from safelight.errors import Overloaded
 from tests.fakes import until
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.unit.picture.incoming.test_uploads import encoded, left_red
+from tests.waiting import eventually
 
 PICTURE = encoded(left_red((512, 512)), "JPEG", quality=95)
 EDITS = "/v1/images/edits"

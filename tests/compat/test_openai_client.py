@@ -19,8 +19,9 @@ from PIL import Image
 
 from tests.compat.conftest import KEY
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.unit.picture.incoming.test_uploads import encoded, left_red, with_hole
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import psycopg
 
 from safelight.control.secrets.encryption import generate_key
 from tests.e2e.online_client import OnlineClient, register_tiny_model
-from tests.live_server import eventually
 from tests.online_server import OnlineServer, online_server
+from tests.waiting import eventually
 
 ENCRYPTION_KEY = generate_key()
 _LEADER = (

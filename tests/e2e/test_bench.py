@@ -15,7 +15,8 @@ import pytest
 
 from tests.bare_server import CLOSE, HANG, PNG, bare_server, json_response, picture, response
 from tests.e2e.processes import SAFELIGHT, environment, run_safelight
-from tests.live_server import eventually, live_server
+from tests.live_server import live_server
+from tests.waiting import eventually
 
 KEY = "sk-very-secret-key-of-the-test"
 SHORT = ("--warm-up", "0", "--requests", "8", "--timeout", "60")

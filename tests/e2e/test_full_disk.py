@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.e2e.online_client import OnlineClient, register_tiny_model
-from tests.live_server import eventually
 from tests.online_server import online_server
+from tests.waiting import eventually
 
 LIMIT = 64 * 1024
 """SQLite has to be let make the index of its log anew (32 KiB) to open a database at all."""

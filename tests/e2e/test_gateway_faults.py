@@ -14,8 +14,8 @@ import pytest
 from tests.e2e.gateways import Gateway, gateway, gateways, leader_pid, serve_flux
 from tests.e2e.online_client import PROMPT, OnlineClient
 from tests.fakes import Gate
-from tests.live_server import eventually
 from tests.postgresql import PostgreSQL, postgresql
+from tests.waiting import eventually
 
 SCORE = "/endpoints/flux/score"
 

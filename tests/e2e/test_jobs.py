@@ -16,8 +16,8 @@ from tests.e2e.online_client import OnlineClient, register_tiny_model
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import Server, running_server
 from tests.fakes import Gate
-from tests.live_server import eventually
 from tests.online_server import online_server
+from tests.waiting import eventually
 from tests.webhook_receiver import Receiver, receiving
 
 ASYNC = {"Prefer": "respond-async"}

@@ -18,8 +18,9 @@ from safelight.picture.files import encode
 from tests.e2e.pictures import open_picture
 from tests.e2e.processes import SAFELIGHT, START_TIMEOUT_S, environment, run_safelight
 from tests.fakes import FakeDeployment
-from tests.live_server import eventually, live_server
+from tests.live_server import live_server
 from tests.odd_server import answering
+from tests.waiting import eventually
 
 SMALL = ("--width", "128", "--height", "128")
 

@@ -13,8 +13,8 @@ import pytest
 from tests.e2e.gateways import Gateway, gateway, gateways, serve_flux
 from tests.e2e.online_client import PROMPT, OnlineClient
 from tests.fakes import Gate
-from tests.live_server import eventually
 from tests.postgresql import postgresql_server
+from tests.waiting import eventually
 
 LINK = {"prompt": "a fox", "size": "64x64", "response_format": "url", "n": 1, "seed": 7}
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.processes import Server, running_server
-from tests.live_server import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

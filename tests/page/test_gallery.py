@@ -10,9 +10,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from safelight.picture.files import encode
-from tests.live_server import LiveServer, eventually
+from tests.live_server import LiveServer
 from tests.page.actions import drop, make, recipe, thumbs
 from tests.recipes import RECIPE
+from tests.waiting import eventually
 
 OpenPage = Callable[..., Page]
 MANY = 500

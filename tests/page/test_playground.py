@@ -11,9 +11,10 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.page.actions import begin, drop, make, recipe, sign_in, thumbs
 from tests.page.conftest import KEY
+from tests.waiting import eventually
 
 OpenPage = Callable[..., Page]
 

@@ -11,10 +11,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.fakes import DEADLINE_S, Gate
-from tests.live_server import eventually
 from tests.online_server import OnlineServer, online_server
 from tests.page.actions import make
 from tests.page.actions import sign_in as sign_in_with_key
+from tests.waiting import eventually
 
 OpenPage = Callable[..., Page]
 WORKSPACE = "/subscriptions/local/resourceGroups/local/providers/Microsoft.MachineLearningServices/workspaces/local"

@@ -14,9 +14,10 @@ from playwright.sync_api import Page, expect
 
 from tests.bare_server import CLOSE, bare_server
 from tests.fakes import FakeDeployment, FakeEngineOptions, Gate
-from tests.live_server import LiveServer, eventually, live_server
+from tests.live_server import LiveServer, live_server
 from tests.page.actions import begin, drop, make, sign_in, thumbs
 from tests.page.conftest import KEY
+from tests.waiting import eventually
 
 OpenPage = Callable[..., Page]
 GENERATIONS = "**/v1/images/generations"

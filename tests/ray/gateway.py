@@ -24,8 +24,8 @@ from safelight.server.http.listener import Server
 from safelight.serving.start import create_dispatcher
 from safelight.settings import load_settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions
-from tests.live_server import eventually
 from tests.ray.fake_backend import fake_ray_replicas
+from tests.waiting import eventually
 
 
 @dataclass(frozen=True)

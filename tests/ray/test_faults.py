@@ -21,11 +21,11 @@ from PIL import Image
 
 from tests.e2e.online_client import OnlineClient, drawing, register_tiny_model
 from tests.fakes import DEADLINE_S, STEP_S, FakeEngineOptions, Gate, expected_pixels, fake_request
-from tests.live_server import eventually
 from tests.online_server import online_server
 from tests.ray.cluster import NODE, ray_cluster
 from tests.ray.gateway import Gateway, running_gateway
 from tests.ray.small_disk import MAY_MOUNT, node_on_small_disk
+from tests.waiting import eventually
 
 COLD = True
 """What runs on other nodes is not forked here: see `tests.warm`."""

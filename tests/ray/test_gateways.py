@@ -16,9 +16,9 @@ from tests.e2e.gateways import Gateway, gateway, gateways, leader_pid, serve_flu
 from tests.e2e.online_client import OnlineClient
 from tests.e2e.test_gateway_faults import send_job, state_of
 from tests.fakes import Gate
-from tests.live_server import eventually
 from tests.postgresql import PostgreSQL, postgresql
 from tests.ray.conftest import SharedCluster
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

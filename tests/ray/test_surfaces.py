@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from tests.e2e.online_client import PROMPT, OnlineClient, register_tiny_model
-from tests.live_server import eventually
 from tests.online_server import online_server
 from tests.ray.conftest import SharedCluster
+from tests.waiting import eventually
 
 ENDPOINT = "/endpoints/flux"
 STREAM = {"prompt": "a fox", "size": "64x64", "seed": 7, "stream": True, "partial_images": 2, "step_events": True}
