@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.settings import Settings
-from tests.api.control_plane import WORKSPACE, put_deployment, put_endpoint
+from tests.api.control_plane import WORKSPACE, put_endpoint
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.fakes import fake_replicas
 
@@ -286,18 +286,3 @@ def test_a_stranger_cannot_tell_which_endpoints_there_are(
 
     assert (known.status_code, unknown.status_code) == (401, 401)
     assert known.text.replace("flux", "none") == unknown.text
-
-
-def test_a_deployment_that_serves_says_what_its_replicas_do(arm: Callable[..., Response]) -> None:
-    put_endpoint(arm)
-    path = "/onlineEndpoints/flux/deployments/blue"
-
-    created = arm("PUT", path, {"properties": {"model": "sprite"}})
-    put_deployment(arm)
-
-    assert created.json()["properties"]["replicas"] == []
-    (replica,) = arm("GET", path).json()["properties"]["replicas"]
-    assert isinstance(replica.pop("pid"), int)
-    assert replica == {"name": "replica 0", "state": "ready", "detail": "", "restarts": 0}
-    (listed,) = arm("GET", "/onlineEndpoints/flux/deployments").json()["value"]
-    assert len(listed["properties"]["replicas"]) == 1
