@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SAFELIGHT = Path(sys.executable).with_name("safelight")
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
 FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_")
 """What a child must not see of our environment: settings of this machine, and what azure-ai-ml leaves behind."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from playwright.sync_api import Locator, Page
 
+from tests.waiting import eventually
+
 
 def make(page: Page, prompt: str) -> None:
     """Until its picture is there."""
@@ -34,12 +36,16 @@ def sign_in(page: Page, key: str, *, is_kept: bool = False) -> None:
 
 
 def drop(page: Page, name: str, media_type: str, content: bytes) -> None:
-    """A file on the page."""
+    """A file on the page, as soon as it says that it takes one."""
     make_transfer = """([name, type, content]) => {
         const transfer = new DataTransfer();
         transfer.items.add(new File([Uint8Array.from(content)], name, { type }));
         return transfer;
     }"""
     transfer = page.evaluate_handle(make_transfer, [name, media_type, list(content)])
-    for event in ("dragover", "drop"):
-        page.dispatch_event("body", event, {"dataTransfer": transfer})
+    over = """dataTransfer => {
+        const over = new DragEvent("dragover", { dataTransfer, bubbles: true, cancelable: true });
+        return !document.body.dispatchEvent(over);
+    }"""
+    eventually(lambda: bool(page.evaluate(over, transfer)))
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
