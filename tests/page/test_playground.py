@@ -42,6 +42,24 @@ def test_a_picture_develops_before_ones_eyes(gated: tuple[LiveServer, Gate], ope
     page.get_by_text("1 picture in").wait_for()
 
 
+def test_a_number_is_typed_in_peace_while_a_picture_develops(
+    gated: tuple[LiveServer, Gate], open_page: OpenPage
+) -> None:
+    server, gate = gated
+    page = open_page(server.url)
+    begin(page, "a red ball")
+    number = page.get_by_label("Pictures, as a number")
+    number.focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("3")
+
+    gate.allow(2)
+    page.get_by_role("img", name="a preview of the picture").wait_for()
+    page.keyboard.press("Tab")
+
+    expect(number).to_have_value("3")
+
+
 def test_stop_stops_the_work(gated: tuple[LiveServer, Gate], open_page: OpenPage) -> None:
     server, gate = gated
     page = open_page(server.url)
