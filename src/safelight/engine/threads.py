@@ -49,7 +49,7 @@ class Threads:
         """As was learned from the work before; the least of the last times counts, since others only ever add."""
         if key not in self._makes_the_same:
             return self._compare(key, work)
-        if not self._makes_the_same[key]:
+        if self.num_half == self.num_all or not self._makes_the_same[key]:
             return self.with_all(work)
         num_threads, began_at = self._choose(key), self._clock()
         done = self._run(num_threads, work)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from safelight.engine.engine import Engine, load_engine
 from safelight.settings import EngineOptions
@@ -28,3 +30,12 @@ def taef_engine(tiny_flux_taef_folder: Path) -> Engine:
 @pytest.fixture(scope="session")
 def bf16_engine(tiny_flux_folder: Path) -> Engine:
     return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="bfloat16"))
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    """On a machine of any size: what a process with four does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,13 +10,7 @@ from torch import Tensor
 
 from safelight.engine.threads import MIN_SEEN, TRY_AGAIN_AFTER, Threads
 
-
-@pytest.fixture(autouse=True)
-def _four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("four_threads")
 
 
 class Work:
@@ -81,6 +75,18 @@ def test_work_that_depends_on_the_threads_has_all_of_them() -> None:
     made = [run("a step", work).item() for run in (threads.with_what_is_faster, threads.with_half) for _ in range(20)]
 
     assert set(made) == {4.0}
+
+
+def test_one_thread_has_no_half() -> None:
+    torch.set_num_threads(1)
+    work = Work({1: 1.0})
+    threads = Threads(lambda: work.now)
+
+    for run in (threads.with_what_is_faster, threads.with_half):
+        for _ in range(3 * MIN_SEEN):
+            run("a step", work)
+
+    assert work.threads == [1] * 6 * MIN_SEEN
 
 
 def test_what_was_learned_of_one_shape_says_nothing_of_another() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from safelight.engine.pixels.decoder import Decoder
 from safelight.engine.threads import Threads
 
+pytestmark = pytest.mark.usefixtures("four_threads")
 LATENTS = torch.zeros(1, 4, 2, 2)
 
 
@@ -32,14 +33,6 @@ class Autoencoder:
         assert not return_dict
         self.threads.append(torch.get_num_threads())
         return (torch.full((len(latents), 3, 4, 4), self._paint(torch.get_num_threads())),)
-
-
-@pytest.fixture(autouse=True)
-def _four_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_picture_beside_others_leaves_them_half_of_the_threads_once_it_was_seen_to_be_the_same() -> None:
