@@ -1,7 +1,7 @@
 """How many of the process's CPU threads a stage takes: all, or half of them, with the same result bit for bit.
 
-Waiting threads sleep in a server (`serving/backends/child_environment.py`), and to be woken takes about as long as one
-of a small model's operations: there half of the threads are often as fast, and leave a core to whoever can use it.
+Waiting threads sleep in a server (`serving/backends/child_environment.py`), and to be woken may take as long as one of
+a small model's operations: there half of the threads can be as fast, and leave a core to whoever can use it.
 docs/decisions/0045-steps-take-the-threads-that-pay.md has the figures.
 """
 
