@@ -113,6 +113,7 @@ class Server(uvicorn.Server):
             except OSError as error:
                 self._wait_for_descriptors(listener, error)
                 return
+            _send_at_once(sock)
             self._open(sock)
 
     def _is_crowded(self) -> bool:
@@ -206,6 +207,16 @@ def raise_descriptor_limit() -> None:
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, DESCRIPTORS_IF_UNLIMITED)
     with suppress(ValueError, OSError):  # then it stays as it is, and `connections_possible` reckons with that
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _send_at_once(sock: socket.socket) -> None:
+    """An answer's body follows its head: else it waits 40 ms for the client to acknowledge that (RFC 896, RFC 1122).
+
+    asyncio does so for sockets that say they are TCP; those of `socket.create_server` do not.
+    """
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):  # the client has left already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def connections_possible(wanted: int) -> int:
