@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.e2e.pictures import open_picture
-from tests.e2e.processes import running_server
+from tests.e2e.processes import run_safelight, running_server
 from tests.ray.cluster import what_shows
 
 SECRET = "hf_for-nobody-else"
@@ -52,3 +52,20 @@ def test_it_draws_what_a_server_without_ray_draws_listens_on_loopback_alone_show
     assert not [each for each in shown if SECRET in each]
     assert addresses
     assert all(address.removeprefix("::ffff:") == "127.0.0.1" for address in addresses)
+
+
+def test_a_ray_that_does_not_start_is_tried_once_more_then_an_error_with_a_remedy_and_leaves_nothing(
+    tmp_path: Path, short_folder: str
+) -> None:
+    env = {"RAY_TMPDIR": short_folder, "RAY_gcs_server_port_wait_time_s": "0"}
+    ended = run_safelight("serve", "--runtime", "ray", "--data-dir", str(tmp_path), "--port", "0", env=env)
+
+    assert ended.returncode == 1
+    assert "is started once more: Timed out waiting" in ended.stderr
+    assert "error: ray_address (none): Timed out waiting" in ended.stderr
+    assert "needs a short path for its sockets (RAY_TMPDIR=/tmp)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    _, left = psutil.wait_procs(
+        [each for each in psutil.process_iter() if short_folder in what_shows(each)], timeout=30
+    )
+    assert not left

@@ -10,8 +10,11 @@ from safelight.settings import Settings
 
 _OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Nothing is told to anybody."""
-_OF_OUR_OWN = {"RAY_worker_niceness": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Replicas do not give way to all other work; and what is no cluster listens on loopback, on every system."""
+_OF_OUR_OWN = {
+    "RAY_worker_niceness": "0",  # replicas do not give way to all other work
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what is no cluster listens on loopback, on every system
+    "RAY_gcs_server_port_wait_time_s": "120",  # a cold disk took more than Ray's 30 s
+}
 
 
 def create_factory(settings: Settings) -> ReplicasFactory:
