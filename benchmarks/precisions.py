@@ -215,7 +215,7 @@ def _print(
         strayed = "" if error is None else f"{error:.3%}"
         is_equal = {True: "yes", False: "no", None: ""}[equal.get(name)]
         table.add_row(name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, strayed, told, is_equal)
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

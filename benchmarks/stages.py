@@ -1,6 +1,6 @@
 """Where the time of a picture goes, stage by stage, and how near a server comes to what its engine could do.
 
-    python -m benchmarks.stages [--clients 16] [--pictures 64] [--rounds 5]
+    python -m benchmarks.stages [--clients 16] [--pictures 256] [--rounds 5]
 
 In turns: the engine by itself, a server with one client, and a server with many. One client is held against the engine
 making one picture after the other; many against the ideal, which is what the engine's stages would take if no core
@@ -175,7 +175,7 @@ def _values(costs: StageCosts) -> tuple[float, ...]:
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--pictures", type=int, default=64, help="of each run; one client makes a quarter")
+    parser.add_argument("--pictures", type=int, default=256, help="of each run; one client makes a quarter")
     parser.add_argument("--rounds", type=int, default=5)
     add_options(parser)
     return parser.parse_args()
