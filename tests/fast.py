@@ -1,18 +1,20 @@
 """A plugin, `pytest -p tests.fast`: what runs in a minute, since it starts no process and no server, and has no torch.
 
-Whatever in it does so all the same fails and says so, unless it is named here; so the set stays what it is.
+Whatever in it does so all the same fails and says so, unless it is named here; so the set stays what it is. Left out
+too are requests that are drawn at random: a quarter of all the rest.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
 LEFT_OUT = (
-    "unit/engine",
+    *("unit/engine", "unit/test_benchmark_rows.py"),
     "unit/serving/backends",
     *(f"unit/serving/test_{name}.py" for name in ("dispatcher", "provenance", "result_cache", "start")),
     *(f"unit/server/endpoints/test_{name}.py" for name in ("starter", "wiring")),
@@ -45,8 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [each for each in items if "postgresql" not in f"{each.name} {getattr(each, 'fixturenames', '')}"]
 
 
-def pytest_runtest_teardown() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
     """Also of what was raised where nobody looks, such as in a task of a server."""
+    yield
     if _started:
         what = ", ".join(_started)
         _started.clear()

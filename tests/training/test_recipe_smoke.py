@@ -29,11 +29,11 @@ ALL_WHOLE = Shares(other_sizes=0)
 
 
 def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_SCENES", 32)
+    monkeypatch.setattr(shards, "SHARD_SCENES", 16)
     tokens.train_tokenizers(lines=3000)
     autoencoder.train(autoencoder.Schedule(steps=2, anneal=1, whole_pictures=1, batch=4, checked=2))
     text.train(text.Schedule(steps=2, anneal=1, batch=8, checked=8))
-    shards.measure_normalisation(16)
+    shards.measure_normalisation(8)
     shards.encode_shards(range(3))
     flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=network.FIRST_BLOCKS))
     patches.train(patches.Schedule(steps=2, draws=1, batch=8))
