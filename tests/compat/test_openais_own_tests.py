@@ -108,6 +108,8 @@ def run(folder: Path, server: LiveServer, *, only_made: bool, tests: Sequence[st
             "--durations=8",
             "-p",
             "no:cacheprovider",
+            "-p",
+            "no:schemathesis",
             "--junitxml=report.xml",
             *tests,
         ],
