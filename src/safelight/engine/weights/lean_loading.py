@@ -13,6 +13,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from safelight.engine.weights.files import FileTensor
 from safelight.engine.weights.stored_linear import StoredLinear
@@ -54,7 +55,7 @@ def load_network(
     `dtype` is that of computation. Only layers that repeat are quantized: what stands before and after them is small,
     and each of its errors reaches every pixel. What a file has quantized already stays as it is.
     """
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():  # to draw weights that are not there takes time
         network = make()
     if isinstance(network, PreTrainedModel):
         network.tie_weights()
