@@ -17,6 +17,7 @@ WITH_ROWS: tuple[str, ...] = (
     "peers_in_turns",
     "mixed_sizes",
     "http_cost",
+    "start",
     "leavers",
     "curves",
     "growth",

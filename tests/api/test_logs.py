@@ -106,7 +106,8 @@ def test_what_a_library_prints_in_a_replica_is_a_message(capfd: pytest.CaptureFi
     async def run() -> str:
         command = [sys.executable, "-c", program]
         async with spawned(command, {}, name="replica 0", log_format="json") as child:
-            await child.reader.read()
+            with pytest.raises(EOFError):
+                await child.line.receive()
         return child.last_words
 
     assert asyncio.run(run()) == "plain words\nand no end"

@@ -72,7 +72,7 @@ def put_off(request: Request, error: SafelightError) -> None:
 
 def run_of(request: Request) -> Run | None:
     """The run of a job that this request is; None if a client waits for the answer itself."""
-    run: Run | None = getattr(request.state, "run", None)
+    run: Run | None = request.scope.get("state", {}).get("run")
     return run
 
 

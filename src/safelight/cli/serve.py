@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -204,6 +205,7 @@ def serve(
 
 
 def _serve(**flags: object) -> None:
+    gc.disable()  # what is imported stays: `run` looks through it once, when all is there
     from safelight.cli.given_files import locate_given
     from safelight.model.loras import locate_loras
     from safelight.server import run

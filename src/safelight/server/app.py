@@ -27,6 +27,7 @@ from safelight.server.edge import EdgeMiddleware
 from safelight.server.endpoints.wiring import OnlineEndpoints
 from safelight.server.error_handlers import install_handlers
 from safelight.server.http.cors import add_cors
+from safelight.server.http.direct_routes import DirectRoutes
 from safelight.server.http.docs_files import HeldFiles, held_schema
 from safelight.server.http.head import HeadMiddleware
 from safelight.server.jobs.door import NoJobs
@@ -107,8 +108,10 @@ async def _close(tracer: Tracer | None) -> None:
 
 
 def _add_pictures(app: FastAPI, served: Served) -> None:
-    for dialect in dialects.PICTURES:
-        app.include_router(dialect.create_router(served), dependencies=[KEY])
+    routers = [dialect.create_router(served) for dialect in dialects.PICTURES]
+    for router in routers:
+        app.include_router(router, dependencies=[KEY])
+    app.add_middleware(DirectRoutes, routers=routers)
 
 
 def _hold_files_of_docs(app: FastAPI) -> None:

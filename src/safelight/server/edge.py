@@ -43,10 +43,10 @@ class EdgeMiddleware:
             return
         request = Request(scope)
         client_request_id = _cleaned(request.headers.get("x-ms-client-request-id", ""))
-        request.state.request_id = (
-            _cleaned(request.headers.get("x-request-id", "")) or client_request_id or uuid.uuid4().hex
-        )
         request.state.generation_id = uuid.uuid4().hex
+        request.state.request_id = (
+            _cleaned(request.headers.get("x-request-id", "")) or client_request_id or request.state.generation_id
+        )
         request.state.render_error = renderer_of(scope["path"], all_dialects())
         names = names_from(request.state.request_id, request.headers)
         span = None if self._tracer is None else self._begin_span(self._tracer, request, names)

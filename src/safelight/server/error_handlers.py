@@ -32,6 +32,8 @@ class _Kind:
 
 
 _INVALID, _SERVER, _RATE = "invalid_request_error", "server_error", "rate_limit_error"
+HANDLED = (errors.SafelightError, HTTPException, ClientDisconnect)
+"""What routes raise to be answered by the dialect of their path."""
 CLIENT_LEFT = 499
 """nginx's number for a connection closed by the client: nobody reads it but the metrics."""
 
@@ -80,7 +82,7 @@ def install_handlers(app: FastAPI, *more: type[Exception]) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return render_error(request, error)
 
-    for error_class in (errors.SafelightError, HTTPException, ClientDisconnect, *more):
+    for error_class in (*HANDLED, *more):
         app.add_exception_handler(error_class, handle)
 
 

@@ -102,7 +102,8 @@ class _RequestCounts:
 
 def place_of(request: Request) -> tuple[str, str]:
     """The endpoint and the deployment that a request was for, as far as the gateway found them; empty if it did not."""
-    return getattr(request.state, "endpoint", ""), getattr(request.state, "deployment", "")
+    state = request.scope.get("state", {})
+    return state.get("endpoint", ""), state.get("deployment", "")
 
 
 def create_router(registry: CollectorRegistry) -> APIRouter:

@@ -71,6 +71,7 @@ async def _serve(
         online.announce(settings.public_url or _url(settings, listener), certificate)
     server = _Server(create_app(settings, dispatcher, online), settings)
     gc.collect()
+    gc.enable()
     gc.freeze()  # what is there for good is not looked through again: a full collection stopped all requests for 0.1 s
     stop_asked = _catch_signals(server)
     tasks = (

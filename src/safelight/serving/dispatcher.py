@@ -243,15 +243,16 @@ class Dispatcher:
         try:
             line = self._admission.line_up(is_rerun=is_rerun, tells_position=request.is_streamed)
             async with aclosing(line):
-                async for each in _until(deadline, line):
+                while replica is None:
+                    each = await _next(line, deadline)
+                    assert each is not None  # it ends with a replica
                     if isinstance(each, int):
                         yield Queued(each)
                     else:
                         replica = each
-            assert replica is not None
             started_at = loop.time()
             async with aclosing(replica.stream(request, age_s=started_at - arrived_at)) as events:
-                async for event in _until(deadline, events):
+                while (event := await _next(events, deadline)) is not None:
                     if isinstance(event, Completed):
                         self._admission.observe(replica, loop.time() - started_at, _work_of(request))
                     yield event
@@ -323,16 +324,10 @@ def _work_of(request: GenerationRequest) -> float:
     return request.num_images_per_prompt * request.num_inference_steps * request.width * request.height
 
 
-async def _until(deadline: float, events: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The events, with TimeoutError raised at the deadline. The clock runs only while an event is awaited, never while
-    the reader holds the last one: a timeout around the whole loop would cancel the reader.
+async def _next(events: AsyncGenerator[T, None], deadline: float) -> T | None:
+    """None if there are no more. Raises TimeoutError at the deadline.
+
+    A timeout around the whole loop would run, and cancel, while the reader holds the last event.
     """
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline):
-                event = await anext(events)
-        except StopAsyncIteration:
-            return
-        yield event
-        if isinstance(event, Completed | Failed):
-            return
+    async with asyncio.timeout_at(deadline):
+        return await anext(events, None)

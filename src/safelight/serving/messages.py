@@ -6,7 +6,6 @@ answers with `Load`, and after `Ready` sends `Submit` and `Cancel`. A `ticket` n
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 from typing import Any, TypeVar
@@ -112,61 +111,59 @@ _error_classes: dict[str, type[SafelightError]] = {
 }
 
 
-def encode_frame(message: msgspec.Struct) -> bytes:
-    """The bytes of one frame: of a GatewayMessage, a ReplicaMessage, or what a backend says beside them."""
-    payload = _encoder.encode(message)
-    assert len(payload) <= MAX_FRAME_BYTES, len(payload)
-    return _LENGTH.pack(len(payload)) + payload
+def encode_frame(message: msgspec.Struct) -> bytearray:
+    """One frame: of a GatewayMessage, a ReplicaMessage, or what a backend says beside them."""
+    frame = bytearray(FRAME_HEAD_BYTES)
+    _encoder.encode_into(message, frame, FRAME_HEAD_BYTES)
+    length = len(frame) - FRAME_HEAD_BYTES
+    assert length <= MAX_FRAME_BYTES, length
+    _LENGTH.pack_into(frame, 0, length)
+    return frame
 
 
-def split_frames(frames: bytes, decoder: msgspec.msgpack.Decoder[M]) -> list[M]:
-    """The messages of whole frames, one after another. Raises ProtocolViolation."""
-    messages, view = [], memoryview(frames)
-    while view:
-        end = _LENGTH.size + _checked_length(bytes(view[: _LENGTH.size]))
-        messages.append(_decode(bytes(view[_LENGTH.size : end]), decoder))
-        view = view[end:]
-    return messages
-
-
-async def read_message(reader: asyncio.StreamReader, decoder: msgspec.msgpack.Decoder[M]) -> M:
-    """The next message. Raises ProtocolViolation, or EOFError when the other side has gone."""
-    try:
-        length = _checked_length(await reader.readexactly(_LENGTH.size))
-        return _decode(await reader.readexactly(length), decoder)
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise EOFError from error
-
-
-def receive_message(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) -> M:
-    """The next message, blocking. Raises ProtocolViolation, or EOFError when the other side has gone."""
-    length = _checked_length(_receive_exactly(sock, _LENGTH.size))
-    return _decode(_receive_exactly(sock, length), decoder)
-
-
-def _checked_length(prefix: bytes) -> int:
-    length = int(_LENGTH.unpack(prefix)[0])
+def frame_length(received: bytes | memoryview) -> int:
+    """Of the frame that begins so, with its head, or of the head if that is not all there. Raises ProtocolViolation."""
+    if len(received) < FRAME_HEAD_BYTES:
+        return FRAME_HEAD_BYTES
+    length = int(_LENGTH.unpack_from(received)[0])
     if length > MAX_FRAME_BYTES:
         raise ProtocolViolation(
             f"a frame of {length} bytes came from a replica's socket; {MAX_FRAME_BYTES} is the limit"
         )
-    return length
+    return FRAME_HEAD_BYTES + length
 
 
-def _decode(payload: bytes, decoder: msgspec.msgpack.Decoder[M]) -> M:
+def decode_message(payload: bytes | bytearray | memoryview, decoder: msgspec.msgpack.Decoder[M]) -> M:
+    """The message of a frame without its head, which holds no part of `payload`. Raises ProtocolViolation."""
     try:
         return decoder.decode(payload)
     except (msgspec.MsgspecError, SafelightError) as error:
         raise ProtocolViolation(f"a frame that makes no sense came from a replica's socket: {error}") from None
 
 
-def _receive_exactly(sock: socket.socket, length: int) -> bytes:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
+def split_frames(frames: bytes, decoder: msgspec.msgpack.Decoder[M]) -> list[M]:
+    """The messages of whole frames, one after another. Raises ProtocolViolation."""
+    messages, view = [], memoryview(frames)
+    while view:
+        end = frame_length(view)
+        messages.append(decode_message(view[FRAME_HEAD_BYTES:end], decoder))
+        view = view[end:]
+    return messages
+
+
+def receive_message(sock: socket.socket, decoder: msgspec.msgpack.Decoder[M]) -> M:
+    """The next message, blocking. Raises ProtocolViolation, or EOFError when the other side has gone."""
+    head = _receive_exactly(sock, FRAME_HEAD_BYTES)
+    return decode_message(_receive_exactly(sock, frame_length(head) - FRAME_HEAD_BYTES), decoder)
+
+
+def _receive_exactly(sock: socket.socket, length: int) -> memoryview:
+    buffer = memoryview(bytearray(length))
+    view = buffer
     while view:
         received = _receive_into(sock, view)
         view = view[received:]
-    return bytes(buffer)
+    return buffer
 
 
 def _receive_into(sock: socket.socket, view: memoryview) -> int:

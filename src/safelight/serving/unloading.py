@@ -57,7 +57,8 @@ class Unloading:
 
     def note_use(self) -> None:
         """Somebody asks for a picture, or has got one."""
-        self._used_at = asyncio.get_running_loop().time()
+        if self._idle_s > 0:
+            self._used_at = asyncio.get_running_loop().time()
 
     def note_change(self, *, is_ready: bool) -> None:
         """Replicas have changed: the time in which nobody asks begins anew when the model is there.

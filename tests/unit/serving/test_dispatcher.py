@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
+import sys
 from contextlib import aclosing, suppress
 from io import BytesIO
 from pathlib import Path
@@ -514,3 +516,17 @@ async def test_many_clients_that_come_and_leave_lose_nothing() -> None:
         else:
             pixels = np.asarray(Image.open(BytesIO(outcome.images[0].content)))
             assert np.array_equal(pixels, expected_pixels(request, request.seed))
+
+
+async def test_nothing_of_a_request_is_left_for_the_garbage_collector() -> None:
+    """An async generator that nobody closes wakes the event loop by its pipe, and takes a task to end."""
+    left: list[object] = []
+    async with running_dispatcher() as dispatcher:
+        await dispatcher.generate(fake_request())
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=left.append)
+        await dispatcher.generate(fake_request())
+        gc.collect()
+        sys.set_asyncgen_hooks(*hooks)
+
+    assert left == []

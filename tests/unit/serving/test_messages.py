@@ -21,6 +21,7 @@ from safelight.picture.generation import (
     Step,
     Timings,
 )
+from safelight.serving.backends.line import Line
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
@@ -36,9 +37,7 @@ from safelight.serving.messages import (
     Submit,
     encode_frame,
     gateway_messages,
-    read_message,
     receive_message,
-    replica_messages,
 )
 from safelight.settings import EngineOptions
 from tests.fakes import FAKE_SPEC, fake_request
@@ -161,10 +160,17 @@ def sent_over(error: errors.SafelightError) -> errors.SafelightError:
 
 
 def read_bytes(content: bytes) -> ReplicaMessage:
+    """What the gateway makes of it, when no more comes."""
+
     async def read() -> ReplicaMessage:
-        reader = asyncio.StreamReader()
-        reader.feed_data(content)
-        reader.feed_eof()
-        return await read_message(reader, replica_messages)
+        ours, theirs = socket.socketpair()
+        _, line = await asyncio.get_running_loop().create_unix_connection(Line, sock=ours)
+        with theirs:
+            theirs.sendall(content)
+        try:
+            return await line.receive()
+        finally:
+            line.abort()
+            await asyncio.sleep(0)
 
     return asyncio.run(read())

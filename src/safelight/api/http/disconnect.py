@@ -17,17 +17,28 @@ async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T
 
     The body must have been read: only then the server's next message can be the disconnect.
     """
-    working = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None
+    num_cancelled, has_left, is_over = task.cancelling(), False, False
+
+    def stop(_: asyncio.Future[None]) -> None:
+        nonlocal has_left
+        if not is_over:
+            has_left = True
+            task.cancel()
+
     leaving = asyncio.ensure_future(_client_left(request))
+    leaving.add_done_callback(stop)
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
+        return await work
+    except asyncio.CancelledError:
+        if has_left and task.uncancel() <= num_cancelled:  # else somebody else has cancelled it as well
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
+        is_over = True
         leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(leaving, return_exceptions=True)
 
 
 async def _client_left(request: Request) -> None:

@@ -42,6 +42,7 @@ from safelight.server.endpoints.routes import EndpointRoutes
 from safelight.server.endpoints.starter import DeploymentStarter, ServedDeployment
 from safelight.server.endpoints.status import ReadStatus, status_of
 from safelight.server.error_handlers import install_handlers
+from safelight.server.http.direct_routes import DirectRoutes
 from safelight.server.web import model as web_model
 from safelight.serving.backends.protocol import ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
@@ -179,13 +180,15 @@ def create_deployment_app(
         title=f"Safelight: {dispatcher.spec.name}", version=__version__, redoc_url=None, redirect_slashes=False
     )
     served = Served(dispatcher=dispatcher, settings=settings, deployment=deployment, uploads=uploads, disk=disk)
+    pictures = [dialect.create_router(served) for dialect in dialects.PICTURES]
     for router in (
-        *(dialect.create_router(served) for dialect in dialects.PICTURES),
+        *pictures,
         health.create_router(dispatcher, disk),
         web_model.create_router(dispatcher, is_endpoint=True),
         metrics.create_router(registry),
     ):
         app.include_router(router)
+    app.add_middleware(DirectRoutes, routers=pictures)
     install_handlers(app, Exception)  # of what no one foresaw too: clients read JSON, and the edge still logs it
     return app
 

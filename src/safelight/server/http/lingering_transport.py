@@ -21,10 +21,12 @@ class LingeringTransport(asyncio.Transport):
         self._transport = transport
         self._is_sending = is_sending
         self._lingers = False
+        self._head: bytes | bytearray | memoryview = b""
 
     def close(self) -> None:
         if self.is_closing():
             return
+        self._flush()
         if not self._is_sending():
             self._transport.close()
             return
@@ -40,16 +42,34 @@ class LingeringTransport(asyncio.Transport):
         return self._lingers or self._transport.is_closing()
 
     def abort(self) -> None:
+        self._flush()
         self._transport.abort()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        """An answer's head waits for what may follow it in the same turn of the event loop: one write, one packet."""
+        head, self._head = self._head, b""
+        if head and len(head) + len(data) <= WRITE_BYTES:
+            self._write(b"".join((head, data)))
+        elif not head and data[:5] == b"HTTP/":
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._write(head)
+            self._write(data)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        self._write(head)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
         if self._transport.is_closing():  # the client has left; asyncio would write a line for each piece
             return
-        for start in range(0, len(data), WRITE_BYTES):
-            self._transport.write(data[start : start + WRITE_BYTES])
+        view = memoryview(data)  # whose pieces are no copies
+        for start in range(0, len(view), WRITE_BYTES):
+            self._transport.write(view[start : start + WRITE_BYTES])
 
     def get_write_buffer_size(self) -> int:
-        return self._transport.get_write_buffer_size()
+        return len(self._head) + self._transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()

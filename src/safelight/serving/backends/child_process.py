@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from safelight.serving.backends.line import Line
 from safelight.serving.backends.standard_error import StandardError
 from safelight.telemetry.log_lines import LogFormat
 
@@ -21,12 +22,10 @@ class Child:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        line: Line,
         stderr: StandardError,
     ) -> None:
-        self.reader = reader
-        self.writer = writer
+        self.line = line
         self._process = process
         self._stderr = stderr
 
@@ -46,7 +45,7 @@ class Child:
 
     async def end(self) -> None:
         """Close the socket, and wait to the end, however often the waiting task is cancelled: no process stays."""
-        self.writer.transport.abort()
+        self.line.abort()
         ending = asyncio.create_task(_end(self._process))
         is_cancelled = False
         while not ending.done():
@@ -69,17 +68,17 @@ async def spawned(
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        reader, writer = await asyncio.open_connection(sock=ours, limit=4 * 1024 * 1024)
+        _, line = await asyncio.get_running_loop().create_unix_connection(Line, sock=ours)
         stderr = StandardError(name, log_format)
         try:
             process = await _spawn(command, environment, theirs.fileno(), stderr.child_end)
         except BaseException:
-            writer.transport.abort()
+            line.abort()
             stderr.close()
             raise
         finally:
             os.close(stderr.child_end)
-    child = Child(process, reader, writer, stderr)
+    child = Child(process, line, stderr)
     try:
         yield child
     finally:

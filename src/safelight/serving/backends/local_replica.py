@@ -22,6 +22,7 @@ from safelight.errors import (
 )
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.child_process import Child
+from safelight.serving.backends.line import Line
 from safelight.serving.backends.protocol import Launch, ReplicaState
 from safelight.serving.backends.requests import RequestsInFlight
 from safelight.serving.backends.supervisor import FIRST_BACKOFF_S, Supervisor
@@ -29,7 +30,6 @@ from safelight.serving.counters import Counters
 from safelight.serving.messages import (
     PROTOCOL_VERSION,
     Cancel,
-    GatewayMessage,
     Happened,
     Hello,
     LoadFailed,
@@ -38,9 +38,6 @@ from safelight.serving.messages import (
     ReplicaMessage,
     Stats,
     Submit,
-    encode_frame,
-    read_message,
-    replica_messages,
 )
 
 COMMAND = (sys.executable, "-m", "safelight.serving.replica.process")
@@ -77,7 +74,7 @@ class LocalReplica:
         self._past_lives = Counters()
         self._this_life = Counters()
         self._requests = RequestsInFlight()
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._supervisor = Supervisor(
             name,
             command,
@@ -135,7 +132,7 @@ class LocalReplica:
 
     async def _converse(self, child: Child) -> NoReturn:
         """All that has come is passed on in one turn of the event loop, which may be a long one when many ask."""
-        line = self._line = _Line(child)
+        line = self._line = child.line
         await self._load_model(line)
         watching = asyncio.create_task(self._watch(line), name=f"watch over {self.name}")
         try:
@@ -145,7 +142,7 @@ class LocalReplica:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
-    async def _load_model(self, line: _Line) -> None:
+    async def _load_model(self, line: Line) -> None:
         silent = ReplicaLost(f"{self.name} said nothing within {HELLO_TIMEOUT_S:g} s")
         hello = _checked(await _receive(line, timeout_s=HELLO_TIMEOUT_S, late=silent), Hello)
         if hello.version != PROTOCOL_VERSION:
@@ -166,7 +163,7 @@ class LocalReplica:
         self.picture_s = _checked(message, Ready).picture_s
         self._supervisor.enter(ReplicaState.READY)
 
-    async def _watch(self, line: _Line) -> None:
+    async def _watch(self, line: Line) -> None:
         """Whoever waits for a message gets ReplicaLost when the replica has stopped answering."""
         while line.silence_s <= self._patience_s:  # noqa: ASYNC110  what does not come sets no event
             await asyncio.sleep(self._patience_s / 2)
@@ -195,44 +192,7 @@ class LocalReplica:
         self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
 
-class _Line:
-    """What goes between the gateway and one process."""
-
-    def __init__(self, child: Child) -> None:
-        self._reader = child.reader
-        self._writer = child.writer
-        self._unanswered_since: float | None = None
-
-    @property
-    def num_unsent_bytes(self) -> int:
-        return self._writer.transport.get_write_buffer_size()
-
-    @property
-    def silence_s(self) -> float:
-        """How long a message has been unanswered; a replica that was asked nothing may be silent."""
-        if self._unanswered_since is None:
-            return 0.0
-        return asyncio.get_running_loop().time() - self._unanswered_since
-
-    def send(self, message: GatewayMessage) -> None:
-        """Without waiting; `stream` sees to it that what is unsent stays bounded."""
-        if self._writer.is_closing():
-            return
-        self._writer.write(encode_frame(message))
-        if self._unanswered_since is None:
-            self._unanswered_since = asyncio.get_running_loop().time()
-
-    async def receive(self) -> ReplicaMessage:
-        """The next message. Raises EOFError when the process has ended, ProtocolViolation, or why it was given up."""
-        message: ReplicaMessage = await read_message(self._reader, replica_messages)
-        self._unanswered_since = None
-        return message
-
-    def give_up(self, error: SafelightError) -> None:
-        self._reader.set_exception(error)
-
-
-async def _receive(line: _Line, *, timeout_s: float, late: SafelightError) -> ReplicaMessage:
+async def _receive(line: Line, *, timeout_s: float, late: SafelightError) -> ReplicaMessage:
     """The next message. LoadFailed is raised as the error that it carries."""
     try:
         async with asyncio.timeout(timeout_s):

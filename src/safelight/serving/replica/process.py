@@ -8,6 +8,7 @@ closes it or dies, this process ends at once, in the middle of a load or a step 
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import queue
@@ -15,8 +16,10 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -44,7 +47,7 @@ from safelight.telemetry.log_lines import handler_for, log_everything
 MAX_MESSAGES = 1024
 """In either queue; whoever puts one more waits."""
 MAX_BYTES_TOGETHER = 16 * 1024
-"""Frames are written together up to so many: to copy a picture once more would cost more than a write."""
+"""Frames are written together until they have so many: each write would wake the gateway once."""
 
 
 class Prepared(Protocol):
@@ -81,9 +84,23 @@ def main() -> None:
 
 def prepare_engine(load: Load) -> Prepared:
     sys.modules.setdefault("peft", None)  # type: ignore[arg-type]  # diffusers imports it, for nothing that we use
-    from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
+    with _for_good():
+        from safelight.engine import engine  # noqa: PLC0415  torch takes seconds to import; the gateway never does
 
-    return engine.prepare_engine(Path(load.folder), load.options, spec=load.spec)
+        prepared = engine.prepare_engine(Path(load.folder), load.options, spec=load.spec)
+        import_module(prepared.layout.engine)
+    return prepared
+
+
+@contextmanager
+def _for_good() -> Iterator[None]:
+    """What is imported in the block stays: nobody looks through it for garbage, meanwhile or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def run_replica(sock: socket.socket, prepare: Prepare) -> None:
@@ -144,7 +161,7 @@ class _Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._frames: queue.Queue[bytes | None] = queue.Queue(MAX_MESSAGES)
+        self._frames: queue.Queue[bytearray | None] = queue.Queue(MAX_MESSAGES)
         self._has_ended = False
         self._writer = threading.Thread(target=self._write, name="writer", daemon=True)
         self._writer.start()
@@ -164,14 +181,14 @@ class _Outbox:
     def _write(self) -> None:
         while frames := self._next_frames():
             try:
-                self._socket.sendall(frames[0] if len(frames) == 1 else b"".join(frames))
+                _send_all(self._socket, frames)
             except ConnectionError:
                 os._exit(0)  # as in _read
             for _ in frames:
                 self._frames.task_done()
 
-    def _next_frames(self) -> list[bytes]:
-        """What waits, as far as it is small: each write would wake the gateway once. Empty: there will be no more."""
+    def _next_frames(self) -> list[bytearray]:
+        """What waits, as far as it is small. Empty: there will be no more."""
         if self._has_ended or (frame := self._frames.get()) is None:
             return []
         frames, num_bytes = [frame], len(frame)
@@ -183,6 +200,17 @@ class _Outbox:
             frames.append(frame)
             num_bytes += len(frame)
         return frames
+
+
+def _send_all(sock: socket.socket, frames: Sequence[bytearray]) -> None:
+    """In one write, if the socket has room, and without a copy of them."""
+    unsent = [memoryview(each) for each in frames]
+    while unsent:
+        num_sent = sock.sendmsg(unsent)
+        while unsent and num_sent >= len(unsent[0]):
+            num_sent -= len(unsent.pop(0))
+        if unsent:
+            unsent[0] = unsent[0][num_sent:]
 
 
 def _read(sock: socket.socket, inbox: Inbox) -> None:

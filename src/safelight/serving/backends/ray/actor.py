@@ -222,7 +222,7 @@ class _Gateway:
     """Set when there are frames or a new status."""
     counters: Counters = field(default_factory=Counters)
     """What it was told of what the replica did."""
-    _frames: list[bytes] = field(default_factory=list)
+    _frames: list[bytearray] = field(default_factory=list)
     _told: Status | None = None
     _has_room: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -90,4 +90,4 @@ def sources_of(load: Load) -> Sources:
 
 def encode(message: msgspec.Struct) -> bytes:
     """The message of one frame, alone."""
-    return encode_frame(message)[FRAME_HEAD_BYTES:]
+    return bytes(encode_frame(message)[FRAME_HEAD_BYTES:])

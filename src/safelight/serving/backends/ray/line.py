@@ -21,7 +21,7 @@ class Line:
     def __init__(self, actor: Any, gateway: str) -> None:
         self._actor = actor
         self._gateway = gateway
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytearray] = []
         self._has_unsent = asyncio.Event()
         self._sender = asyncio.create_task(self._send_all(), name=f"sender of {gateway}")
 
