@@ -135,14 +135,12 @@ def test_a_node_with_a_full_disk_serves_on_and_what_cannot_start_there_is_made_e
 def test_what_never_ran_because_a_disk_is_full_runs_there_once_it_has_room(
     cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
 ) -> None:
-    def failed(gateway: Gateway) -> list[Any]:
-        return [each for each in gateway.replicas() if each["state"] == "failed"]
-
-    num_nodes = len(living(cluster))
+    replicas = {"replicas": 3, "ray_num_cpus": 2}
     with node_on_small_disk(cluster.address, num_cpus=2) as disk:
-        eventually(lambda: len(living(cluster)) == num_nodes + 1)
+        with running_gateway(cluster.address, tmp_path / "a", **replicas) as gateway:
+            gateway.wait_until_ready(3)
         disk.fill()
-        with running_gateway(cluster.address, tmp_path / "g", replicas=3, ray_num_cpus=2) as gateway:
+        with running_gateway(cluster.address, tmp_path / "b", **replicas) as gateway:
             gateway.wait_until_ready(2)
             eventually(lambda: len(failed(gateway)) == 1, timeout_s=4 * DEADLINE_S)
             elsewhere = [each.result() for each in asking(gateway)]
@@ -265,9 +263,8 @@ def node_beside(cluster: Any, **options: Any) -> Iterator[Any]:
         cluster.remove_node(node)
 
 
-def living(cluster: Any) -> list[Any]:
-    nodes: list[Any] = cluster.global_state._live_node_ids()
-    return nodes
+def failed(gateway: Gateway) -> list[Any]:
+    return [each for each in gateway.replicas() if each["state"] == "failed"]
 
 
 def told_of(gateway: Gateway, name: str) -> Any:

@@ -6,6 +6,7 @@ a library's words too are a line's message.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -104,8 +105,12 @@ def handler_for(log_format: LogFormat, name: str = "") -> logging.Handler:
 
 
 def log_everything() -> None:
-    """What Python itself would write to standard error becomes lines of the log: warnings, exceptions of nobody's."""
+    """What Python itself and its libraries write becomes lines of the log: warnings, exceptions of nobody's, prints.
+
+    The log's own handler has to be there already.
+    """
     logging.captureWarnings(True)
+    sys.stdout, sys.stderr = _Written("stdout"), _Written("stderr")
     logger = logging.getLogger("python")
 
     def log_uncaught(*exception: object) -> None:
@@ -116,6 +121,26 @@ def log_everything() -> None:
     sys.unraisablehook = lambda each: logger.error(
         "%s", each.err_msg or "an exception that nobody could be told", exc_info=each.exc_value
     )
+
+
+class _Written(io.TextIOBase):
+    """A stream of which each line becomes one of the log, by a logger of the stream's name."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._logger = logging.getLogger(name)
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            self._logger.info("%s", line)
+        return len(text)
 
 
 class _LineHandler(logging.StreamHandler[TextIO]):

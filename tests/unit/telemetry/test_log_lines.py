@@ -81,6 +81,9 @@ gc.collect()
 if {log_format!r} == "json":
     logging.getLogger("library").warning("how we came here", stack_info=True)
     warnings.warn("not for long")
+    print("printed", "half a line", end="")
+    print(" and the other")
+    print("to standard error", file=sys.stderr, flush=True)
     thread = threading.Thread(target=lambda: 1 / 0)
     thread.start()
     thread.join()
@@ -96,8 +99,11 @@ def test_no_library_writes_what_is_no_line_or_the_values_of_one_that_cannot_be_m
 
     assert done.stderr.count("could not be made") == 3
     assert "the vault" not in done.stderr
+    assert done.stdout == ""
     if log_format == "json":
         told = [fields_of(each) for each in done.stderr.splitlines()]
+        assert ("stdout", "printed half a line and the other") in [(each["logger"], each["message"]) for each in told]
+        assert ("stderr", "to standard error") in [(each["logger"], each["message"]) for each in told]
         said = " ".join(f"{each['message']} {each.get('exception', '')} {each.get('stack', '')}" for each in told)
         for word in ("two\nlines", "Stack (most recent call last)", "not for long", "ZeroDivisionError", "the end"):
             assert word in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_an_address_that_is_none_of_a_head_is_refused_with_what_to_give(
         find_factory(Settings(runtime="ray", ray_address=given))
 
     assert "\n" not in refusal.value.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no.such.invalid"])
+def test_a_head_that_does_not_answer_is_told_at_once(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(ConfigurationError, match=rf"^ray_address {host}:{port}: nothing answers at .*:{port} \("):
+        find_factory(Settings(runtime="ray", ray_address=f"{host}:{port}"))
 
 
 def test_each_count_is_told_to_one_gateway_so_their_sum_is_the_truth() -> None:

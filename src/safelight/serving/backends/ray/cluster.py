@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from safelight.environment import hidden, read_environment
@@ -34,6 +36,7 @@ LOCAL_OBJECT_STORE_BYTES = 200_000_000
 AUTO = "auto"
 """The cluster that this machine is a node of, or that RAY_ADDRESS names."""
 MAX_PORT = 65535
+CONNECT_TIMEOUT_S = 10.0
 _HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 """No `ray://`, which would let the head unpickle in our name, and no `local`, which starts another Ray."""
 
@@ -133,7 +136,7 @@ def _join(settings: Settings) -> None:
     is_own = address is None
     try:
         with hidden(_is_not_rays):
-            _start_one(settings) if is_own else _init(settings, address=address)
+            _start_one(settings) if address is None else _init(settings, address=_reached(address))
     except Exception as error:  # noqa: BLE001  Ray raises bare ones too
         remedy = (
             "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -156,6 +159,22 @@ def _address_of_head(settings: Settings) -> str | None:
             f"{name} {address!r}: give the address of the cluster's head, such as HEAD:6379, or auto; this "
             "machine must be a node of it (ray start --address=HEAD:6379 --num-cpus=0)"
         )
+    return address
+
+
+def _reached(address: str) -> str:
+    """The same, if anything answers there: Ray itself would try for minutes, and not in lines of the log.
+
+    Raises ConnectionError.
+    """
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("this machine is no node of a cluster")
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error.strerror or error})") from None
     return address
 
 
