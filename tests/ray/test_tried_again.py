@@ -81,7 +81,7 @@ def test_a_model_that_left_memory_is_not_given_up_when_it_cannot_be_brought_back
             await replicas.stop()
             trouble.begin()
             await replicas.start()
-            await until(lambda: replicas.members[0]._losses_in_a_row > 0)
+            await until(lambda: isinstance(replicas.members[0].error, ModelLoadError))
             trouble.pass_by()
             states: set[str] = set()
             await until(lambda: states.add(str(replicas.members[0].state)) or dispatcher.is_ready)
