@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from safelight.errors import ModelLoadError, NonFiniteValues
+from safelight.errors import ModelLoadError, NonFiniteValues, UnsupportedModel
 from safelight.model.spec import Guidance, ModelSpec
 from safelight.picture.generation import Generation, GenerationRequest
 from safelight.picture.recipe import Backend
@@ -69,6 +69,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """A `Gate`'s file: step number k (from 1) of the process waits until k steps are allowed."""
     load_error: str | None = None
     """The message of the ModelLoadError that loading raises."""
+    is_unsupported: bool = False
+    """It is an UnsupportedModel."""
     load_gate: str | None = None
     """Loading waits until this file exists."""
     crash_on_load: bool = False
@@ -340,7 +342,7 @@ def _load_fake_engine(load: Load, options: FakeEngineOptions) -> Engine:
     if options.raise_on_load is not None and Path(options.raise_on_load).exists():
         raise RuntimeError(Path(options.raise_on_load).read_text())
     if options.load_error is not None:
-        raise ModelLoadError(options.load_error)
+        raise (UnsupportedModel if options.is_unsupported else ModelLoadError)(options.load_error)
     return FakeEngine(load.spec, options)
 
 

@@ -19,6 +19,7 @@ LEFT_OUT = (
     *(f"unit/serving/test_{name}.py" for name in ("dispatcher", "provenance", "result_cache", "start")),
     *(f"unit/server/endpoints/test_{name}.py" for name in ("starter", "wiring")),
     *("unit/control/test_kill.py", "unit/cli/test_commands.py", "unit/cli/test_status.py"),
+    "unit/telemetry/test_log_lines.py",
     *(f"unit/cli/models/test_{name}.py" for name in ("model_plan", "plan_of_files")),
     *(f"unit/model/test_{name}.py" for name in ("card", "file_sets", "hub", "single_files")),
     *(f"api/test_{name}.py" for name in ("azure_changes", "azure_replicas", "connections", "disconnect", "full_disk")),

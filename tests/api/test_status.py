@@ -11,6 +11,7 @@ from httpx import Response
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from safelight.cli.status_source import _of_metrics
 from tests.api.control_plane import WORKSPACE, Standing, put_deployment, put_endpoint, standing_server
 from tests.waiting import eventually
 
@@ -63,6 +64,33 @@ def test_a_status_has_the_servers_own_model_and_every_deployment_with_what_it_ma
     assert blue["latency"]["+Inf"] == 1
 
 
+def test_a_deployment_that_is_deleted_is_gone_for_who_looks_and_for_who_asks_for_it(
+    arm: Arm, stranger: TestClient
+) -> None:
+    make_a_picture(arm, stranger)
+    arm("DELETE", "/onlineEndpoints/flux/deployments/blue")
+    eventually(lambda: len(arm("GET", "/status").json()["deployments"]) == 1)
+
+    headers = {"Authorization": f"Bearer {key_of(arm)}", "azureml-model-deployment": "blue"}
+    answer = stranger.post("/endpoints/flux/score", json={"inputs": "a fox"}, headers=headers)
+
+    assert answer.status_code == 404
+
+
+def test_who_is_not_the_administrator_sees_deployments_that_are_there_and_no_others(
+    arm: Arm, stranger: TestClient
+) -> None:
+    make_a_picture(arm, stranger)
+    stranger.post("/endpoints/flux/score", json={"inputs": "a"}, headers={"Authorization": "Bearer wrong"})
+    seen = _of_metrics(stranger.get("/metrics").text)
+    arm("DELETE", "/onlineEndpoints/flux/deployments/blue")
+    eventually(lambda: len(arm("GET", "/status").json()["deployments"]) == 1)
+    after = _of_metrics(stranger.get("/metrics").text)
+
+    assert set(seen) == {(None, None), ("flux", "blue")}
+    assert set(after) == {(None, None)}
+
+
 def test_a_status_is_for_the_administrator(stranger: TestClient) -> None:
     assert stranger.get(f"{WORKSPACE}/status").status_code == 401
 
@@ -84,6 +112,25 @@ def test_the_servers_metrics_have_those_of_its_deployments_beside_its_own(arm: A
     assert not [
         labels for name, labels, _ in told if name == "safelight_requests_total" and labels["dialect"] == "other"
     ]
+
+
+def test_deployments_and_endpoints_that_are_gone_leave_no_series(arm: Arm, stranger: TestClient) -> None:
+    make_a_picture(arm, stranger)
+    stranger.post("/endpoints/flux/score", json={"inputs": "a"}, headers={"Authorization": "Bearer wrong"})
+
+    def places() -> set[tuple[str | None, str | None]]:
+        return {(each.get("endpoint"), each.get("deployment")) for _, each, _ in samples(stranger)}
+
+    before = places()
+    arm("DELETE", "/onlineEndpoints/flux/deployments/blue")
+    eventually(lambda: ("flux", "blue") not in places())
+    between = places()
+    arm("DELETE", "/onlineEndpoints/flux")
+    eventually(lambda: ("flux", "") not in places())
+
+    assert before == {(None, None), ("flux", "blue"), ("flux", "")}
+    assert between == {(None, None), ("flux", "")}
+    assert places() == {(None, None)}
 
 
 def test_an_endpoint_that_does_not_exist_makes_no_series_of_its_own(arm: Arm, stranger: TestClient) -> None:

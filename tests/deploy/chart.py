@@ -27,23 +27,23 @@ def missing_package() -> str | None:
     return None if SPRIG.is_dir() else "golang-github-masterminds-sprig-dev"
 
 
-def render(values: Mapping[str, Any], work: Path) -> list[dict[str, Any]]:
-    """The manifests of a release named `pictures`. Raises ValueError with the chart's own refusal."""
+def render(values: Mapping[str, Any], work: Path, *, release: str = "pictures") -> list[dict[str, Any]]:
+    """The manifests of a release. Raises ValueError with the chart's own refusal."""
     if shutil.which("helm"):
         file = work / "values.yaml"
         file.write_text(json.dumps(values))
-        text = _run(["helm", "template", "pictures", str(CHART), "--values", str(file)], stdin="", work=work)
+        text = _run(["helm", "template", release, str(CHART), "--values", str(file)], stdin="", work=work)
     else:
-        text = "\n---\n".join(_rendered_by_go(values, work).values())
+        text = "\n---\n".join(_rendered_by_go(values, work, release).values())
     return [each for each in yaml.safe_load_all(text) if each]
 
 
-def _rendered_by_go(values: Mapping[str, Any], work: Path) -> dict[str, str]:
+def _rendered_by_go(values: Mapping[str, Any], work: Path, release: str) -> dict[str, str]:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     data = {
         "Values": merged(yaml.safe_load((CHART / "values.yaml").read_text()), values),
         "Chart": {"Name": chart["name"], "Version": chart["version"], "AppVersion": chart["appVersion"]},
-        "Release": {"Name": "pictures", "Namespace": "default", "Service": "Helm"},
+        "Release": {"Name": release, "Namespace": "default", "Service": "Helm"},
     }
     renderer = work.parent / "render"
     if not renderer.exists():

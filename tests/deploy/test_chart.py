@@ -20,16 +20,33 @@ EVERYTHING: dict[str, Any] = {
     "replicaCount": 3,
     "database": True,
     "env": {"SAFELIGHT_MAX_QUEUED_REQUESTS": 128},
+    "secretEnv": {"HF_TOKEN": "hub-token"},
+    "persistence": {"accessModes": ["ReadWriteMany"]},
     "ray": {"enabled": True},
     "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "images-tls"},
     "autoscaling": {"enabled": True},
     "serviceMonitor": {"enabled": True},
-    "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"name": "apps"}}}]},
+    "networkPolicy": {
+        "from": [{"namespaceSelector": {"matchLabels": {"name": "apps"}}}],
+        "egress": [{"ports": [{"port": 4318}]}],
+    },
     "nodeSelector": {"gpu": "yes"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
     "extraVolumes": [{"name": "models", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "models", "mountPath": "/models"}],
 }
+
+
+ODD: dict[str, Any] = EVERYTHING | {
+    "model": "1e3",
+    "secret": "123",
+    "image": {"repository": "0x1f", "tag": "1.0"},
+    "secretEnv": {"NO": "off"},
+    "persistence": {"accessModes": ["ReadWriteMany"], "storageClass": "yes", "existingClaim": "1e3", "size": "1"},
+    "ingress": {"enabled": True, "className": "on", "tlsSecret": "null", "host": "1.5"},
+    "serviceMonitor": {"enabled": True},
+}
+"""Names that YAML reads as something else if they are not quoted."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,13 +62,22 @@ def by_kind(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "values", [{}, EVERYTHING, {"persistence": {"enabled": False}}], ids=["plain", "all", "no disk"]
+    ("release", "values"),
+    [
+        ("pictures", {}),
+        ("pictures", EVERYTHING),
+        ("pictures", {"persistence": {"enabled": False}}),
+        ("true", ODD),
+        ("true", {"persistence": {"storageClass": "yes", "size": "1"}}),
+    ],
+    ids=["plain", "all", "no disk", "odd", "an odd class of storage"],
 )
-def test_every_manifest_is_valid_for_kubernetes(values: dict[str, Any], tmp_path: Path) -> None:
-    manifests = render(values, tmp_path)
+def test_every_manifest_is_valid_for_kubernetes(release: str, values: dict[str, Any], tmp_path: Path) -> None:
+    manifests = render(values, tmp_path, release=release)
     assert manifests
     for each in manifests:
-        assert each["metadata"]["name"].startswith("pictures-safelight")
+        assert each["metadata"]["name"].startswith(f"{release}-safelight")
+        assert all(isinstance(value, str) for value in each["metadata"]["labels"].values())
         if each["kind"] not in CUSTOM:
             kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -60,14 +86,93 @@ def test_the_values_agree_with_their_schema_and_a_misspelt_one_does_not() -> Non
     schema, values = (yaml.safe_load((CHART / name).read_text()) for name in ("values.schema.json", "values.yaml"))
     jsonschema.validate(values, schema)
     jsonschema.validate(merged(values, EVERYTHING), schema)
-    with pytest.raises(jsonschema.ValidationError, match="replicas"):
-        jsonschema.validate({**values, "replicas": 2}, schema)
+    jsonschema.validate(merged(values, ODD), schema)
 
 
-@pytest.mark.parametrize("values", [{"replicaCount": 2}, {"autoscaling": {"enabled": True}}, {"secret": ""}])
-def test_what_cannot_work_is_refused_with_what_to_set(values: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"database: true|name the Secret"):
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        {"replicas": 2},
+        {"networkPolicy": {"form": []}},
+        {"ray": {"workers": {"replicas": 2}}},
+        {"ray": {"head": {"nodeSelector": {}}}},
+        {"ingress": {"hosts": []}},
+        {"autoscaling": {"min": 1}},
+        {"service": {"ports": 80}},
+        {"podDisruptionBudget": {"maxUnavailable": 1}},
+        {"serviceMonitor": {"labels": {}}},
+    ],
+)
+def test_a_value_that_the_chart_does_not_have_is_refused_wherever_it_stands(misspelt: dict[str, Any]) -> None:
+    schema, values = (yaml.safe_load((CHART / name).read_text()) for name in ("values.schema.json", "values.yaml"))
+    with pytest.raises(jsonschema.ValidationError, match="Additional properties"):
+        jsonschema.validate(merged(values, misspelt), schema)
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        ({"replicaCount": 2}, "database: true"),
+        ({"autoscaling": {"enabled": True}}, "database: true"),
+        ({"secret": ""}, "name the Secret"),
+        ({"replicaCount": 2, "database": True}, "ReadWriteMany"),
+        ({"autoscaling": {"enabled": True}, "database": True}, "ReadWriteMany"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_what_to_set(values: dict[str, Any], remedy: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=remedy):
         render(values, tmp_path)
+
+
+@pytest.mark.parametrize("release", ["1st", "a.b", "2"])
+def test_a_release_whose_name_no_service_may_have_is_refused(release: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="begin it with a letter"):
+        render({}, tmp_path, release=release)
+
+
+def test_no_variable_of_kubernetes_is_taken_for_a_setting(tmp_path: Path) -> None:
+    """It tells each pod of the Services beside it: SAFELIGHT_PORT, of one that is called safelight."""
+    kinds = by_kind(render(EVERYTHING, tmp_path, release="safelight"))
+    cluster = kinds["RayCluster"]["spec"]
+    templates = [kinds["Deployment"]["spec"]["template"], cluster["headGroupSpec"]["template"]]
+    for each in [*templates, *(group["template"] for group in cluster["workerGroupSpecs"])]:
+        assert each["spec"]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(33554432, "33554432"), (0.5, "0.5"), (True, "true"), ('a "b"', 'a "b"'), ("1e6", "1e6")]
+)
+def test_a_variable_is_what_was_written(value: object, text: str, tmp_path: Path) -> None:
+    pod = by_kind(render({"env": {"SAFELIGHT_X": value}}, tmp_path))["Deployment"]["spec"]["template"]["spec"]
+    assert {"name": "SAFELIGHT_X", "value": text} in pod["containers"][0]["env"]
+
+
+def test_gateways_of_one_database_share_the_volume_and_no_data_directory(tmp_path: Path) -> None:
+    pod = by_kind(render(EVERYTHING, tmp_path))["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert "emptyDir" in volumes[mounts[variables["SAFELIGHT_DATA_DIR"]]]
+    assert "persistentVolumeClaim" in volumes[mounts["/var/lib/safelight"]]
+    assert variables["SAFELIGHT_IMAGE_STORE_URL"].startswith("/var/lib/safelight/")
+
+
+@pytest.mark.parametrize(
+    ("values", "strategy"),
+    [
+        ({}, "Recreate"),
+        ({"database": True}, "Recreate"),
+        ({"database": True, "persistence": {"enabled": False}}, None),
+        ({"database": True, "persistence": {"accessModes": ["ReadWriteMany"]}}, None),
+        ({"persistence": {"enabled": False}}, "Recreate"),
+    ],
+)
+def test_an_update_starts_a_new_gateway_beside_the_old_one_only_where_it_can(
+    values: dict[str, Any], strategy: str | None, tmp_path: Path
+) -> None:
+    deployment = by_kind(render(values, tmp_path))["Deployment"]
+    assert deployment["spec"]["strategy"].get("type") == strategy
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["plain", "all"])
@@ -80,8 +185,9 @@ def test_no_pod_is_root_or_may_write_to_its_image_and_no_secret_is_an_argument(
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["args"] == ["serve", "sprite", "--api-key-file", "/run/secrets/safelight/api-key"]
-    secrets = [each for each in container["env"] if "KEY" in each["name"] or "URL" in each["name"]]
-    assert all("valueFrom" in each for each in secrets if each["name"] != "SAFELIGHT_PUBLIC_URL")
+    secrets = [each for each in container["env"] if any(word in each["name"] for word in ("KEY", "DATABASE", "TOKEN"))]
+    assert secrets
+    assert all("valueFrom" in each for each in secrets)
 
 
 def test_what_is_selected_is_what_the_gateways_are_called(tmp_path: Path) -> None:
@@ -109,3 +215,7 @@ def test_rays_nodes_run_the_servers_own_image_and_only_they_reach_each_other(tmp
     assert all(peers[0]["podSelector"]["matchLabels"].items() <= each.items() for each in pods)
     environment = {each["name"]: each.get("value") for each in gateway["env"]}
     assert environment["SAFELIGHT_RUNTIME"] == "ray"
+    for group, container in ((each, each["template"]["spec"]["containers"][0]) for each in groups):
+        port = str(container["readinessProbe"]["tcpSocket"]["port"])
+        assert port == group["rayStartParams"].get("node-manager-port", "6379")
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -63,6 +64,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "safelight/server/web/static/index.html" in names
     assert any(name.startswith("safelight/models/sprite/") and name.endswith(".safetensors") for name in names)
     assert wheel.stat().st_size < 60 * MEBIBYTE
+
+
+def test_the_wheel_has_the_licences_of_what_its_page_is_made_of(wheel: Path) -> None:
+    made_of = json.loads((ROOT / "web/package.json").read_text())["dependencies"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/licenses/" in name]
+        licences = "".join(archive.read(name).decode() for name in names)
+    assert len(names) == 2
+    for name in made_of:
+        assert f"{name}: the mit license" in licences.lower()
 
 
 def test_the_sdist_builds_without_the_checkout_and_leaves_the_tests_out(dist: Path) -> None:

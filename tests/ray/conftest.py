@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 
+from safelight.serving.backends.ray.cluster import RayCluster
+from safelight.settings import Settings
 from tests.checkpoint_files import write_checkpoint
 from tests.fake_hub import FakeHub, fake_hub
 from tests.ray.cluster import ray_cluster
@@ -30,3 +33,10 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedC
         first, second = ({"env_vars": {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint}} for home in homes)
         with ray_cluster(first, second | {"resources": {"Standard_Big": 1}}) as cluster:
             yield SharedCluster(cluster.address, hub, homes)
+
+
+@pytest.fixture(scope="module")
+def nodes(shared_cluster: SharedCluster) -> Iterator[RayCluster]:
+    """This process is another node of the cluster."""
+    yield RayCluster(Settings(runtime="ray", ray_address=shared_cluster.address))
+    ray.shutdown()

@@ -1,6 +1,7 @@
 """A gateway before replicas on Ray that draw with FakeEngine, in a process of its own.
 
-Run as a module it is that process: settings come from SAFELIGHT_* variables, the engine from FAKE_ENGINE.
+Run as a module it is that process: settings come from SAFELIGHT_* variables, the engine from FAKE_ENGINE. What it gives
+up it tries again a second later.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 
 from safelight.server.app import create_app
 from safelight.server.http.listener import Server
+from safelight.serving.backends.ray import replica
 from safelight.serving.start import create_dispatcher
 from safelight.settings import load_settings
 from tests.fakes import DEADLINE_S, FAKE_SPEC, FakeEngineOptions
@@ -96,6 +98,7 @@ def running_gateway(
 def main() -> None:
     settings = load_settings()
     options = msgspec.json.decode(os.environ["FAKE_ENGINE"], type=FakeEngineOptions)
+    replica.FIRST_RETRY_S = 1.0
     dispatcher = create_dispatcher(fake_ray_replicas(settings, options), settings, Path("/nowhere"), FAKE_SPEC)
 
     async def serve() -> None:

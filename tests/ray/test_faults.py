@@ -131,6 +131,26 @@ def test_a_node_with_a_full_disk_serves_on_and_what_cannot_start_there_is_made_e
         gateway.wait_until_ready(3)
 
 
+@pytest.mark.skipif(not MAY_MOUNT, reason="this machine lets no test mount a disk of its own")
+def test_what_never_ran_because_a_disk_is_full_runs_there_once_it_has_room(
+    cluster: Any, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
+) -> None:
+    replicas = {"replicas": 3, "ray_num_cpus": 2}
+    with node_on_small_disk(cluster.address, num_cpus=2) as disk:
+        with running_gateway(cluster.address, tmp_path / "a", **replicas) as gateway:
+            gateway.wait_until_ready(3)
+        disk.fill()
+        with running_gateway(cluster.address, tmp_path / "b", **replicas) as gateway:
+            gateway.wait_until_ready(2)
+            eventually(lambda: len(failed(gateway)) == 1, timeout_s=4 * DEADLINE_S)
+            elsewhere = [each.result() for each in asking(gateway)]
+
+            assert "room on the disk" in failed(gateway)[0]["detail"]
+            assert all(is_picture_of(each, f"prompt {index}") for index, each in enumerate(elsewhere))
+            disk.clear()
+            gateway.wait_until_ready(3)
+
+
 def test_every_request_is_answered_with_its_own_picture_when_a_node_dies(
     cluster: Any, gate: Gate, tmp_path: Path, asking: Callable[[Gateway], list[Future[httpx.Response]]]
 ) -> None:
@@ -241,6 +261,10 @@ def node_beside(cluster: Any, **options: Any) -> Iterator[Any]:
         yield node
     finally:
         cluster.remove_node(node)
+
+
+def failed(gateway: Gateway) -> list[Any]:
+    return [each for each in gateway.replicas() if each["state"] == "failed"]
 
 
 def told_of(gateway: Gateway, name: str) -> Any:

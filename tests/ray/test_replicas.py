@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 
@@ -18,66 +18,23 @@ from PIL import Image
 
 from safelight.errors import DownloadError, ModelLoadError, Overloaded, SafelightError
 from safelight.picture.generation import Completed, ImageCompleted, Preview, SourceImage, Step
-from safelight.serving.backends.protocol import Launch
 from safelight.serving.backends.ray.cluster import RayCluster
-from safelight.serving.backends.ray.replicas import RayReplicas
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.messages import Load
 from safelight.serving.scaling import Scaling
 from safelight.settings import EngineOptions, Settings
 from tests.fake_hub import GOOD_TOKEN, SHA
-from tests.fakes import FAKE_SPEC, FakeEngineOptions, Gate, expected_pixels, fake_command, fake_request, until
+from tests.fakes import FakeEngineOptions, Gate, expected_pixels, fake_request, until
 from tests.ray.cluster import what_shows
 from tests.ray.conftest import SharedCluster
+from tests.ray.dispatchers import gateway, starting_gateway
 
 COLD = True
 """What runs on other nodes is not forked here: see `tests.warm`."""
 
 
-@pytest.fixture(scope="module")
-def nodes(shared_cluster: SharedCluster) -> Iterator[RayCluster]:
-    """This process is another node of the cluster."""
-    yield RayCluster(Settings(runtime="ray", ray_address=shared_cluster.address))
-    ray.shutdown()
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path / "gate")
-
-
-@asynccontextmanager
-async def gateway(
-    cluster: RayCluster, name: str, options: FakeEngineOptions | None = None, **launch: object
-) -> AsyncIterator[Dispatcher]:
-    """A gateway before replicas that draw with FakeEngine, all of them ready; it leaves them at the end."""
-    async with starting_gateway(cluster, name, options, **launch) as dispatcher:
-        await until(lambda: all(each.state == "ready" for each in dispatcher.snapshot().replicas))
-        yield dispatcher
-
-
-@asynccontextmanager
-async def starting_gateway(
-    cluster: RayCluster,
-    name: str,
-    options: FakeEngineOptions | None = None,
-    *,
-    settings: Settings | None = None,
-    folder: str = "/nowhere",
-    engine: EngineOptions | None = None,
-    max_queued: int = 64,
-    scaling: Scaling | None = None,
-    **launch: object,
-) -> AsyncIterator[Dispatcher]:
-    load = Load(folder=folder, spec=FAKE_SPEC, options=engine or EngineOptions())
-    settings = settings or Settings(runtime="ray")
-    replicas = RayReplicas(Launch(name=name, load=load, **launch), settings, cluster, command=fake_command(options))
-    dispatcher = Dispatcher(replicas, scaling=scaling, max_queued_requests=max_queued)
-    await dispatcher.start()
-    try:
-        yield dispatcher
-    finally:
-        await dispatcher.stop()
 
 
 def test_a_picture_is_the_one_that_a_replica_on_this_machine_makes(nodes: RayCluster) -> None:

@@ -59,6 +59,10 @@ def read_access(data_dir: Path) -> tuple[ServerAddress, dict[str, str]]:
         token = (data_dir / ADMIN_TOKEN_FILE).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError(f"the administrator's token in {data_dir} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isascii() or not token.isprintable():  # else an error may repeat it
+        raise ConfigurationError(f"the file {ADMIN_TOKEN_FILE} in {data_dir} holds no administrator's token")
     return address, {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
 

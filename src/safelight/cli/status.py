@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from safelight.cli.az.options import DataDir
 from safelight.cli.output import JsonObject, printable
+from safelight.errors import SafelightError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -50,44 +51,90 @@ def status(
 
     read = find_source(data_dir, server)
     looks: deque[Look] = deque([(time.monotonic(), read())], maxlen=WINDOW)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=not watch)  # what is drawn anew has to know its lines
     if as_json:
         typer.echo(json.dumps(looks[-1][1]))
-        return
-    if watch and console.is_terminal:
-        _watch(console, looks, read)
-        return
-    while True:
+    elif not watch:
         time.sleep(INTERVAL_S)
         looks.append((time.monotonic(), read()))
-        console.print(screen(looks)) if console.is_terminal else typer.echo("\n".join(lines(looks)))
-        if not watch:
-            return
+        console.print(screen(looks, console.width)) if console.is_terminal else typer.echo("\n".join(lines(looks)))
+    elif console.is_terminal:
+        _watch(console, looks, read)
+    else:
+        for problem in _look_again(looks, read):
+            typer.echo("\n".join(lines(looks)) if problem is None else problem)
+
+
+def _look_again(looks: deque[Look], read: Callable[[], JsonObject]) -> Iterator[str | None]:
+    """A look each `INTERVAL_S`, for ever: None, or why there was none; a server is watched over a restart too."""
+    was_away = False
+    while True:
+        time.sleep(INTERVAL_S)
+        try:
+            told = read()
+        except SafelightError as error:
+            was_away = True
+            yield error.message
+            continue
+        if was_away:
+            looks.clear()  # what has started again counts from nothing
+            was_away = False
+        looks.append((time.monotonic(), told))
+        yield None
 
 
 def _watch(console: Console, looks: deque[Look], read: Callable[[], JsonObject]) -> None:
-    from rich.live import Live
-
-    with Live(screen(looks), console=console, auto_refresh=False, screen=True) as live:
-        while True:
-            time.sleep(INTERVAL_S)
-            looks.append((time.monotonic(), read()))
-            live.update(screen(looks), refresh=True)
-
-
-def screen(looks: Sequence[Look]) -> RenderableType:
-    """A table of the newest look, and below it what each replica has to say."""
     from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(screen(looks, console.width), console=console, auto_refresh=False, screen=True) as live:
+        for problem in _look_again(looks, read):
+            now = screen(looks, console.width)
+            last = [] if problem is None else [Text(f"{printable(problem)}; what was told last:", style="bold red")]
+            live.update(Group(*last, now), refresh=True)
+
+
+def screen(looks: Sequence[Look], width: int) -> RenderableType:
+    """A table of the newest look if it is narrower than `width`, and below it what each replica has to say."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = [[printable(cell) for cell in row] for row in rows(looks)]
+    head, told = (
+        Text(printable(headline(looks)), style="bold"),
+        [Text(printable(line)) for line in remarks(looks[-1][1])],
+    )
+    if _width_of(table) > width:
+        return Group(head, *(Text(_in_words(row)) for row in table), *told)
+    return Group(head, _as_table(table), *told)
+
+
+def _as_table(cells: Sequence[Sequence[str]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, title=Text(headline(looks)), title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
         is_number = column not in ("deployment", "model", "replicas", "where")
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in rows(looks):
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return Group(table, *(Text(printable(line)) for line in remarks(looks[-1][1])))
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _width_of(table: Sequence[Sequence[str]]) -> int:
+    """Where it breaks between words only, with a space between columns."""
+    columns = zip(COLUMNS, *table, strict=True)
+    return sum(1 + max(len(word) for cell in column for word in cell.split(" ")) for column in columns)
+
+
+def _in_words(row: Sequence[str]) -> str:
+    """For a terminal that is too narrow for a table."""
+    name, *cells = row
+    return f"{name}: " + ", ".join(
+        f"{column} {cell}" for column, cell in zip(COLUMNS[1:], cells, strict=True) if cell not in ("", "-")
+    )
 
 
 def lines(looks: Sequence[Look]) -> list[str]:

@@ -15,6 +15,8 @@ from safelight.cli.output import JsonObject
 from safelight.errors import ConfigurationError
 
 TIMEOUT_S = 10.0
+READY = "safelight_ready"
+"""What every deployment that is there has."""
 
 
 def find_source(data_dir: Path | None, server: str | None) -> Callable[[], JsonObject]:
@@ -22,7 +24,14 @@ def find_source(data_dir: Path | None, server: str | None) -> Callable[[], JsonO
     if server is not None:
         return _OpenSource(server, data_dir).read
     arm = Arm(data_dir)
-    return lambda: arm.get("/status")
+
+    def read() -> JsonObject:
+        told = arm.get("/status")
+        if not isinstance(told, dict) or not isinstance(told.get("deployments"), list):
+            raise RequestRefused(f"what answers at {arm.address.url} is no server of ours")
+        return told
+
+    return read
 
 
 class _OpenSource:
@@ -38,17 +47,12 @@ class _OpenSource:
     def read(self) -> JsonObject:
         """Raises RequestRefused."""
         status, content = self._get("/health/ready")
-        try:
-            health = json.loads(content)
-        except ValueError:
-            raise RequestRefused(f"what answers at {self._url} with {status} is no server of ours") from None
+        health = _of_health(content)
+        if health is None:
+            raise RequestRefused(f"what answers at {self._url} with {status} is no server of ours")
         status, content = self._get("/metrics")
         served = _of_metrics(content.decode(errors="replace")) if status == HTTPStatus.OK else {}
-        own = {**served.pop((None, None), _nothing(None, None)), "model": health.get("model")}
-        own |= {
-            "ready": health["ready"],
-            "replicas": health.get("replicas", [{"state": health.get("cause") or "ready"}]),
-        }
+        own = {**served.pop((None, None), _nothing(None, None)), **health}
         return {"endpoints": sorted({str(place) for place, _ in served}), "deployments": [own, *served.values()]}
 
     def _get(self, path: str) -> tuple[int, bytes]:
@@ -80,11 +84,26 @@ def _nothing(endpoint: str | None, name: str | None) -> JsonObject:
     return {**told, "replicas": [], "queued": 0, "running": 0, "pictures": 0, "latency": {}}
 
 
+def _of_health(content: bytes) -> JsonObject | None:
+    """What `/health/ready` tells of the server's own model; None if it is not ours."""
+    try:
+        told = json.loads(content)
+        replicas = told.get("replicas", [{"state": told.get("cause") or "ready"}])
+        return {
+            "ready": bool(told["ready"]),
+            "model": told.get("model"),
+            "replicas": [{**each, "state": str(each["state"])} for each in replicas],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 def _of_metrics(text: str) -> Served:
     """Each deployment, and the server's own model, as far as its metrics tell."""
     from prometheus_client.parser import text_string_to_metric_families
 
     served: Served = {}
+    there: set[tuple[str | None, str | None]] = set()
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -93,9 +112,11 @@ def _of_metrics(text: str) -> Served:
                 place = (sample.labels.get("endpoint"), sample.labels.get("deployment") or None)
                 told = served.setdefault(place, _nothing(*place))
                 _add(told, sample.name.removeprefix("safelight_"), sample.labels, sample.value)
-    except ValueError as error:
+                if sample.name == READY:
+                    there.add(place)
+    except (ValueError, KeyError) as error:
         raise ConfigurationError(f"the server's metrics cannot be read: {error}") from None
-    return served
+    return {place: told for place, told in served.items() if place in there}  # requests are counted longer than that
 
 
 def _add(told: JsonObject, name: str, labels: dict[str, str], value: float) -> None:

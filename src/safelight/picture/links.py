@@ -132,7 +132,10 @@ def open_image_store(settings: Settings, disk: Disk | None = None) -> ImageStore
     try:
         return ImageStore(url, settings.data_dir / KEY_FILE, disk=disk)
     except (ImportError, ValueError) as error:
-        raise ConfigurationError(f"image_store_url {url} cannot be used: {error}") from None
+        scheme, is_url, rest = url.partition("://")
+        has_secret = bool(is_url) and ("@" in rest or "?" in rest)  # its libraries' words may repeat it
+        shown, why = (f"{scheme}://…", type(error).__name__) if has_secret else (url, error)
+        raise ConfigurationError(f"image_store_url {shown} cannot be used: {why}") from None
 
 
 @contextmanager

@@ -36,8 +36,11 @@ def write_address(data_dir: Path, address: ServerAddress) -> None:
 def read_address(data_dir: Path) -> ServerAddress:
     """Raises ConfigurationError if no server has been started over this directory."""
     try:
-        return ServerAddress(**json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8")))
+        address = ServerAddress(**json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
+        address = None
+    if address is None or not (isinstance(address.url, str) and isinstance(address.certificate, str | None)):
         raise ConfigurationError(
             f"no server has been started over {data_dir}; run `safelight serve`, or name its --data-dir"
-        ) from None
+        )
+    return address

@@ -82,7 +82,7 @@ def create_app(settings: Settings, dispatcher: Dispatcher, online: OnlineEndpoin
     app.include_router(web_model.create_router(dispatcher), dependencies=[KEY])
     registry = CollectorRegistry()
     registry.register(metrics.DispatcherCollector(dispatcher, dict if online is None else online.dispatchers))
-    requests = metrics.RequestMetrics(registry)
+    requests = metrics.RequestMetrics(registry) if online is None else metrics.RequestMetrics(registry, online.has)
     app.include_router(metrics.create_router(registry), dependencies=[KEY])
     if jobs is not None:
         app.include_router(jobs.router, dependencies=[KEY])

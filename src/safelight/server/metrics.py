@@ -33,9 +33,13 @@ LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 1
 
 
 class RequestMetrics(Collector):
-    """Requests by dialect and status, and how long they took; those of endpoints by endpoint and deployment too."""
+    """Requests by dialect and status, and how long they took; those of endpoints by endpoint and deployment too.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    Of what is not there any more, nothing is kept: endpoints that come and go would make series without end.
+    """
+
+    def __init__(self, registry: CollectorRegistry, is_there: Callable[[Place], bool] = lambda _: True) -> None:
+        self._is_there = is_there
         self._own = _RequestCounts(())
         self._of_endpoints = _RequestCounts(PLACE)
         registry.register(self)
@@ -50,6 +54,7 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Under one name, so that the sum over all labels is that over all requests."""
+        self._of_endpoints.forget(lambda place: not self._is_there(place))
         for own, of_endpoints in zip(self._own.collect(), self._of_endpoints.collect(), strict=True):
             own.samples.extend(of_endpoints.samples)
             yield own
@@ -91,10 +96,19 @@ class _RequestCounts:
             buckets=LATENCY_BUCKETS_S,
             registry=None,
         )
+        self._places: dict[tuple[str, ...], set[tuple[str, str]]] = {}
+        """Dialects and statuses that were counted of each."""
 
-    def observe(self, dialect: str, status: int, seconds: float, place: Sequence[str]) -> None:
+    def observe(self, dialect: str, status: int, seconds: float, place: tuple[str, ...]) -> None:
+        self._places.setdefault(place, set()).add((dialect, str(status)))
         self._requests.labels(dialect, str(status), *place).inc()
         self._seconds.labels(dialect, *place).observe(seconds)
+
+    def forget(self, is_gone: Callable[[Place], bool]) -> None:
+        for endpoint, deployment in [each for each in self._places if is_gone((each[0], each[1]))]:
+            for dialect, status in self._places.pop((endpoint, deployment)):
+                self._requests.remove(dialect, status, endpoint, deployment)
+                self._seconds.remove(dialect, endpoint, deployment)
 
     def collect(self) -> list[Metric]:
         return [*self._requests.collect(), *self._seconds.collect()]

@@ -48,7 +48,8 @@ class Admission:
         self._running: Counter[Replica] = Counter()
         self._hold_while_loading_s = hold_while_loading_s
         self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._held: set[asyncio.Future[None]] = set()
+        self._held: dict[asyncio.Future[None], None] = {}
+        """In the order in which they came."""
         self._service_s: float | None = None
         self._paces = Paces(replicas)
         self._closed_by: SafelightError | None = None
@@ -91,14 +92,14 @@ class Admission:
         self._check_queue()
         self._bring_back()
         held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._held.add(held)
+        self._held[held] = None
         try:
             async with asyncio.timeout(min(self._hold_while_loading_s, timeout_s)):
                 await held
         except TimeoutError:
             raise NotReady(self._why_not_ready(), retry_after_s=NOT_READY_RETRY_AFTER_S) from None
         finally:
-            self._held.discard(held)
+            self._held.pop(held, None)
         self.check()
 
     async def acquire(self, *, is_rerun: bool = False) -> Replica:

@@ -6,14 +6,16 @@ a library's words too are a line's message.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TextIO
 
 from safelight.telemetry.names import current_names
 
@@ -46,6 +48,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         names = current_names()
         exception = self.formatException(record.exc_info) if record.exc_info else record.exc_text
+        stack = self.formatStack(record.stack_info) if record.stack_info else None
         return to_line(
             time=_time(record.created),
             level=record.levelname.lower(),
@@ -57,6 +60,7 @@ class JsonFormatter(logging.Formatter):
             span_id=names.span_id,
             **_access(record),
             exception=exception,
+            stack=stack,
         )
 
 
@@ -95,14 +99,18 @@ def to_text(lines: str) -> str:
 
 def handler_for(log_format: LogFormat, name: str = "") -> logging.Handler:
     """What writes to standard error."""
-    handler = logging.StreamHandler()
+    handler = _LineHandler()
     handler.setFormatter(JsonFormatter(name) if log_format == "json" else TextFormatter(name))
     return handler
 
 
 def log_everything() -> None:
-    """What Python itself would write to standard error becomes lines of the log: warnings, and uncaught exceptions."""
+    """What Python itself and its libraries write becomes lines of the log: warnings, exceptions of nobody's, prints.
+
+    The log's own handler has to be there already.
+    """
     logging.captureWarnings(True)
+    sys.stdout, sys.stderr = _Written("stdout"), _Written("stderr")
     logger = logging.getLogger("python")
 
     def log_uncaught(*exception: object) -> None:
@@ -110,6 +118,45 @@ def log_everything() -> None:
 
     sys.excepthook = log_uncaught
     threading.excepthook = lambda each: log_uncaught(each.exc_type, each.exc_value, each.exc_traceback)
+    sys.unraisablehook = lambda each: logger.error(
+        "%s", each.err_msg or "an exception that nobody could be told", exc_info=each.exc_value
+    )
+
+
+class _Written(io.TextIOBase):
+    """A stream of which each line becomes one of the log, by a logger of the stream's name."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._logger = logging.getLogger(name)
+        self._begun = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            self._logger.info("%s", line)
+        return len(text)
+
+
+class _LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines of the log and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
+        """A record that makes no line: where it was written is told, and not its values, as Python itself would."""
+        error = sys.exception()
+        if error is None or isinstance(error, OSError):
+            return  # nobody reads the log any more
+        where = f"{record.pathname}:{record.lineno}"
+        message = f"a line of the log could not be made ({type(error).__name__}): {where}"
+        told = logging.LogRecord(record.name, logging.ERROR, record.pathname, record.lineno, message, None, None)
+        with suppress(OSError, ValueError):  # it may be closed too
+            self.stream.write(f"{self.format(told)}{self.terminator}")
+            self.flush()
 
 
 def _access(record: logging.LogRecord) -> dict[str, object]:

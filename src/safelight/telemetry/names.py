@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 TRACE_HEADERS = (TRACEPARENT, TRACESTATE)
+VERSION = "00"
+"""The one that is spoken here, whatever the client speaks."""
 MAX_TRACESTATE_CHARACTERS = 512
 """What has to be passed on, by https://www.w3.org/TR/trace-context/#tracestate-limits; more is dropped."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -78,7 +80,8 @@ def together(names: Iterable[RequestNames]) -> RequestNames:
 def names_from(request_id: str, headers: Mapping[str, str]) -> RequestNames:
     """As a client has sent them; what is no trace context is ignored, as its specification wants it."""
     traceparent, tracestate = headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, "")
-    if not _TRACEPARENT.fullmatch(traceparent[:55]) or (len(traceparent) > 55 and traceparent[:2] == "00"):
+    more = traceparent[55:]
+    if not _TRACEPARENT.fullmatch(traceparent[:55]) or (more and (traceparent[:2] == "00" or more[0] != "-")):
         return RequestNames(request_id)
     is_short = len(tracestate) <= MAX_TRACESTATE_CHARACTERS and tracestate.isascii() and tracestate.isprintable()
-    return RequestNames(request_id, traceparent[:55], tracestate if is_short else "")
+    return RequestNames(request_id, f"{VERSION}{traceparent[2:55]}", tracestate if is_short else "")

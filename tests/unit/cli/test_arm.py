@@ -11,6 +11,7 @@ import pytest
 
 from safelight.cli import arm
 from safelight.cli.arm import Arm, RequestRefused
+from safelight.errors import ConfigurationError
 from tests.odd_server import answering
 
 
@@ -26,6 +27,26 @@ def over(data_dir: Path, url: str) -> Arm:
 def test_no_server_at_an_address_is_said_with_the_remedy(tmp_path: Path, url: str) -> None:
     with pytest.raises(RequestRefused, match=r"no server answers at .*; start one with `safelight serve`"):
         over(tmp_path, url).get("/models")
+
+
+@pytest.mark.parametrize("token", [b"", b"s3cret\nmore", "s3crét".encode(), b"s3cret\xff"])
+def test_a_file_that_holds_no_token_is_told_without_what_it_holds(tmp_path: Path, token: bytes) -> None:
+    (tmp_path / "server.json").write_text(json.dumps({"url": "http://127.0.0.1:9"}))
+    (tmp_path / "admin-token").write_bytes(token)
+
+    with pytest.raises(ConfigurationError, match="holds no administrator's token") as refusal:
+        Arm(tmp_path)
+
+    assert "s3cr" not in refusal.value.message
+
+
+@pytest.mark.parametrize("address", ["{}", "[]", '{"url": 7}', '{"url": "http://a", "certificate": 7}', "\xff"])
+def test_a_file_that_holds_no_address_is_as_good_as_none(tmp_path: Path, address: str) -> None:
+    (tmp_path / "server.json").write_text(address, encoding="latin-1")
+    (tmp_path / "admin-token").write_text("token")
+
+    with pytest.raises(ConfigurationError, match="no server has been started over"):
+        Arm(tmp_path)
 
 
 def test_a_server_that_hangs_up_is_none(tmp_path: Path) -> None:

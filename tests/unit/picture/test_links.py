@@ -144,3 +144,11 @@ def test_the_store_may_be_anywhere_that_fsspec_reaches(tmp_path: Path) -> None:
 def test_a_store_that_nothing_reaches_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="image_store_url nowhere://x cannot be used"):
         open_image_store(Settings(image_store_url="nowhere://x", data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("url", ["nowhere://me:s3cret@x", "nowhere://x?password=s3cret"])
+def test_a_secret_in_the_url_of_a_store_is_not_repeated(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"image_store_url nowhere://… cannot be used") as refusal:
+        open_image_store(Settings(image_store_url=url, data_dir=tmp_path))
+
+    assert "s3cret" not in refusal.value.message

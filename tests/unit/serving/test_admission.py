@@ -248,6 +248,27 @@ async def test_a_request_is_held_no_longer_than_it_may_be_nor_beyond_its_timeout
     assert door.num_queued == 0
 
 
+async def test_those_that_were_held_get_their_places_in_the_order_in_which_they_came() -> None:
+    replica = StillReplica("a", ReplicaState.LOADING)
+    door, served = admission(replica, queue=50, hold_s=60), []
+
+    async def ask(number: int) -> None:
+        await door.wait_while_loading(60)
+        place = await door.acquire()
+        served.append(number)
+        door.release(place)
+
+    asking = []
+    for number in range(50):
+        asking.append(asyncio.create_task(ask(number)))
+        await settle(door, queued=number + 1)
+    replica.state = ReplicaState.READY
+    door.wake()
+    await asyncio.gather(*asking)
+
+    assert served == sorted(served)
+
+
 async def test_no_more_are_held_than_may_wait() -> None:
     door = admission(StillReplica("a", ReplicaState.LOADING), queue=2, hold_s=60)
     held = [asyncio.create_task(door.wait_while_loading(60)) for _ in range(2)]

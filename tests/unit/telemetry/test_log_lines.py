@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from datetime import datetime
 from typing import Any
+
+import pytest
 
 from safelight.telemetry.log_lines import JsonFormatter, JsonLines, TextFormatter, to_text
 from safelight.telemetry.names import RequestNames, called
@@ -53,6 +56,57 @@ def test_an_exception_is_one_field_and_the_line_is_still_one() -> None:
         line = JsonFormatter().format(record("it failed", is_error=True))
 
     assert "ValueError: two\nlines \u2028" in fields_of(line)["exception"]
+
+
+SERVER = """
+import gc, logging, sys, threading, warnings
+from safelight.telemetry.log_lines import handler_for, log_everything
+
+logging.basicConfig(handlers=[handler_for({log_format!r})], level="DEBUG")
+if {log_format!r} == "json":
+    log_everything()
+prompt = "the vault opens at dawn"
+
+class Broken:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __del__(self):
+        raise RuntimeError("two\\nlines")
+
+logging.getLogger("library").warning("%d of %d", prompt)
+logging.getLogger("library").warning("a %(what)s", prompt)
+logging.getLogger("library").warning("%s and %s", prompt, Broken())
+gc.collect()
+if {log_format!r} == "json":
+    logging.getLogger("library").warning("how we came here", stack_info=True)
+    warnings.warn("not for long")
+    print("printed", "half a line", end="")
+    print(" and the other")
+    print("to standard error", file=sys.stderr, flush=True)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    raise LookupError("the end")
+"""
+"""What libraries do that a log is not made for."""
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_library_writes_what_is_no_line_or_the_values_of_one_that_cannot_be_made(log_format: str) -> None:
+    program = SERVER.replace("{log_format!r}", repr(log_format))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.stderr.count("could not be made") == 3
+    assert "the vault" not in done.stderr
+    assert done.stdout == ""
+    if log_format == "json":
+        told = [fields_of(each) for each in done.stderr.splitlines()]
+        assert ("stdout", "printed half a line and the other") in [(each["logger"], each["message"]) for each in told]
+        assert ("stderr", "to standard error") in [(each["logger"], each["message"]) for each in told]
+        said = " ".join(f"{each['message']} {each.get('exception', '')} {each.get('stack', '')}" for each in told)
+        for word in ("two\nlines", "Stack (most recent call last)", "not for long", "ZeroDivisionError", "the end"):
+            assert word in said
 
 
 def test_an_access_line_has_what_was_asked_as_fields() -> None:

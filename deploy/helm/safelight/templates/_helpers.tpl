@@ -4,22 +4,32 @@
 
 {{- define "safelight.selector" -}}
 app.kubernetes.io/name: safelight
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "safelight.labels" -}}
 {{ include "safelight.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
 {{- define "safelight.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
 {{- end -}}
 
 {{- define "safelight.claim" -}}
-{{ .Values.persistence.existingClaim | default (include "safelight.name" .) }}
+{{ .Values.persistence.existingClaim | default (include "safelight.name" .) | quote }}
+{{- end -}}
+
+{{- /* Whether a second gateway may have the volume too: be it beside the first, be it for a moment of an update. */ -}}
+{{- define "safelight.sharesVolume" -}}
+{{- if or (not .Values.persistence.enabled) .Values.persistence.existingClaim (has "ReadWriteMany" .Values.persistence.accessModes) -}}true{{- end -}}
+{{- end -}}
+
+{{- /* As a variable has it: 1048576, which Go's templates write as 1.048576e+06. */ -}}
+{{- define "safelight.text" -}}
+{{- if kindIs "float64" . -}}{{ toJson . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
 {{- /* What can't work is said when the chart is rendered, not by a pod that fails. */ -}}
@@ -27,8 +37,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and (not .Values.secret) -}}
 {{- fail "secret: name the Secret that holds api-key and encryption-keys (see values.yaml)" -}}
 {{- end -}}
-{{- if and (or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled) (not .Values.database) -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "safelight.name" .)) -}}
+{{- fail "the release's name is a part of a Service's: begin it with a letter, and let letters, digits and - follow" -}}
+{{- end -}}
+{{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled -}}
+{{- if not .Values.database -}}
 {{- fail "replicaCount above 1, or autoscaling, needs PostgreSQL: put database-url into the Secret and set database: true" -}}
+{{- end -}}
+{{- if not (include "safelight.sharesVolume" .) -}}
+{{- fail "replicaCount above 1, or autoscaling, needs a volume that all gateways mount: set persistence.accessModes to [ReadWriteMany], or persistence.enabled: false" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -40,6 +58,12 @@ fsGroup: 10001
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
+{{- end -}}
+
+{{- define "safelight.raySecurity" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
 {{- end -}}
 
 {{- define "safelight.containerSecurity" -}}

@@ -363,6 +363,7 @@ class Reconciler(Generic[ServingT]):
         if serving is not None:
             await self._let_go(serving)
         await self._transact(self._transactions.forget_deployment, operation, name)
+        await self._publish_if_there(operation.endpoint_name)  # its name means nothing any more
         self._logs.of(operation.endpoint_name, name).delete()
 
     async def _delete_endpoint(self, operation: Operation) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from safelight.control.store.database_failures import cause_of
 from safelight.disk import Disk
-from safelight.errors import ConfigurationError
+from safelight.errors import ConfigurationError, StorageUnavailable
 
 BUSY_TIMEOUT_MS = 30_000
 _PATIENCE = {
@@ -42,6 +42,10 @@ ANSWER_TIMEOUT_S = 15.0
 MAX_THREADS = 5
 """As many connections as SQLAlchemy keeps."""
 PLACE = "the database"
+_NO_URL = (
+    "database_url is no URL of a database, such as postgresql://USER:PASSWORD@HOST/NAME; signs such as / and @ in the "
+    "password are written as %2F and %40"
+)
 _HAS_WRITTEN = "has_written"
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('safelight ' || :name, 0))")
 
@@ -118,19 +122,24 @@ class Database:
             self._disk.took(PLACE)
 
     def migrate(self) -> None:
-        """Bring the tables to the newest revision. Raises ConfigurationError if the database cannot be used."""
+        """Bring the tables to the newest revision. Raises as `opening`."""
+        with self.opening(), self._engine.begin() as connection:
+            if self.is_shared:
+                connection.execute(_LOCK, {"name": "migrations"})
+            command.upgrade(alembic_config(connection), "head")
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """What a server does first: whatever the database refuses there is a ConfigurationError."""
         try:
-            with self._engine.begin() as connection:
-                if self.is_shared:
-                    connection.execute(_LOCK, {"name": "migrations"})
-                command.upgrade(alembic_config(connection), "head")
+            yield
         except CommandError:
             raise ConfigurationError(
                 "the database was migrated by a newer Safelight than this one; install that one here too"
             ) from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StorageUnavailable, UnicodeError) as error:  # the last one for what is no host
             url = self._engine.url.set(query={})  # where a password can be too
-            raise ConfigurationError(f"the database at {url!r} cannot be used: {error}") from error
+            raise ConfigurationError(f"the database at {url!r} cannot be used: {_words_of(error)}") from error
 
     def close(self) -> None:
         self._is_closed = True
@@ -146,7 +155,11 @@ def open_database(url: str | None, data_dir: Path, disk: Disk | None = None) -> 
         with suppress(OSError):  # opening it then says what is wrong
             path.touch(mode=0o600)  # jobs hold prompts and pictures; SQLite gives its other files the same mode
     database = Database(URL.create("sqlite", database=str(path)) if url is None else url, disk or Disk())
-    database.migrate()
+    try:
+        database.migrate()
+    except ConfigurationError:
+        database.close()
+        raise
     return database
 
 
@@ -176,13 +189,12 @@ def _engine_of(given: str | URL) -> Engine:
     try:
         url = make_url(given)
     except (SQLAlchemyError, ValueError):  # neither's words are repeated: they may be a part of the password
-        raise ConfigurationError(
-            "database_url is no URL of a database, such as postgresql://USER:PASSWORD@HOST/NAME; signs such as / and @ "
-            "in the password are written as %2F and %40"
-        ) from None
+        raise ConfigurationError(_NO_URL) from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigurationError(f"database_url begins with {url.drivername}; use postgresql or sqlite")
     try:
+        if url.get_backend_name() == "postgresql" and "@" in f"{url.host}{url.database}":
+            raise ConfigurationError(_NO_URL)  # it is the rest of the password, and would be in every error
         engine = _create_engine(url)
     except ValueError:
         raise ConfigurationError("database_url has an option behind its ? that cannot be read") from None
@@ -194,6 +206,12 @@ def _engine_of(given: str | URL) -> Engine:
     event.listen(engine, "begin", _forget_writes)
     event.listen(engine, "after_cursor_execute", _note_writes)
     return engine
+
+
+def _words_of(error: Exception) -> str:
+    """The database's own, in one line, without SQLAlchemy's around them."""
+    cause = error.__cause__ if isinstance(error, StorageUnavailable) else error
+    return " ".join(str(cause.orig if isinstance(cause, DBAPIError) else cause).split())
 
 
 def _create_engine(url: URL) -> Engine:

@@ -20,6 +20,7 @@ _SQLITE = {
 _POSTGRESQL = {
     "53100": FULL,
     "25006": READ_ONLY,
+    "42501": "the user of its URL may not use it so",
     "40": "two changes waited for each other",
     "08": _AWAY,
     "53": "it has run out of resources",

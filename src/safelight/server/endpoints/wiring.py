@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -62,21 +62,22 @@ class OnlineEndpoints:
 
     def __init__(self, settings: Settings, create_replicas: ReplicasFactory) -> None:
         self._settings = settings
-        self._locks = [_lock(settings.data_dir)]
         self.disk = Disk()
-        self._database = open_database(_secret(settings.database_url), settings.data_dir, self.disk)
-        key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys), self.disk)
-        try:
+        with ExitStack() as held:
+            held.enter_context(_lock(settings.data_dir))
+            url = _secret(settings.database_url)
+            self._database = held.enter_context(closing(open_database(url, settings.data_dir, self.disk)))
+            key_ring = KeyRing(settings.data_dir, _secret(settings.encryption_keys), self.disk)
             if self._database.file is not None:
-                self._locks.append(_lock_database(self._database.file))
-            with self._database.transaction() as session:
-                check_keys(session, key_ring.cipher)
-            if self._database.is_shared:
-                _share_files(self._database, key_ring.cipher, settings.data_dir)
+                held.enter_context(_lock_database(self._database.file))
+            with self._database.opening():
+                with self._database.transaction() as session:
+                    check_keys(session, key_ring.cipher)
+                if self._database.is_shared:
+                    _share_files(self._database, key_ring.cipher, settings.data_dir)
             self.gateways = Gateways(self._database)
-        except ConfigurationError:
-            self._let_go()
-            raise
+            self._held = held.pop_all()
+            """The database, and the locks, until `stop`."""
         self.uploads = UploadBudget(settings.max_held_upload_bytes)
         logs = DeploymentLogs(settings.data_dir / "logs")
         verifier = OidcVerifier(settings.oidc_issuer, audience=settings.oidc_audience) if settings.oidc_issuer else None
@@ -120,6 +121,12 @@ class OnlineEndpoints:
         }
         return {**self._starter.starting, **serving}
 
+    def has(self, place: metrics.Place) -> bool:
+        """Whether there is that endpoint, with that deployment if one is named."""
+        return any(
+            each.name == place[0] and (not place[1] or place[1] in each.deployments) for each in self.routes.all()
+        )
+
     async def start(self) -> None:
         await self.gateways.start()
         await self._reconciler.start()
@@ -144,12 +151,7 @@ class OnlineEndpoints:
         """`drain`, and let go of the database and the data directory."""
         await self.drain()
         await self.gateways.stop()
-        self._let_go()
-
-    def _let_go(self) -> None:
-        self._database.close()
-        for lock in self._locks:
-            lock.close()
+        self._held.close()
 
     def gateway(self, app: ASGIApp, own: Dispatcher, requests: metrics.RequestMetrics) -> EndpointGateway:
         """The application with endpoints in front of it; `own` serves its model."""

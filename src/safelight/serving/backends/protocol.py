@@ -30,7 +30,7 @@ class ReplicaState(StrEnum):
     DRAINING = "draining"
     """Finishes what it has and takes nothing new."""
     FAILED = "failed"
-    """Cannot serve, and will not be started again."""
+    """Cannot serve; if its backend tries it again, it is this until it is ready. Nobody waits for it."""
     STOPPED = "stopped"
     UNLOADED = "unloaded"
     """Ended because nobody asked for its model; whoever asks next has it started again. Of backends none is this."""

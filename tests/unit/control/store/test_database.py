@@ -112,6 +112,16 @@ def test_a_database_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             r"at postgresql\+psycopg://127.0.0.1:1/name cannot be",
         ),
         ("sqlite:///name?timeout=s3cret", "has an option"),
+        ("postgresql://me:s3cret@no..host/name", r"at postgresql\+psycopg://me:\*\*\*@no..host/name cannot"),
+        ("postgresql://me:s3c\udcffret@127.0.0.1/name", r"at postgresql\+psycopg://me:\*\*\*@127.0.0.1/name cannot"),
+        ("postgresql://me:p@s3cret@127.0.0.1/name", "is no URL of a database"),
+        ("postgresql://me:p@s3cret/s3c@127.0.0.1/name", "is no URL of a database"),
+        ("postgresql://me:p@127.0.0.1:1/s3c@127.0.0.1/name", "is no URL of a database"),
+        ("postgresql://me:p?#@s3cret:@127.0.0.1/name", "is no URL of a database"),
+        (
+            "postgresql://me:s3c%40ret%2F@127.0.0.1:1/name",
+            r"at postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/name cannot",
+        ),
     ],
 )
 def test_a_url_that_leads_to_no_database_is_refused_without_its_password(
@@ -121,6 +131,8 @@ def test_a_url_that_leads_to_no_database_is_refused_without_its_password(
         open_database(url, tmp_path)
 
     assert "s3c" not in refusal.value.message
+    assert "\n" not in refusal.value.message
+    assert "sqlalche.me" not in refusal.value.message
 
 
 def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:

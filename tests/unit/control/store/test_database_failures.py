@@ -57,6 +57,7 @@ def raising(session: Session, code: str) -> None:
         ("53100", "its disk is full"),
         ("53200", "it has run out of resources"),
         ("25006", "it may only be read"),
+        ("42501", "the user of its URL may not use it so"),
         ("40P01", "two changes waited for each other"),
         ("57P03", "it is being stopped or started"),
         ("58030", "its disk fails"),

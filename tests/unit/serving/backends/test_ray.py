@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -46,9 +47,35 @@ def test_a_server_without_the_extra_says_what_to_install(monkeypatch: pytest.Mon
         find_factory(Settings(runtime="ray"))
 
 
-def test_the_address_of_rays_client_is_refused_with_what_to_give() -> None:
-    with pytest.raises(ConfigurationError, match=r"^ray_address ray://head:10001: give the address of the cluster"):
-        find_factory(Settings(runtime="ray", ray_address="ray://head:10001"))
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ray://head:10001", "http://head:8265", "local", "", " ", "head", "head:", ":6379", "head:0", "head:65536"),
+        *("head:six", "head:6379/x", "head:6379 ", "me@head:6379", "::1:6379", "head\n:6379", "AUTO"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ray_address", "RAY_ADDRESS"])
+def test_an_address_that_is_none_of_a_head_is_refused_with_what_to_give(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ray itself some are taken for its client's, or for a cluster of this machine that is to be started."""
+    if name == "RAY_ADDRESS":
+        monkeypatch.setenv(name, address or "nothing")
+    given = address if name == "ray_address" else "auto"
+
+    with pytest.raises(ConfigurationError, match=f"^{name} .*: give the address of the cluster's head") as refusal:
+        find_factory(Settings(runtime="ray", ray_address=given))
+
+    assert "\n" not in refusal.value.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "no.such.invalid"])
+def test_a_head_that_does_not_answer_is_told_at_once(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(ConfigurationError, match=rf"^ray_address {host}:{port}: nothing answers at .*:{port} \("):
+        find_factory(Settings(runtime="ray", ray_address=f"{host}:{port}"))
 
 
 def test_each_count_is_told_to_one_gateway_so_their_sum_is_the_truth() -> None:

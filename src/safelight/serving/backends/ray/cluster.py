@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,9 +13,10 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from safelight.environment import hidden
+from safelight.environment import hidden, read_environment
 from safelight.errors import ConfigurationError
 from safelight.serving.backends.child_environment import is_private
 from safelight.serving.backends.ray.actor import ReplicaActor
@@ -29,6 +32,13 @@ MAX_ASKING = 32
 LOCAL_OBJECT_STORE_BYTES = 200_000_000
 """Of a Ray of our own; pictures pass through it, and none stays."""
 
+
+AUTO = "auto"
+"""The cluster that this machine is a node of, or that RAY_ADDRESS names."""
+MAX_PORT = 65535
+CONNECT_TIMEOUT_S = 10.0
+_HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
+"""No `ray://`, which would let the head unpickle in our name, and no `local`, which starts another Ray."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,16 +132,11 @@ class RayCluster:
 
 
 def _join(settings: Settings) -> None:
-    address = settings.ray_address
-    if address is not None and address.startswith("ray://"):
-        raise ConfigurationError(
-            f"ray_address {address}: give the address of the cluster's head, such as HEAD:6379, or auto; this machine "
-            "must be a node of it (ray start --address=HEAD:6379 --num-cpus=0)"
-        )
+    address = _address_of_head(settings)
     is_own = address is None
     try:
         with hidden(_is_not_rays):
-            _start_one(settings) if is_own else _init(settings, address=address)
+            _start_one(settings) if address is None else _init(settings, address=_reached(address))
     except Exception as error:  # noqa: BLE001  Ray raises bare ones too
         remedy = (
             "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -140,6 +145,37 @@ def _join(settings: Settings) -> None:
             "all machines the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
         )
         raise ConfigurationError(f"ray_address {address or '(none)'}: {_first_line(error)}; {remedy}") from None
+
+
+def _address_of_head(settings: Settings) -> str | None:
+    """None: there is none yet. Raises ConfigurationError for what Ray would take for something else."""
+    address, name = settings.ray_address, "ray_address"
+    if address == AUTO and (other := read_environment().get("RAY_ADDRESS")):
+        address, name = other, "RAY_ADDRESS"
+    if address is None or address == AUTO:
+        return address
+    if (found := _HEAD.fullmatch(address)) is None or not 0 < int(found["port"]) <= MAX_PORT:
+        raise ConfigurationError(
+            f"{name} {address!r}: give the address of the cluster's head, such as HEAD:6379, or auto; this "
+            "machine must be a node of it (ray start --address=HEAD:6379 --num-cpus=0)"
+        )
+    return address
+
+
+def _reached(address: str) -> str:
+    """The same, if anything answers there: Ray itself would try for minutes, and not in lines of the log.
+
+    Raises ConnectionError.
+    """
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ConnectionError("this machine is no node of a cluster")
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing answers at {found} ({error.strerror or error})") from None
+    return address
 
 
 def _start_one(settings: Settings) -> None:

@@ -38,7 +38,10 @@ from safelight.serving.messages import Cancel, Happened, Submit
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 30.0
 MAX_FIRST_LOSSES = 5
-"""Before it was ever ready: what never starts is not tried for ever."""
+"""Before it was ever ready: then it is given up, and who waits for it is told."""
+FIRST_RETRY_S = 60.0
+MAX_RETRY_S = 600.0
+"""What was given up is tried again, later and later: a disk may have room by then, or the hub be there."""
 PATIENCE_FOR_A_PLACE_S = 10.0
 """How long a replica may wait for a node before it says so."""
 LEAVE_TIMEOUT_S = 10.0
@@ -66,7 +69,6 @@ class RayReplica:
         on_change: Callable[[], None],
     ) -> None:
         self.name = name
-        self.error: SafelightError | None = None
         self.is_leaving = False
         """It is one too many, and gets nothing new."""
         self.whereabouts: Mapping[str, str | int] = {}
@@ -80,6 +82,10 @@ class RayReplica:
         self._on_change = on_change
         self._status = Status()
         self._state = ReplicaState.STARTING
+        self._error: SafelightError | None = None
+        self._given_up_for: SafelightError | None = None
+        """It was given up, and is failed until it is ready, though it may be tried again."""
+        self._times_given_up = 0
         self._losses = 0
         self._losses_in_a_row = 0
         self._was_ready = False
@@ -95,8 +101,14 @@ class RayReplica:
 
     @property
     def state(self) -> ReplicaState:
+        if self._given_up_for is not None and self._state is not ReplicaState.STOPPED:
+            return ReplicaState.FAILED
         is_leaving = self.is_leaving and self._state is ReplicaState.READY
         return ReplicaState.DRAINING if is_leaving else self._state
+
+    @property
+    def error(self) -> SafelightError | None:
+        return self._given_up_for or self._error
 
     @property
     def num_running(self) -> int:
@@ -133,8 +145,8 @@ class RayReplica:
         return self._past_lives + self._status.counters
 
     def start(self) -> None:
-        self._state, self.error = ReplicaState.STARTING, None
-        self._was_ready, self._losses_in_a_row, self._life = False, 0, ""
+        self._state, self._error, self._given_up_for = ReplicaState.STARTING, None, None
+        self._times_given_up, self._losses_in_a_row, self._life = 0, 0, ""
         self._task = asyncio.create_task(self._keep_up(), name=f"line to {self.name}")
 
     async def stop(self) -> None:
@@ -159,32 +171,35 @@ class RayReplica:
     async def _keep_up(self) -> None:
         """One life of the actor after another."""
         while True:
-            try:
-                await self._live()
-            except SafelightError as error:
-                self.error = error
-            except (RayError, TimeoutError) as error:
-                self.error = self._why_lost(error)
-            self._bury()
+            self._error = await self._live_once()
+            self._bury(self._error)
             if self._is_silent:
                 await self._restart_if_it_hangs()
             self._losses_in_a_row += 1
-            if not isinstance(self.error, ReplicaLost):
+            if not isinstance(self._error, ReplicaLost):
                 await self._leave()  # one that has failed is not asked again: it ends, and another may be elsewhere
-            if self._is_beyond_help:
-                self._enter(ReplicaState.FAILED)
-                return
-            if self._was_ready or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
-                logger.warning("%s; looking for it again", self.error)
-            await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
+            if not self._is_beyond_help(self._error):
+                if self._life or self._losses_in_a_row > 1:  # else it may be an actor that was ending as we came
+                    logger.warning("%s; looking for it again", self._error)
+                await asyncio.sleep(min(FIRST_BACKOFF_S * 2 ** min(self._losses_in_a_row - 1, 10), MAX_BACKOFF_S))
+            else:
+                self._give_up(self._error)
+                if isinstance(self._error, UnsupportedModel):
+                    return
+                await asyncio.sleep(min(FIRST_RETRY_S * 2 ** min(self._times_given_up - 1, 10), MAX_RETRY_S))
             self._losses += self._life != ""
 
-    @property
-    def _is_beyond_help(self) -> bool:
+    def _is_beyond_help(self, error: SafelightError) -> bool:
         """What was ready once may be again: on a node that has room on its disk, or when the hub is there."""
         if self._was_ready:
-            return isinstance(self.error, UnsupportedModel)
-        return not isinstance(self.error, ReplicaLost)
+            return isinstance(error, UnsupportedModel)
+        return not isinstance(error, ReplicaLost)
+
+    def _give_up(self, error: SafelightError) -> None:
+        self._given_up_for = error
+        self._times_given_up += 1
+        logger.error("%s is given up: %s", self.name, error.message)
+        self._on_change()
 
     def _why_lost(self, error: Exception) -> SafelightError:
         """An actor that is never reached is given up: its node may lack this version, or any."""
@@ -196,8 +211,16 @@ class RayReplica:
             )
         return ReplicaLost(f"{self.name} cannot be reached any more ({reason})")
 
-    async def _live(self) -> None:
-        """From the actor's creation, or from where it is found, until it is lost. Raises why it was."""
+    async def _live_once(self) -> SafelightError:
+        """From the actor's creation, or from where it is found, until it is lost. Returns why it was."""
+        try:
+            await self._live()
+        except SafelightError as error:
+            return error
+        except (RayError, TimeoutError) as error:
+            return self._why_lost(error)
+
+    async def _live(self) -> NoReturn:
         self._place = await self._cluster.run(self._cluster.place_for, self._wish)
         self._actor = await self._cluster.run(self._cluster.find_or_create, self._actor_name, self._place)
         node = await self._wait_for_place()
@@ -230,12 +253,13 @@ class RayReplica:
         if isinstance(message, Happened):
             self._requests.pass_on(message.ticket, message.event)
             return
-        self._status, self.error = message, message.error
+        self._status, self._error = message, message.error
         self.whereabouts = {"node": node} | ({} if message.pid is None else {"pid": message.pid})
         if message.state is ReplicaState.FAILED:
             raise message.error or ModelLoadError(f"{self.name} could not load the model")
         if message.state is ReplicaState.READY:
             self._was_ready, self._losses_in_a_row = True, 0
+            self._given_up_for, self._times_given_up = None, 0
         self._enter(message.state)
 
     async def _wait_for_place(self) -> str:
@@ -246,8 +270,10 @@ class RayReplica:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_FOR_A_PLACE_S):
                         return str(await asyncio.shield(located))
-                self.error = NotReady(f"{self.name} waits for a node with room for it: {self._place}; see `ray status`")
-                logger.warning("%s", self.error.message)
+                self._error = NotReady(
+                    f"{self.name} waits for a node with room for it: {self._place}; see `ray status`"
+                )
+                logger.warning("%s", self._error.message)
                 self._on_change()
                 return str(await located)
         except TimeoutError:
@@ -271,7 +297,7 @@ class RayReplica:
         name = f"{source.hub_id}@{source.revision}/{source.path}"
         fetcher = await self._cluster.run(self._cluster.fetcher, name, node)
         while (fetched := await self._ask(fetcher, source)) is None:
-            self.error = NotReady(f"{self.name} waits until its node has fetched {source.hub_id}")
+            self._error = NotReady(f"{self.name} waits until its node has fetched {source.hub_id}")
             self._on_change()
         path, problem = fetched
         if problem:
@@ -291,12 +317,11 @@ class RayReplica:
         self._past_lives, self._status = self.counters, Status(last_words=self._status.last_words)
         self.whereabouts = {}
 
-    def _bury(self) -> None:
+    def _bury(self, error: SafelightError) -> None:
         """Nothing more may be sent to it, before what was is run again."""
-        assert self.error is not None
         self._end_life()
         self._enter(ReplicaState.STARTING)
-        self._requests.fail_all(ReplicaLost(f"{self.error.message}; send the request again"))
+        self._requests.fail_all(ReplicaLost(f"{error.message}; send the request again"))
 
     def _enter(self, state: ReplicaState) -> None:
         if state is not self._state:
