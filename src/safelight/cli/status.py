@@ -50,7 +50,7 @@ def status(
 
     read = find_source(data_dir, server)
     looks: deque[Look] = deque([(time.monotonic(), read())], maxlen=WINDOW)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(looks[-1][1]))
         return
