@@ -30,8 +30,8 @@ test: lint ## everything CI runs: lint, types, architecture, and the whole suite
 	@$(MAKE) --no-print-directory fetch || echo "Going on without it: the tests that need it will say so."
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test-fast: $(VENV)/.installed-dev ## the tests for in between: a minute or so, no process, no server, no torch
-	$(BIN)/python -m pytest -p tests.fast --numprocesses auto tests/test_house.py tests/unit tests/api
+test-fast: $(VENV)/.installed-dev ## the tests for in between: about a minute; no process, no server, no torch, nothing heavy
+	$(BIN)/python -m pytest -p no:schemathesis -p tests.fast --numprocesses auto tests/test_house.py tests/unit tests/api
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, and the import rules
 	$(BIN)/ruff format --check .

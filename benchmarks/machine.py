@@ -30,7 +30,7 @@ def this_machine() -> Machine:
     lines = _cpu_info()
     flags = set(lines.get("flags", "").split())
     return Machine(
-        lines.get("model name", platform.processor() or platform.machine()),
+        lines.get("model name") or platform.processor() or platform.machine(),
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         tuple(each for each in FEATURES if each in flags),
     )

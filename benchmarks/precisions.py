@@ -1,12 +1,13 @@
 """What each precision costs, and how far it strays: a few blocks of FLUX.1's transformer at their true width.
 
-    python -m benchmarks.precisions [--rounds 3] [--threads N] [--bf16]
+    python -m benchmarks.precisions [--rounds 3] [--threads N] [--bf16] [--stable-diffusion-cpp]
 
 One double block for two single ones, as in FLUX.1, with random weights in bf16 (1.3 GB, removed at the end); 256x256
 pixels and 256 text tokens. All take turns, so that other work on the machine slows all of them; seconds are of CPU. The
 error is the velocity's, against diffusers in fp32 with the same weights. `alone` tells whether a row of a quarter of
 the tokens comes out bit for bit as it does beside another row that is twenty times louder. In diffusers, which promises
-no such thing, it is for comparison. `python -m benchmarks.real_size --compare` is the same.
+no such thing, it is for comparison. stable-diffusion.cpp (see `benchmarks.stable_diffusion_cpp`) reads the same GGUF
+files; it hands out no velocity. `python -m benchmarks.real_size --compare` is the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.machine import load_average, this_machine, versions
+from benchmarks.stable_diffusion_cpp import CppPeer, cpp_peer, write_parts
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.families.flux1.latents import make_image_ids
 from safelight.engine.weights.component_tensors import component_tensors
@@ -46,6 +49,7 @@ BARS = {"bf16, mapped": 0.0001, "int8": 0.01, "fp8": 0.04, "nf4": 0.08, "GGUF Q8
 STORED: Mapping[str, Quantization] = {"bf16, mapped": "none", "int8": "int8", "fp8": "fp8", "nf4": "nf4"}
 GGUFS = ("Q8_0", "Q4_0")
 EXACT = "diffusers, fp32"
+CPP = "stable-diffusion.cpp"
 _SIDE, _TEXT_TOKENS, _LOUD = 32, 256, 20.0
 """Latents' pixels of a side for 256 pixels of the picture."""
 
@@ -55,26 +59,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--bf16", action="store_true", help="diffusers in bf16 too: slow where the CPU has none")
+    parser.add_argument("--stable-diffusion-cpp", action="store_true", help="beside them, if it is installed")
     options = parser.parse_args()
-    compare(options.rounds, options.threads, with_bf16=options.bf16)
+    compare(options.rounds, options.threads, with_bf16=options.bf16, with_cpp=options.stable_diffusion_cpp)
 
 
 @torch.inference_mode()
-def compare(rounds: int, threads: int | None, *, with_bf16: bool = False) -> None:
+def compare(rounds: int, threads: int | None, *, with_bf16: bool = False, with_cpp: bool = False) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
         place = _write(Path(scratch))
         networks = _networks(place, with_bf16=with_bf16)
+        peers = _cpp_peers(place, running) if with_cpp else {}
         rows, small = _rows(_SIDE, _TEXT_TOKENS), _rows(_SIDE // 2, _TEXT_TOKENS // 4)
         velocities: dict[str, Tensor] = {}
-        times: dict[str, list[float]] = {name: [] for name in networks}
+        times: dict[str, list[float]] = {name: [] for name in (*networks, *peers)}
         loads = [load_average()]
         for number in range(rounds):
             for name, network in networks.items():
                 started_at = time.process_time()
                 velocities[name] = _predict(network, rows, 1)
                 times[name].append(time.process_time() - started_at)
+            for name, peer in peers.items():
+                times[name].append(peer.take_step())
             loads.append(load_average())
             told = (f"{name} {each[-1] / times[EXACT][-1]:.2f}x" for name, each in times.items())
             print(f"round {number + 1}: {', '.join(told)}", flush=True)
@@ -82,7 +90,9 @@ def compare(rounds: int, threads: int | None, *, with_bf16: bool = False) -> Non
             name: torch.equal(_predict(network, small, 2)[:1], _predict(network, small, 1))
             for name, network in networks.items()
         }
-    _print(velocities, equal, times, {name: _weights_bytes(network) for name, network in networks.items()})
+        num_bytes = {name: _weights_bytes(network) for name, network in networks.items()}
+        num_bytes |= {f"{CPP} {kind}": _gguf_file(place[kind]).stat().st_size for kind in GGUFS if peers}
+    _print(velocities, equal, times, num_bytes)
     print(f"{this_machine()}; {rounds} rounds, load {min(loads)} to {max(loads)}; commit {versions()['commit']}")
 
 
@@ -106,7 +116,7 @@ def _write(folder: Path) -> dict[str, Path]:
     named = renamed(weights, names.bfl_transformer(CONFIG))
     in_blocks = {id(each) for name, each in named.items() if "_blocks." in name and each.ndim == 2}
     for kind in GGUFS:
-        save_gguf(places[kind] / "flux.gguf", named, partial(_gguf_type, kind, in_blocks))
+        save_gguf(_gguf_file(places[kind].parent), named, partial(_gguf_type, kind, in_blocks))
     return {kind: place.parent for kind, place in places.items()}
 
 
@@ -127,6 +137,17 @@ def _networks(places: Mapping[str, Path], *, with_bf16: bool) -> dict[str, Any]:
     for kind in GGUFS:
         networks[f"GGUF {kind}"] = _load(places[kind], "none")
     return networks
+
+
+def _cpp_peers(places: Mapping[str, Path], running: ExitStack) -> dict[str, CppPeer]:
+    parts = places["safetensors"] / "parts"
+    write_parts(parts)
+    started = {kind: cpp_peer(parts, _gguf_file(places[kind]), torch.get_num_threads()) for kind in GGUFS}
+    return {f"{CPP} {kind}": running.enter_context(peer) for kind, peer in started.items()}
+
+
+def _gguf_file(folder: Path) -> Path:
+    return folder / "transformer" / "flux.gguf"
 
 
 def _load(folder: Path, quantization: Quantization) -> Any:
@@ -184,17 +205,17 @@ def _print(
     """Of the seconds the median; so of what they are of fp32's in the same round, and the least and most of that."""
     exact, base = velocities[EXACT], times[EXACT]
     table = Table("precision", "weights GB", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
-    for name, velocity in velocities.items():
-        error = float((velocity - exact).norm() / exact.norm())
+    for name in times:
+        error = float((velocities[name] - exact).norm() / exact.norm()) if name in velocities else None
         bar = BARS.get(name)
-        told = "" if bar is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
+        told = "" if bar is None or error is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
         ratios = [own / of for own, of in zip(times[name], base, strict=True)]
         ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
         seconds = f"{statistics.median(times[name]):.2f}"
-        table.add_row(
-            name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, f"{error:.3%}", told, "yes" if equal[name] else "no"
-        )
-    Console(width=120).print(table)
+        strayed = "" if error is None else f"{error:.3%}"
+        is_equal = {True: "yes", False: "no", None: ""}[equal.get(name)]
+        table.add_row(name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, strayed, told, is_equal)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

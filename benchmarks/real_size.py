@@ -94,8 +94,6 @@ def _ask_server(folder: Path, options: argparse.Namespace) -> Run:
         "from safelight.cli.main import main; main()",
         "serve",
         str(folder),
-        "--port",
-        str(port),
     ]
     command += ["--port", str(port), "--log-level", "warning", "--no-online-endpoints", "--request-timeout", str(DAY_S)]
     if options.threads:

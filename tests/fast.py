@@ -1,27 +1,30 @@
 """A plugin, `pytest -p tests.fast`: what runs in a minute, since it starts no process and no server, and has no torch.
 
-Whatever in it does so all the same fails and says so, unless it is named here; so the set stays what it is.
+Whatever in it does so all the same fails and says so, unless it is named here; so the set stays what it is. Left out
+too are requests that are drawn at random: a quarter of all the rest.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
 LEFT_OUT = (
-    "unit/engine",
+    *("unit/engine", "unit/test_benchmark_rows.py"),
     "unit/serving/backends",
     *(f"unit/serving/test_{name}.py" for name in ("dispatcher", "provenance", "result_cache", "start")),
     *(f"unit/server/endpoints/test_{name}.py" for name in ("starter", "wiring")),
     *("unit/control/test_kill.py", "unit/cli/test_commands.py", "unit/cli/test_status.py"),
     *(f"unit/cli/models/test_{name}.py" for name in ("model_plan", "plan_of_files")),
     *(f"unit/model/test_{name}.py" for name in ("card", "file_sets", "hub", "single_files")),
-    *(f"api/test_{name}.py" for name in ("azure_replicas", "connections", "disconnect", "full_disk", "hosts")),
-    *(f"api/test_{name}.py" for name in ("held_while_loading", "image_links_s3", "job_webhooks", "jobs", "logs")),
-    *(f"api/test_{name}.py" for name in ("pressure", "strict_http", "traces", "unload_when_idle", "upload_budget")),
+    *(f"api/test_{name}.py" for name in ("azure_changes", "azure_replicas", "connections", "disconnect", "full_disk")),
+    *(f"api/test_{name}.py" for name in ("held_while_loading", "hosts", "image_links_s3", "job_webhooks", "jobs")),
+    *(f"api/test_{name}.py" for name in ("logs", "pressure", "properties", "status", "strict_http", "traces")),
+    *(f"api/test_{name}.py" for name in ("unload_when_idle", "upload_budget")),
 )
 """Folders and files of tests. In those that are left in, PostgreSQL is left out, which SQLite stands for."""
 PROCESSES = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.system")
@@ -44,8 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [each for each in items if "postgresql" not in f"{each.name} {getattr(each, 'fixturenames', '')}"]
 
 
-def pytest_runtest_teardown() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
     """Also of what was raised where nobody looks, such as in a task of a server."""
+    yield
     if _started:
         what = ", ".join(_started)
         _started.clear()

@@ -34,6 +34,7 @@ FILES = (
     ".netrc",
     ".npmrc",
 )
+NEEDS_NOT = ("-p", "no:cacheprovider", "-p", "no:schemathesis")
 STARTS_EVERYTHING = (  # a download, a command, a server, the SDK of another, stages of the recipe
     "tests/unit/model/test_hub.py::test_a_full_cache_serves_without_a_network",
     "tests/e2e/test_cli.py::test_generate_writes_a_picture_and_prints_its_seed",
@@ -78,7 +79,7 @@ def test_nothing_of_a_real_home_is_read_or_written(real: dict[str, str]) -> None
         for folder in (home, *(each for each in home.rglob("*") if each.is_dir())):
             watch.add_watch(folder, flags.OPEN | flags.CREATE | flags.MODIFY | flags.DELETE)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *STARTS_EVERYTHING],
+            [sys.executable, "-m", "pytest", "-q", *NEEDS_NOT, *STARTS_EVERYTHING],
             cwd=ROOT, env=real, capture_output=True, text=True, check=False,
         )  # fmt: skip
         touched = {event.name for event in watch.read(timeout=0)}

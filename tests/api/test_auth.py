@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import pytest
 from starlette.testclient import TestClient
 
+from safelight.server.app import create_app
+from safelight.settings import Settings
 from tests.api.fake_dispatcher import FakeDispatcher
 
 CLOSED = [
@@ -27,9 +29,16 @@ CLOSED = [
 OPEN = ["/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"]
 
 
+@pytest.fixture(scope="module")
+def guarded_server(shared: tuple[TestClient, FakeDispatcher]) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(api_key="s3cret"), shared[1])) as client:  # type: ignore[arg-type]
+        yield client
+
+
 @pytest.fixture
-def guarded(connect: Callable[..., TestClient]) -> TestClient:
-    return connect(api_key="s3cret")
+def guarded(guarded_server: TestClient, dispatcher: FakeDispatcher) -> TestClient:
+    """One for all tests: it keeps nothing between two requests."""
+    return guarded_server
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)

@@ -161,3 +161,13 @@ def test_scale_settings_that_make_no_sense_are_refused(
 
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("duration", ["PT0.00001S", "PT0.5S", "PT12345.678S", "PT20S"])
+def test_a_duration_is_shown_as_it_was_sent(arm: Callable[..., Response], duration: str) -> None:
+    put_endpoint(arm)
+    properties = {"model": "sprite", "requestSettings": {"maxQueueWait": duration}}
+
+    answer = arm("PUT", "/onlineEndpoints/flux/deployments/blue", {"properties": properties})
+
+    assert answer.json()["properties"]["requestSettings"]["maxQueueWait"] == duration

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 from httpx import Response
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from tests.api.control_plane import WORKSPACE, put_deployment, put_endpoint
+from tests.api.control_plane import WORKSPACE, Standing, put_deployment, put_endpoint, standing_server
 from tests.waiting import eventually
 
 Arm = Callable[..., Response]
+
+
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[Standing]:
+    """One for each test: it counts."""
+    with standing_server(tmp_path) as standing:
+        yield standing
 
 
 def make_a_picture(arm: Arm, stranger: TestClient) -> None:

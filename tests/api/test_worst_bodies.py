@@ -10,11 +10,11 @@ import base64
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from safelight.api.http.bodies.strict_json import MAX_MARKS, MAX_NAMES
 from safelight.server.app import create_app
@@ -178,11 +178,11 @@ class Server:
         return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
-@pytest.fixture
-def server(dispatcher: FakeDispatcher, tmp_path: Path) -> Iterator[Server]:
-    settings = Settings(data_dir=tmp_path)
+@pytest.fixture(scope="module")
+def server(shared: tuple[TestClient, FakeDispatcher], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"))
     online = OnlineEndpoints(settings, fake_replicas())
-    yield Server(create_app(settings, dispatcher, online), online.plane.admin_token)  # type: ignore[arg-type]
+    yield Server(create_app(settings, shared[1], online), online.plane.admin_token)  # type: ignore[arg-type]
     asyncio.run(online.stop())
 
 

@@ -167,7 +167,7 @@ def test_pictures_of_another_revision_are_kept_and_told_of(tmp_path: Path) -> No
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("".join(f"a dog and {number} trees\n" for number in range(20)))
     made = tmp_path / "made"
-    command = ("generate", "--from", "prompts.txt", "--out", "made", "--steps", "8", "--concurrency", "3", *SMALL)
+    command = ("generate", "--from", "prompts.txt", "--out", "made", "--concurrency", "3", *SMALL)
     process = subprocess.Popen(
         [str(SAFELIGHT), *command], env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )

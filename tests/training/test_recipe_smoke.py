@@ -29,27 +29,27 @@ ALL_WHOLE = Shares(other_sizes=0)
 
 
 def test_every_stage_runs_and_the_exported_folder_draws(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_SCENES", 32)
+    monkeypatch.setattr(shards, "SHARD_SCENES", 16)
     tokens.train_tokenizers(lines=3000)
-    autoencoder.train(autoencoder.Schedule(steps=2, anneal=1, whole_pictures=1, batch=4))
-    text.train(text.Schedule(steps=2, anneal=1, batch=8))
-    shards.measure_normalisation(16)
+    autoencoder.train(autoencoder.Schedule(steps=2, anneal=1, whole_pictures=1, batch=4, checked=2))
+    text.train(text.Schedule(steps=2, anneal=1, batch=8, checked=8))
+    shards.measure_normalisation(8)
     shards.encode_shards(range(3))
     flow.train(flow.Schedule(steps=2, anneal=1, batch=4, most_shards=1, blocks=network.FIRST_BLOCKS))
     patches.train(patches.Schedule(steps=2, draws=1, batch=8))
-    flow.train(flow.Schedule(steps=4, anneal=1, batch=24, most_shards=1, shares=ALL_WHOLE, settled_share=1))
+    flow.train(flow.Schedule(steps=4, anneal=1, batch=12, most_shards=1, shares=ALL_WHOLE, settled_share=1))
     prices = load(work / network.CHECKPOINT)["prices"]
     assert prices.any()
     assert 0 <= prices.min() <= prices.max() <= settling.DEAREST
-    judge.train(judge.Schedule(steps=2, anneal=1, batch=4))
+    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, checked=4))
     export.export(work / "sprite")
     monkeypatch.setattr(evaluate, "PACKAGE_FOLDER", work / "sprite")
-    monkeypatch.setattr(evaluate, "FEWEST", 2)
+    monkeypatch.setattr(evaluate, "FEWEST", 1)
     measured = list(evaluate.evaluate((1, 2), 0.01))
 
     pipeline = FluxPipeline.from_pretrained(work / "sprite", torch_dtype=torch.bfloat16)
-    drawn = pipeline("a fox", num_inference_steps=1, max_sequence_length=32, height=128, width=192).images[0]
-    assert drawn.size == (192, 128)
+    drawn = pipeline("a fox", num_inference_steps=1, max_sequence_length=32, height=64, width=96).images[0]
+    assert drawn.size == (96, 64)
     assert {row.name: len(row.reached) for row in measured if row.name in ("one thing", "autoencoder, dB PSNR")} == {
         "one thing": 2,
         "autoencoder, dB PSNR": 1,
@@ -74,12 +74,12 @@ def test_the_row_of_what_negative_prompts_remove_is_of_both_kinds_of_trials(
 def test_a_stopped_stage_goes_on_from_its_checkpoint(
     work: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge.train(judge.Schedule(steps=1, anneal=1, batch=4, warm_up=1))
-    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1))
+    judge.train(judge.Schedule(steps=1, anneal=1, batch=4, warm_up=1, checked=4))
+    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1, checked=4))
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "art").symlink_to(work / "art")
     monkeypatch.setenv("SPRITE_WORK", str(elsewhere))
-    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1))
+    judge.train(judge.Schedule(steps=2, anneal=1, batch=4, warm_up=1, checked=4))
 
     stopped, straight = load(work / judge.CHECKPOINT)["weights"], load(elsewhere / judge.CHECKPOINT)["weights"]
     assert all(torch.equal(stopped[name], value) for name, value in straight.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from safelight.control.secrets.secret_references import ENFORCE_ACCESS
 from safelight.control.store.database import Database
 from safelight.control.store.gateways import Standing
 from safelight.control.store.tables import Operation, OperationStatus, ProvisioningState
-from tests.fakes import until
+from tests.fakes import DEADLINE_S
 from tests.unit.control.fake_serving import FakeRoutes, FakeServing, FakeStarter
+from tests.waiting import pauses
 
 FLUX = EndpointSpec(name="flux", properties={ENFORCE_ACCESS: "enabled"})
 BLUE = DeploymentBody(endpoint_name="flux", name="blue", spec=DeploymentSpec(model="sprite"))
@@ -45,7 +47,11 @@ class World:
             operation = change(session)
         assert operation is not None
         self.reconciler.wake()
-        await until(lambda: self.operation(operation.id).status is not OperationStatus.IN_PROGRESS)
+        async with asyncio.timeout(DEADLINE_S):
+            for pause_s in pauses():  # each question locks the database for a while
+                if self.operation(operation.id).status is not OperationStatus.IN_PROGRESS:
+                    break
+                await asyncio.sleep(pause_s)
         return self.operation(operation.id)
 
     def operation(self, id: str) -> Operation:

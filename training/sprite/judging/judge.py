@@ -36,6 +36,7 @@ class Schedule:
     warm_up: int = 50
     batch: int = 32
     peak: float = 2e-3
+    checked: int = 200  # held-out scenes, with each checkpoint
     seed: int = 4
 
 
@@ -114,7 +115,7 @@ def train(schedule: Schedule) -> None:
             if step % 250 == 0 or step == schedule.steps or stop.is_set():
                 save(work_folder() / CHECKPOINT, {"weights": judge.state_dict(), "step": step,
                      "optimizers": [optimizer.state_dict() for optimizer in chosen]})  # fmt: skip
-                log("judge", step=step, **check(load_judge(), 200))
+                log("judge", step=step, **check(load_judge(), schedule.checked))
 
 
 def check(judge: Judge, count: int) -> dict[str, float]:

@@ -31,6 +31,7 @@ class Schedule:
     peak: float = 3e-3
     noise: float = 0.1  # the most that is added to the latents, so that the decoder forgives the flow its slips
     decoder_only: bool = False  # once the flow has begun, the latents must stay what they are
+    checked: int = 32  # held-out scenes, with each checkpoint
     seed: int = 1
 
 
@@ -79,7 +80,7 @@ def train(schedule: Schedule) -> None:
                 )
             if step % 200 == 0 or step == schedule.steps or stop.is_set():
                 _save(autoencoder, chosen, average, step, schedule.decoder_only)
-                log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), 32), 3))
+                log("autoencoder", step=step, psnr=round(held_out_psnr(load_autoencoder(), schedule.checked), 3))
 
 
 def held_out_psnr(autoencoder: AutoencoderTiny, count: int, side: int = 256) -> float:

@@ -36,6 +36,7 @@ class Schedule:
     batch: int = 192
     peak: float = 2e-3
     silence_share: float = 0.02
+    checked: int = 1024  # held-out captions, at the end
     seed: int = 2
 
 
@@ -94,11 +95,11 @@ def train(schedule: Schedule) -> None:
                 log("text", step=step, loss=round(loss, 4), captions_per_s=round(speed, 1))
             if step % 200 == 0 or step == schedule.steps or stop.is_set():
                 _save(encoders, heads, chosen, step)
-    log("text", step=step, **accuracy(encoders, heads))
+    log("text", step=step, **accuracy(encoders, heads, schedule.checked))
 
 
 @torch.no_grad()
-def accuracy(encoders: TextEncoders, heads: Heads, count: int = 1024) -> dict[str, float]:
+def accuracy(encoders: TextEncoders, heads: Heads, count: int) -> dict[str, float]:
     """The share of unseen captions of which each label, and every label, is read rightly."""
     random = Random("held-out captions")
     said = [caption(random_scene(random), random) for _ in range(count)]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from safetensors import safe_open
+from transformers.initialization import no_init_weights
 
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.configs import read_json
@@ -115,7 +116,7 @@ def _read_packed_heads(paths: Iterable[Path], library: Library) -> dict[str, _He
 
 
 def _compare_diffusers(place: Path, heads: Mapping[str, _Head], component_class: Any) -> _Differences:
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         network = component_class.from_config(component_class.load_config(place, local_files_only=True))
     asked = {name: list(weight.shape) for name, weight in network.state_dict().items()}
     given = {name: list(head.shape) for name, head in heads.items()}

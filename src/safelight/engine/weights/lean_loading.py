@@ -13,6 +13,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from safelight.engine.weights.files import FileTensor
 from safelight.engine.weights.stored_linear import StoredLinear
@@ -77,7 +78,7 @@ def check_network(make: MakeNetwork, tensors: Mapping[str, FileTensor]) -> None:
 
 
 def _make_empty(make: MakeNetwork) -> Any:
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():  # to draw weights that are not there takes time
         network = make()
     if isinstance(network, PreTrainedModel):
         network.tie_weights()

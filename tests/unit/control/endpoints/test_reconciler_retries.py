@@ -19,12 +19,15 @@ from tests.fakes import until
 from tests.unit.control.world import Run, World
 
 
-@contextmanager
-def refusing(
-    monkeypatch: pytest.MonkeyPatch, *numbers: int, error: type[DBAPIError] = OperationalError
-) -> Iterator[list[Session]]:
-    """The database refuses these transactions of the reconciler, counted from 1; those that came are yielded."""
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is at once, and not after 5 s; a reconciler reads it when it is made."""
     monkeypatch.setattr(reconciler, "RETRY_S", 0.01)
+
+
+@contextmanager
+def refusing(*numbers: int, error: type[DBAPIError] = OperationalError) -> Iterator[list[Session]]:
+    """The database refuses these transactions of the reconciler, counted from 1; those that came are yielded."""
     came: list[Session] = []
 
     def refuse(session: Session) -> None:
@@ -41,13 +44,11 @@ def refusing(
 
 
 @pytest.mark.parametrize("error", [OperationalError, InternalError])
-def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[DBAPIError]
-) -> None:
+def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(run: Run, error: type[DBAPIError]) -> None:
     async def scenario(world: World) -> None:
         await world.put_endpoint()
         world.starter.fails_with = ModelLoadError("vae/config.json is missing")
-        with refusing(monkeypatch, 3, 4, error=error) as transactions:
+        with refusing(3, 4, error=error) as transactions:
             operation = await world.put_deployment()
 
         assert (operation.status, operation.error_message) == (OperationStatus.FAILED, "vae/config.json is missing")
@@ -58,13 +59,11 @@ def test_a_failure_that_the_database_does_not_take_at_once_is_recorded_later(
 
 
 @pytest.mark.parametrize("refused", range(1, 5))
-def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
+def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_first(run: Run, refused: int) -> None:
     async def scenario(world: World) -> None:
         await world.put_endpoint()
         await world.put_deployment()
-        with refusing(monkeypatch, refused) as transactions:
+        with refusing(refused) as transactions:
             operation = await world.put_deployment()
 
         before, after = world.starter.started
@@ -77,13 +76,11 @@ def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_fir
 
 
 @pytest.mark.parametrize("refused", range(1, 4))
-def test_a_deletion_is_finished_whichever_transaction_the_database_refuses_at_first(
-    run: Run, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
+def test_a_deletion_is_finished_whichever_transaction_the_database_refuses_at_first(run: Run, refused: int) -> None:
     async def scenario(world: World) -> None:
         await world.put_endpoint()
         await world.put_deployment()
-        with refusing(monkeypatch, refused) as transactions:
+        with refusing(refused) as transactions:
             operation = await world.do(lambda session: delete_deployment(session, "flux", "blue"))
 
         (serving,) = world.starter.started
