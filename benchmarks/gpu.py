@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -38,6 +39,9 @@ class Row:
     quant_type: str | None = None
     size: int = 1024
     batch: int = 1
+    others: bool = False
+    """Whether pictures follow each other, each decoded before the steps of the next one, or `beside` them."""
+    beside: bool = False
     limit_gb: float | None = None
     """Of the device's memory, for this process."""
 
@@ -45,8 +49,9 @@ class Row:
     def name(self) -> str:
         kind = self.quant_type or ("bf16" if self.quantization == "none" else self.quantization)
         tiles = ", tiles" if self.vae_tiling else ""
+        decoded = f", decoded {'beside' if self.beside else 'between'} others' steps" if self.others else ""
         limit = "" if self.limit_gb is None else f", {self.limit_gb:g} GB"
-        return f"{kind}, offload {self.offload}{tiles}, {self.batch} x {self.size}{limit}"
+        return f"{kind}, offload {self.offload}{tiles}, {self.batch} x {self.size}{decoded}{limit}"
 
 
 INT8 = Row(quantization="int8")
@@ -66,6 +71,7 @@ ROWS = (
     Row(quantization="nf4", limit_gb=12, offload="encoders", vae_tiling=True),
     Row(quantization="nf4", limit_gb=8, offload="encoders", vae_tiling=True),
     Row(quantization="int8", limit_gb=8, offload="layers", vae_tiling=True),
+    *(Row(others=True, beside=beside) for beside in (False, True)),
 )
 
 
@@ -108,6 +114,7 @@ def _measure(row: Row, options: argparse.Namespace) -> dict[str, float]:
         text_encoder_2_quantization=of_t5,
         offload=row.offload,  # type: ignore[arg-type]
         vae_tiling=row.vae_tiling,
+        decodes_beside=row.beside and device.type == "cuda",
     )
     began = time.perf_counter()
     precision = Precision(computation=torch.bfloat16 if device.type == "cuda" else torch.float32, choice=choice)
@@ -115,22 +122,45 @@ def _measure(row: Row, options: argparse.Namespace) -> dict[str, float]:
     _paint(engine, row, options, seed=0)
     start = time.perf_counter() - began
     rounds = [_paint(engine, row, options, seed=seed) for seed in (1, 2)]
+    if row.others:
+        rounds = [(_paint_in_turns(engine, row, options) / _NUM_OTHERS, rounds[0][1])]
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
     image, step = (min(each[index] for each in rounds) for index in (0, 1))
     return {"start": start, "image": image / row.batch, "step": step, "peak": peak}
 
 
+_NUM_OTHERS = 4
+
+
+def _paint_in_turns(engine: Engine, row: Row, options: argparse.Namespace) -> float:
+    """Seconds of all of them: each is decoded by a thread while the next takes its steps, or before it does."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(1) as decoder:
+        for index in range(_NUM_OTHERS):
+            generation = _start(engine, row, options, seed=3, index=index)
+            while not generation.is_denoised:
+                engine.step([generation])
+            decoding = decoder.submit(engine.decode, generation)
+            if not row.beside:
+                decoding.result()
+    decoding.result()
+    return time.perf_counter() - began
+
+
+def _start(engine: Engine, row: Row, options: argparse.Namespace, *, seed: int, index: int) -> Generation:
+    size = 64 if options.reduced else row.size
+    request = build_generation_request(
+        engine.spec, id=f"{seed}", prompt=f"a red cat {seed} {index}", seed=seed, width=size, height=size
+    )
+    generation = Generation(request=request, image_index=index, arrived_at=0.0)
+    engine.start(generation)
+    return generation
+
+
 def _paint(engine: Engine, row: Row, options: argparse.Namespace, *, seed: int) -> tuple[float, float]:
     """Seconds of all pictures of the batch, encoded, denoised and decoded; and of one step."""
-    size = 64 if options.reduced else row.size
     began = time.perf_counter()
-    batch = []
-    for index in range(row.batch):
-        request = build_generation_request(
-            engine.spec, id=f"{seed}", prompt=f"a red cat {seed} {index}", seed=seed, width=size, height=size
-        )
-        batch.append(Generation(request=request, image_index=index, arrived_at=0.0))
-        engine.start(batch[-1])
+    batch = [_start(engine, row, options, seed=seed, index=index) for index in range(row.batch)]
     denoising = time.perf_counter()
     while not batch[0].is_denoised:
         engine.step(batch)

@@ -258,7 +258,10 @@ class Settings(BaseSettings, EngineOptions, DeploymentSettings):
     )
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser()
+        try:
+            return None if path is None else path.expanduser()
+        except RuntimeError:
+            raise ValueError(f"{path} lies in the home of nobody who is known; give the whole path") from None
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
@@ -360,7 +363,7 @@ def load_settings(**flags: Any) -> Settings:
 def _first_problem(error: ValidationError) -> tuple[str, str]:
     """The field, and what is wrong with it."""
     first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]), first["msg"]
+    return ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
 
 
 def _refuse_unknown_variables() -> None:

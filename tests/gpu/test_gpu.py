@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from safelight.engine.engine import Engine, load_engine
+from safelight.engine.engine import Engine, load_engine, prepare_engine
 from safelight.engine.pixels.autoencoder import Pixels
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.spec import LoraFile
@@ -28,8 +30,12 @@ Load = Callable[..., Engine]
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    folder: Path = save_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_flux(tmp_path_factory.mktemp("flux") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def load(folder: Path) -> Load:
     lora = LoraFile(name="film", file=str(save_lora(folder.parent / "film", base=folder, seed=1)))
     spec = replace(read_model_spec(folder), loras=(lora,))
 
@@ -86,6 +92,53 @@ def test_a_generation_that_is_released_takes_its_memory_along(load: Load) -> Non
 
 
 @pytest.mark.parametrize("with_what", [{}, {"negative_prompt": "a dog"}, {"num_previews": 2}, LORA])
+@pytest.mark.parametrize("tiling", ["off", "on"])
+def test_a_picture_that_is_decoded_beside_the_steps_of_others_is_the_one_that_is_not(
+    folder: Path, tiling: Literal["on", "off"]
+) -> None:
+    beside = prepare_engine(folder, EngineOptions(device="cuda", vae_tiling=tiling))
+    alone = replace(
+        beside, precision=replace(beside.precision, choice=replace(beside.precision.choice, decodes_beside=False))
+    )
+    size = {"width": 256, "height": 256}
+    expected = [paint(alone.load(), seed=seed, **size) for seed in range(8)]
+    engine = beside.load()
+    other = start(engine, seed=99, num_inference_steps=100, **size)
+
+    with ThreadPoolExecutor(1) as decoder:
+        decoding = []
+        for seed in range(8):
+            own = start(engine, seed=seed, **size)
+            denoise(engine, own)
+            decoding.append(decoder.submit(engine.decode, own))
+            for _ in range(8):
+                engine.step([other])
+        pictures = [each.result() for each in decoding]
+
+    assert engine.decodes_beside_steps
+    assert not alone.load().decodes_beside_steps
+    for picture, wanted in zip(pictures, expected, strict=True):
+        _assert_close(picture, wanted)
+
+
+def test_a_step_does_not_wait_for_a_picture_that_is_decoded_beside_it(folder: Path) -> None:
+    engine = prepare_engine(folder, EngineOptions(device="cuda")).load()
+    own, other = start(engine), start(engine, seed=8)
+    denoise(engine, own)
+    engine.step([other])
+    torch.cuda.synchronize()
+
+    with engine._beside(engine._denoising[own].latents):
+        torch.cuda._sleep(2**32)  # cycles: seconds, in which nothing else is done on its stream
+        done = torch.cuda.Event()
+        done.record()
+    engine.step([other])
+    torch.cuda.default_stream().synchronize()
+
+    assert not done.query()
+    torch.cuda.synchronize()
+
+
 def test_no_step_waits_for_the_gpu(load: Load, with_what: dict[str, object]) -> None:
     engine = load(dtype="bfloat16")
     batch = [start(engine, seed=seed, num_inference_steps=6, **with_what) for seed in range(3)]

@@ -47,6 +47,12 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name: str, value: object
         load_settings(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["data_dir", "vae", "text_encoder_2", "api_key_file", "tls_certificate"])
+def test_a_path_in_the_home_of_nobody_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name}: .*~nobody-of-that-name/x lies in the home of nobody"):
+        load_settings(**{name: "~nobody-of-that-name/x"})
+
+
 @pytest.mark.parametrize("name", ["https://images.example.org", "example.org:443", "example.org/x", "*", "a b", "[::1"])
 def test_an_allowed_host_is_a_name_and_nothing_else(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"allowed_hosts: .*no name or address without scheme, port and path"):

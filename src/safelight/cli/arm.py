@@ -119,7 +119,7 @@ class Arm:
         from rich.console import Console
         from rich.markup import escape
 
-        console = Console(stderr=True, highlight=False)
+        console = Console(emoji=False, stderr=True, highlight=False)
         with console.status(f"{escape(doing)} ...") as status:
             while (state := self.get(operation.status_url))["status"] == "InProgress":
                 status.update(f"{escape(doing)} ... {escape(detail())}")

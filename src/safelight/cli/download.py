@@ -18,7 +18,7 @@ def download(hub_id: str, revision: str | None, components: Collection[str] | No
 
     Raises DownloadError or ModelLoadError.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(emoji=False, stderr=True, highlight=False, soft_wrap=True)
     of = "" if components is None else f"{', '.join(sorted(components)) or 'configs and tokenizers'} of "
     console.print(f"Fetching {of}{hub_id} (what has arrived before is kept) ...")
     fetch = partial(hub.download_model, hub_id, revision=revision, components=components)

@@ -14,6 +14,7 @@ from safelight.model.catalog import FLUX_SCHNELL, Model, find_model, find_path
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.file_sets import GivenFiles, assemble, is_whole
 from safelight.model.locate import locate, locate_folder
+from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.other_formats import looks_like_weights
 from safelight.model.spec import ModelSpec
 from safelight.settings import Settings
@@ -32,13 +33,16 @@ def fetch_file(hub_id: str, file: str) -> Path:
 def locate_given(settings: Settings, components: Collection[str] | None = None) -> tuple[Path, ModelSpec]:
     """The folder and spec of the model that the settings name; of one of the hub with the weights of `components` only.
 
-    Raises DownloadError or ModelLoadError.
+    Raises DownloadError or ModelLoadError; for files that are broken at once, before a replica imports torch for them.
     """
     given = files_in(settings)
-    if given is None:
-        return locate(find_model(settings.model), partial(download, components=components))
-    folder = assemble(given, settings.data_dir / FOLDER, HubSources())
-    return folder, read_model_spec(folder)
+    if given is not None:
+        folder = assemble(given, settings.data_dir / FOLDER, HubSources())
+        return folder, read_model_spec(folder)
+    folder, spec = locate(find_model(settings.model), partial(download, components=components))
+    if components is None:  # else some of its weights are elsewhere
+        describe_parts(folder)
+    return folder, spec
 
 
 def files_in(settings: Settings, fetch: FetchFile = fetch_file) -> GivenFiles | None:

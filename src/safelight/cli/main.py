@@ -30,4 +30,5 @@ def _print_error(message: str) -> None:
 
     from safelight.cli.output import printable
 
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(printable(message))}", highlight=False)
+    line = printable(message).replace("\n", "\\n")  # of a name in it, which is a stranger's
+    Console(emoji=False, stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}", highlight=False)

@@ -35,7 +35,7 @@ def print_list(items: Sequence[JsonObject], columns: Sequence[str], output: Outp
         table.add_column(column, no_wrap=index == 0, overflow="fold")  # a name is there to be copied
     for item in items:
         table.add_row(*(_cell(item.get(column)) for column in columns))
-    Console(highlight=False).print(table, markup=False)
+    Console(emoji=False, highlight=False).print(table, markup=False)
 
 
 def print_one(item: JsonObject, output: OutputFormat | None) -> None:
@@ -52,7 +52,7 @@ def print_one(item: JsonObject, output: OutputFormat | None) -> None:
     for key, value in item.items():
         if value not in (None, "", {}, []):
             table.add_row(key, _cell(value))
-    Console(highlight=False).print(table, markup=False)
+    Console(emoji=False, highlight=False).print(table, markup=False)
 
 
 def format_of(output: OutputFormat | None) -> OutputFormat:

@@ -51,7 +51,7 @@ def status(
 
     read = find_source(data_dir, server)
     looks: deque[Look] = deque([(time.monotonic(), read())], maxlen=WINDOW)
-    console = Console(highlight=False, soft_wrap=not watch)  # what is drawn anew has to know its lines
+    console = Console(emoji=False, highlight=False, soft_wrap=not watch)  # what is drawn anew has to know its lines
     if as_json:
         typer.echo(json.dumps(looks[-1][1]))
     elif not watch:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from safelight.engine.compiled_blocks import CompiledBlocks, check_compile
-from safelight.engine.denoising.denoising import Denoising, Original, why_not_finite
+from safelight.engine.denoising.denoising import Denoising, Original, check_pixels, why_not_finite
 from safelight.engine.denoising.finite_checks import check_later
 from safelight.engine.denoising.flow import add_noise, combine_guidance, keep_unmasked, predict_clean
 from safelight.engine.denoising.noise_schedulers import build_noise_scheduler
@@ -31,12 +31,13 @@ from safelight.engine.low_rank import Addition, adapted
 from safelight.engine.lru_cache import LruCache
 from safelight.engine.pace import estimate_picture_s
 from safelight.engine.pixels.autoencoder import Pixels, decode_latents, draw_latents, encode_moments, to_pixels
+from safelight.engine.pixels.decode_stream import decode_stream
 from safelight.engine.pixels.decoder import Decoder
 from safelight.engine.pixels.kept_pixels import put_back
 from safelight.engine.pixels.previews import PreviewProjection, Projection, fit_projection
 from safelight.engine.prompts import PromptCache, PromptEmbeds, PromptEncoder
 from safelight.engine.threads import Threads
-from safelight.errors import NonFiniteValues, OutOfMemory
+from safelight.errors import OutOfMemory
 from safelight.model.checkpoint import check_checkpoint, read_model_spec
 from safelight.model.families.layout import Layout
 from safelight.model.memory.exhausted import OLD_AND_NEW, is_out_of_memory, what_needs_less
@@ -163,9 +164,10 @@ class Engine:
         self._blocks = CompiledBlocks(components.transformer) if options.compile == "on" else None
         self._threads = Threads()
         self._decoder = Decoder(components.autoencoder, self._threads)
-        is_small_on_cpu = components.device.type == "cpu" and self.picture_s is None
-        self.decodes_beside_steps = is_small_on_cpu and self._threads.num_all > 1
+        self._beside = decode_stream(components.device, components.precision.choice)
+        self._shares_threads = components.device.type == "cpu" and self.picture_s is None and self._threads.num_all > 1
         """The steps of a large model keep all cores busy, and its memory is planned for one stage at a time."""
+        self.decodes_beside_steps = self._shares_threads or components.precision.choice.decodes_beside
 
     @property
     def backend(self) -> Backend:
@@ -232,15 +234,13 @@ class Engine:
     def decode(self, generation: Generation) -> Pixels:
         """The picture of a denoised generation: uint8 (height, width, 3). Raises NonFiniteValues."""
         self._raise_if_not_finite(generation)
-        height, width = self._latent_size(generation)
-        latents = self._family.unpack(self._denoising[generation].latents, height, width)
-        image = self._decoder(latents, is_alone=len(self._denoising) == 1)
-        if not bool(image.isfinite().all()):
-            raise NonFiniteValues(
-                f"the autoencoder made NaN or infinite pixels after step {generation.step_index} of "
-                f"{generation.num_steps}, in float32 too; ask for other parameters"
-            )
-        return self._with_what_is_kept(generation, to_pixels(image))
+        latents = self._denoising[generation].latents
+        with self._beside(latents):
+            unpacked = self._family.unpack(latents, *self._latent_size(generation))
+            image = self._decoder(unpacked, is_alone=len(self._denoising) == 1)
+            check_pixels(generation, image)
+            pixels = to_pixels(image)
+        return self._with_what_is_kept(generation, pixels)
 
     def release(self, generation: Generation) -> None:
         """Forget its tensors; again or for a stranger it does nothing."""
@@ -382,7 +382,7 @@ class Engine:
 
     def _predict(self, inputs: Rows, *, with_additions: bool) -> Tensor:
         predict = partial(self._family.predict_velocity, inputs)
-        if not self.decodes_beside_steps:
+        if not self._shares_threads:
             return predict()
         key = (tuple(inputs.latents.shape), with_additions)
         return (self._threads.with_half if self._decoder.is_busy else self._threads.with_what_is_faster)(key, predict)

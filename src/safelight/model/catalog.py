@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -206,12 +207,14 @@ def _named(name: str, registered: Sequence[Model]) -> Model:
 
 
 def find_path(name: str) -> Path | None:
-    """What is there under that path, if anything is."""
+    """What is there under that path, if anything is. Raises ModelNotFound where that may not be seen."""
     if len(name) > MAX_PATH_CHARACTERS:
         return None
     try:
         path = Path(name).expanduser().resolve()
         return path if path.exists() else None
+    except PermissionError as error:
+        raise ModelNotFound(f"{name} cannot be read: {error.strerror}", field="model") from None
     except (OSError, RuntimeError, ValueError):  # no path at all: too long, a home of nobody, a zero in it
         return None
 
@@ -226,6 +229,8 @@ def find_folder(name: str) -> Path | None:
         return None
     if not path.is_dir():
         raise ModelNotFound(f"{path} {explain_file(path)}", field="model")
+    if not str(path).isprintable() and os.fsencode(path) != str(path).encode(errors="replace"):
+        raise ModelNotFound(f"{path} has bytes in its name that are no UTF-8; rename it", field="model")
     try:
         return newest_snapshot(path)
     except OSError as error:

@@ -6,6 +6,7 @@ Needs neither weights nor torch: the gateway refuses before a replica starts, an
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.configs import INDEX, class_in_index, list_names, named, read_json
+from safelight.model.configs import INDEX, MAX_SIZE, class_in_index, list_names, named, read_json, shortened
 from safelight.model.families.layout import Layout
 from safelight.model.families.registry import all_networks, all_without_weights, find_layout, list_served
 from safelight.model.heads.library_formats import four_bit_type, library_in_config, torchao_type
@@ -65,10 +66,18 @@ def read_model_spec(folder: Path) -> ModelSpec:
     spec = check_checkpoint(folder).describe(folder)
     values = msgspec.to_builtins(spec) | _values_from_sidecar(folder)
     try:
-        return msgspec.convert(values, ModelSpec)
+        told = msgspec.convert(values, ModelSpec)
     except msgspec.ValidationError as error:
         hint = f" (one of {', '.join(Guidance)})" if "guidance" in str(error) else ""
         raise ModelLoadError(f"{folder / SIDECAR} makes no sense: {error}{hint}; correct it, or remove it") from None
+    for field in fields(told):
+        value = getattr(told, field.name)
+        if isinstance(value, int) and not 1 <= value <= MAX_SIZE:
+            raise ModelLoadError(
+                f"{folder / SIDECAR} has {field.name} {shortened(value)}, not a number from 1 to {MAX_SIZE}; correct "
+                "it, or remove it"
+            )
+    return told
 
 
 def config_files() -> Iterator[str]:
@@ -91,7 +100,7 @@ def _digest(folder: Path) -> str:
     digest, contents = hashlib.sha256(), dict[Path, bytes]()
     patterns = [*_PICTURES_DEPEND_ON, *(f"{name}/*" for name in all_without_weights())]
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(os.fsencode(path.relative_to(folder).as_posix()) + b"\0")
         real = path.resolve()
         if real not in contents:  # a file with several parts is read once
             contents[real] = sha256_of(path)
@@ -113,11 +122,10 @@ def _values_from_sidecar(folder: Path) -> dict[str, Any]:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    if folder.is_dir():
-        names = list_names(folder)
-        explanation = None if INDEX in names else explain_folder(names)
-        if explanation is not None:
-            raise UnsupportedModel(f"{named(folder)} {explanation}")
+    names = list_names(folder)
+    explanation = None if INDEX in names else explain_folder(names)
+    if explanation is not None:
+        raise UnsupportedModel(f"{named(folder)} {explanation}")
     return read_json(folder / INDEX)
 
 
@@ -126,8 +134,8 @@ def _check_pipeline(folder: Path, index: Mapping[str, Any]) -> Layout:
     layout = find_layout(pipeline)
     if layout is None:
         raise UnsupportedModel(
-            f"{named(folder)} holds a {pipeline or 'pipeline without a name'}, which Safelight does not serve; it "
-            f"serves {list_served()}"
+            f"{named(folder)} holds a {str(pipeline or 'pipeline without a name')[:80]}, which Safelight does not "
+            f"serve; it serves {list_served()}"
         )
     return layout
 
@@ -141,8 +149,8 @@ def _check_class(folder: Path, layout: Layout, network: Network, class_name: str
     own_name = read_json(folder / network.name / "config.json").get("_class_name", class_name)
     if own_name != class_name:
         raise UnsupportedModel(
-            f"{named(folder, network.name)}/config.json is of a {own_name}, but {INDEX} says {class_name}; download "
-            "the checkpoint again"
+            f"{named(folder, network.name)}/config.json is of a {str(own_name)[:80]}, but {INDEX} says {class_name}; "
+            "download the checkpoint again"
         )
 
 

@@ -11,21 +11,42 @@ from safelight.errors import ModelLoadError
 from safelight.model.revision import hub_id_of
 
 INDEX = "model_index.json"
+MAX_SIZE = 2**31
+"""Whatever a config counts, it has fewer."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder. Raises ModelLoadError naming the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = _read_text(path)
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # halves of characters, which can be neither shown nor sent
+            json.dumps(value, ensure_ascii=False).encode()
     except FileNotFoundError:
         raise ModelLoadError(
             f"{path} is missing: {path.parent} is not a complete checkpoint in the diffusers layout"
         ) from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}; download it again") from None
     if not isinstance(value, dict):
-        raise ModelLoadError(f"{path} must hold a JSON object")
+        raise ModelLoadError(f"{path} must hold a JSON object; download it again")
     return value
+
+
+def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_JSON_BYTES + 1)
+    if len(content) > _MAX_JSON_BYTES:
+        raise ValueError("it is too large for JSON of a checkpoint")
+    return content.decode("utf-8")
+
+
+_MAX_JSON_BYTES = 16 * 1024**2
+"""An index of all of FLUX.1's tensors has a hundredth of it."""
 
 
 def class_in_index(index: Mapping[str, Any], component: str) -> str | None:
@@ -39,13 +60,28 @@ def config_of(folder: Path, component: str) -> tuple[str, dict[str, Any]]:
     return named(folder, f"{component}/config.json"), read_json(folder / component / "config.json")
 
 
-def read_size(path: str, config: Mapping[str, Any], key: str, default: int) -> int:
+def read_size(path: str, config: Mapping[str, Any], key: str, default: int, *, most: int = MAX_SIZE) -> int:
+    """What a config counts, which is `most` at the most. Raises ModelLoadError."""
     value = config.get(key)
     if value is None:
         return default
-    if not isinstance(value, int) or value < 1:
-        raise ModelLoadError(f"{path} has {key} {value!r}, not a number of at least 1; download the checkpoint again")
+    if not isinstance(value, int) or not 1 <= value <= most:
+        raise ModelLoadError(
+            f"{path} has {key} {shortened(value)}, not a number from 1 to {most}; download the checkpoint again"
+        )
     return value
+
+
+def shortened(value: object) -> str:
+    """What a config has where it should have something else, which may be long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+_MAX_SHOWN = 80
 
 
 def list_names(folder: Path) -> list[str]:

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.catalog import Model
 from safelight.model.checkpoint import SIDECAR, check_checkpoint
-from safelight.model.configs import INDEX, read_json
-from safelight.model.families.flux1 import FLUX1
+from safelight.model.configs import INDEX, read_json, read_size
+from safelight.model.families.flux1 import FLUX1, read_axes
 from safelight.model.single_files import configs
 from safelight.model.single_files.names import Config
 from safelight.model.single_files.parts import TITLES, Part, check_complete, read_part, read_parts
 from safelight.model.single_files.sizes import read_config
+from safelight.model.spec import printable_name
 from safelight.model.weight_files import Network, find_weights
 
 NETWORKS = {network.name: network for network in FLUX1.networks}
@@ -107,18 +108,35 @@ def _find_parts(given: GivenFiles) -> dict[str, Part]:
 
 def _name(given: GivenFiles) -> str:
     if given.model is not None:
-        return given.model.stem.lower()
+        return printable_name(given.model.stem.lower())[:_MOST_CHARACTERS]
     return given.base.name if given.base is not None else "flux.1"
 
 
+_MOST_CHARACTERS = 48
+"""Of a name: a folder's may have 255 bytes, and what follows it."""
+
+
 def _digest(given: GivenFiles, parts: Mapping[str, Part]) -> str:
-    """Over what the folder is made of: each file by its place, its size, and when it was written."""
-    made_of: dict[str, object] = {"form": _FORM, **{name: _identity(part.path) for name, part in parts.items()}}
-    if given.base is not None:
-        base = given.base
-        files = sorted(path for path in base.folder.rglob("*") if path.is_file()) if base.folder is not None else []
-        made_of["base"] = [base.hub_id, base.revision, *map(_identity, files)]
+    """Over what the folder is made of: each file by its place, its size, and when it was written.
+
+    Raises ModelLoadError for what may not be looked at.
+    """
+    made_of: dict[str, object] = {"form": _FORM}
+    try:
+        made_of |= {name: _identity(part.path) for name, part in parts.items()}
+        if given.base is not None:
+            base = given.base
+            files = sorted(_files_that_count(base.folder)) if base.folder is not None else []
+            made_of["base"] = [base.hub_id, base.revision, *map(_identity, files)]
+    except OSError as error:
+        raise ModelLoadError(f"{error.filename} cannot be read: {error.strerror}") from None
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _files_that_count(base: Path) -> Iterator[Path]:
+    """Of a folder that may be anything: a home, or the root of the disk."""
+    for name in (INDEX, SIDECAR, "scheduler/*", *(f"{each}/*" for each in (*NETWORKS, *TOKENIZERS))):
+        yield from (path for path in base.glob(name) if path.is_file())
 
 
 def _identity(path: Path) -> list[object]:
@@ -129,7 +147,10 @@ def _identity(path: Path) -> list[object]:
 
 def is_whole(folder: Path) -> bool:
     """Whether it is there, with all that its links lead to."""
-    return (folder / INDEX).exists() and all(path.exists() for path in folder.glob("*/*"))
+    try:
+        return (folder / INDEX).exists() and all(path.exists() for path in folder.glob("*/*"))
+    except OSError:  # what they lead to may not be seen
+        return False
 
 
 def _settle(parts: Mapping[str, Part], base: Path | None, *, are_all: bool = True) -> dict[str, Config]:
@@ -172,10 +193,17 @@ def _why_unfit(parts: Mapping[str, Part], component: str, width: str, wanted: in
 
 
 def _published(component: str, base: Path | None) -> Config:
-    """The config of the component in the base, if it is of the same class; else FLUX.1's own."""
+    """The config of the component in the base, if it is of the same class; else FLUX.1's own. Raises ModelLoadError."""
     ours, path = configs.COMPONENTS[component], _in(base, component, "config.json")
     theirs = ours if path is None else read_json(path)
-    return theirs if theirs.get("_class_name") == ours.get("_class_name") else ours
+    if path is None or theirs.get("_class_name") != ours.get("_class_name"):
+        return ours
+    sizes = {key: read_size(str(path), theirs, key, size) for key, size in ours.items() if type(size) is int}
+    return {
+        **theirs,
+        **sizes,
+        **({"axes_dims_rope": read_axes(str(path), theirs)} if component == "transformer" else {}),
+    }
 
 
 def _in(base: Path | None, *names: str) -> Path | None:
@@ -255,7 +283,8 @@ def _schedule(transformer: Config | None, base: Path | None) -> Config:
 def _link_name(part: Part, network: Network) -> str:
     """The file's own, with the ending of its format; none that a set would have."""
     ending = {"gguf": ".gguf", "safetensors": ".safetensors"}[part.head.format]
-    return f"{'single-' if part.path.stem.startswith(network.stem) else ''}{part.path.stem}{ending}"
+    stem = printable_name(part.path.stem)
+    return f"{'single-' if stem.startswith(network.stem) else ''}{stem}{ending}"
 
 
 def _files_of(base: Path, network: Network) -> Iterator[Path]:

@@ -60,7 +60,7 @@ def newest_snapshot(folder: Path) -> Path:
         return folder
     reference = folder / "refs" / "main"
     names = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
-    newest = reference.read_text().strip() if reference.is_file() else None
+    newest = reference.read_bytes().decode("ascii", "replace").strip() if reference.is_file() else None
     if newest in names:
         return snapshots / newest
     if len(names) == 1:

@@ -95,7 +95,12 @@ class ModelSpec:
 def folder_name(folder: Path) -> str:
     """What a model is called by its folder: by its hub id, if it lies in the hub's cache."""
     hub_id = hub_id_of(folder)
-    return registry_name(hub_id) if hub_id else folder.resolve().name.lower()
+    return registry_name(hub_id) if hub_id else printable_name(folder.resolve().name.lower())
+
+
+def printable_name(name: str) -> str:
+    """Of a folder or file, whose own may be anything: what a model is called is shown, and sent."""
+    return "".join(each if each.isprintable() else "-" for each in name)
 
 
 def registry_name(hub_id: str) -> str:

@@ -72,9 +72,17 @@ def find_weights(folder: Path, network: Network) -> tuple[WeightFiles, list[Path
         return weights, [place / weights.name]
     shards = [place / shard for shard in list_shards(place / weights.name)]
     for shard in shards:
-        if not shard.exists():
+        if not _is_there(shard):
             raise ModelLoadError(f"{shard} is missing, but {weights.name} lists it; download it again")
     return weights, shards
+
+
+def _is_there(file: Path) -> bool:
+    """Raises ModelLoadError where it may not be seen, as in a cache of another user."""
+    try:
+        return file.exists()
+    except OSError as error:
+        raise ModelLoadError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def list_shards(index: Path) -> list[str]:
@@ -82,10 +90,9 @@ def list_shards(index: Path) -> list[str]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ModelLoadError(f"{index} has no weight_map; download it again")
-    names = set(shards.values())
-    if any(not isinstance(name, str) or Path(name).name != name for name in names):
+    if any(not isinstance(name, str) or Path(name).name != name for name in shards.values()):
         raise ModelLoadError(f"{index} lists what is no file beside it; download it again")
-    return sorted(names)
+    return sorted(set(shards.values()))
 
 
 def _names_of(stem: str, variant: str | None) -> tuple[str, str]:

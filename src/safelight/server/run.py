@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from safelight import __version__
 from safelight.errors import ConfigurationError, SafelightError
@@ -38,7 +39,7 @@ EXAMPLE_PROMPT = "Astronaut riding a horse"
 
 def serve(settings: Settings, folder: Path, spec: ModelSpec) -> None:
     """Serve the model in `folder` until SIGTERM or SIGINT. Raises ConfigurationError, or why the model cannot load."""
-    console = Console(highlight=False, soft_wrap=True, quiet=settings.log_format == "json")
+    console = Console(emoji=False, highlight=False, soft_wrap=True, quiet=settings.log_format == "json")
     configure_logging(settings, console)
     if settings.log_format == "text":
         _serve_on(settings, folder, spec, console)
@@ -135,9 +136,9 @@ async def _announce(
 ) -> None:
     """Wait for the model and say what is served; if it cannot load, stop the server."""
     if not console.is_terminal:
-        console.print(f"Loading {dispatcher.spec.name} ...")
+        console.print(f"Loading {dispatcher.spec.name} ...", markup=False)
     try:
-        with console.status(f"Loading {dispatcher.spec.name} ..."):
+        with console.status(f"Loading {escape(dispatcher.spec.name)} ..."):
             await dispatcher.wait_until_ready()
     except SafelightError:
         server.should_exit = True

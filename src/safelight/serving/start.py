@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safelight.errors import ConfigurationError
 from safelight.model.spec import ModelSpec
 from safelight.picture.signing_certificate import read_content_credentials
 from safelight.serving.backends.protocol import LOAD_TIMEOUT_S, MIN_PATIENCE_S, Launch, ReplicasFactory
@@ -31,9 +32,11 @@ def create_dispatcher(
 
     A `deployment` decides for itself what the settings decide else. Of its environment `variables` the replicas see
     those that libraries read.
-    Raises ConfigurationError if the settings name a certificate that cannot sign pictures.
+    Raises ConfigurationError if the settings name a certificate that cannot sign pictures, or for a path that cannot be
+    told to a replica.
     """
     deployment = deployment or settings
+    _check_paths(str(folder), *(lora.file for lora in spec.loras))
     load = Load(
         folder=str(folder),
         spec=spec,
@@ -61,6 +64,14 @@ def create_dispatcher(
         result_cache_bytes=deployment.result_cache_bytes,
         idle_unload_s=deployment.idle_unload,
     )
+
+
+def _check_paths(*paths: str) -> None:
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{path} has bytes in its name that are no UTF-8; rename it") from None
 
 
 def _scaling_of(deployment: DeploymentSettings) -> Scaling | None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import safelight
+from safelight.cli.main import main
 from safelight.cli.output import OutputFormat, print_list, print_one
 
 
@@ -33,3 +37,30 @@ def test_a_list_in_a_narrow_terminal_loses_no_letter(
 
     _, *rows = capsys.readouterr().out.splitlines()
     assert "".join(row.removeprefix("flux").strip() for row in rows) == url
+
+
+def test_what_a_user_reads_is_what_was_meant_and_no_emoji(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_one({"uri": "azureml:cat:1", "path": "/models/:x:/[bold]"}, OutputFormat.TABLE)
+    print_list([{"name": ":fire:"}], ("name",), OutputFormat.TABLE)
+    shown = capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["safelight", "model", "show", "/no/azureml:cat:1\n/:x:"])
+    with pytest.raises(SystemExit):
+        main()
+
+    for each in ("azureml:cat:1", "/models/:x:/[bold]", ":fire:"):
+        assert each in shown
+    said = capsys.readouterr().err
+    assert "/no/azureml:cat:1" in said
+    assert "/:x:" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_no_console_of_ours_makes_emoji_of_names() -> None:
+    source = Path(safelight.__file__).parent
+
+    consoles = [line for path in source.rglob("*.py") for line in path.read_text().splitlines() if " Console(" in line]
+
+    assert len(consoles) > 10
+    assert not [line for line in consoles if "emoji=False" not in line]

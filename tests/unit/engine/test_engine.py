@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from safelight.engine.denoising.finite_checks import FiniteCheck
 from safelight.engine.engine import Engine, load_engine, prepare_engine
 from safelight.errors import NonFiniteValues
 from safelight.picture.generation import Generation
@@ -25,6 +27,37 @@ GUIDED = {"negative_prompt": "a blue dog", "true_cfg_scale": 3.0}
 def fresh_engine(tiny_flux_folder: Path) -> Engine:
     """One that a test may break."""
     return load_engine(tiny_flux_folder, EngineOptions(device="cpu", dtype="float32"))
+
+
+def test_a_picture_is_decoded_on_its_stream_once_its_last_step_is_known_to_be_done(fresh_engine: Engine) -> None:
+    expected = paint(fresh_engine)
+    generation, done = start(fresh_engine), list[str]()
+    denoise(fresh_engine, generation)
+    denoising = fresh_engine._denoising[generation]
+
+    class Check(FiniteCheck):
+        def is_finite(self) -> bool:
+            done.append("waited")
+            return True
+
+    @contextmanager
+    def stream(latents: torch.Tensor) -> Iterator[None]:
+        done.append("entered" if latents is denoising.latents else "of other latents")
+        yield
+        done.append("left")
+
+    def decoded(latents: torch.Tensor, *, is_alone: bool) -> torch.Tensor:
+        done.append("decoded")
+        return decoder(latents, is_alone=is_alone)
+
+    decoder, fresh_engine._decoder = fresh_engine._decoder, decoded  # type: ignore[assignment]
+    denoising.check = Check(3, np.array([True]), 0, None)
+    fresh_engine._beside = stream
+
+    pixels = fresh_engine.decode(generation)
+
+    assert done == ["waited", "entered", "decoded", "left"]
+    np.testing.assert_array_equal(pixels, expected)
 
 
 def test_a_picture_has_the_size_that_was_asked_for(engine: Engine) -> None:

@@ -161,5 +161,19 @@ def test_a_tensor_of_another_shape_keeps_the_model_from_loading(checkpoint: Path
     tensors = as_bfl(checkpoint, "transformer", config_of(checkpoint, "transformer"))
     file = save(tmp_path / "odd.safetensors", tensors | {"double_blocks.0.img_mlp.0.weight": torch.zeros(4, 4)})
 
-    with pytest.raises(UnsupportedModel, match=r"odd\.safetensors: double_blocks\.0\.img_mlp\.0\.weight is \[4, 4\]"):
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"odd\.safetensors: double_blocks\.0\.img_mlp\.0\.weight is \[4, 4\],",
+    ):
         engine_of({"transformer": file}, checkpoint, tmp_path)
+
+
+def test_every_shape_is_compared_before_any_number_is_read(checkpoint: Path, tmp_path: Path) -> None:
+    tensors = cast_fp8(as_bfl(checkpoint, "transformer", config_of(checkpoint, "transformer")))
+    tensors["single_blocks.0.linear2.weight"].view(torch.uint8)[-1, -1] = 0x7F
+    found_when_read = save(tmp_path / "nan.safetensors", tensors)
+    t5 = as_bfl(checkpoint, "text_encoder_2", config_of(checkpoint, "text_encoder_2"))
+    odd = save(tmp_path / "odd.safetensors", t5 | {"encoder.final_layer_norm.weight": torch.zeros(4)})
+
+    with pytest.raises(UnsupportedModel, match=r"odd\.safetensors: encoder\.final_layer_norm\.weight is \[4\]"):
+        engine_of({"transformer": found_when_read, "text_encoder_2": odd}, checkpoint, tmp_path)

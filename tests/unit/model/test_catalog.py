@@ -237,3 +237,11 @@ def test_a_registered_version_never_changes(database: Database) -> None:
 def test_a_model_that_makes_no_sense_is_not_registered(database: Database, name: str, path: str) -> None:
     with database.transaction() as session, pytest.raises(InvalidRequest):
         register_model(session, name=name, path=path)
+
+
+def test_a_folder_that_no_library_can_name_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"fl\xffux")
+    folder.mkdir()
+
+    with pytest.raises(ModelNotFound, match="has bytes in its name that are no UTF-8; rename it"):
+        find_model(str(folder))

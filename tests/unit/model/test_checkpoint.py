@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.checkpoint import check_checkpoint
+from safelight.errors import ConfigurationError, ModelLoadError, UnsupportedModel
+from safelight.model.checkpoint import check_checkpoint, read_model_spec
 from safelight.model.families.flux1 import PIPELINES
-from tests.checkpoint_files import write_checkpoint
+from safelight.model.memory.plan import DeviceFacts, choose_plan, describe_plan
+from safelight.model.memory.stored_parts import describe_parts
+from safelight.model.spec import ModelSpec
+from safelight.model.weight_files import list_shards
+from safelight.settings import EngineOptions
+from tests.checkpoint_files import CONFIGS, WEIGHTS, write_checkpoint
 
 REFUSED_PIPELINES = (
     "FluxFillPipeline",
@@ -201,6 +208,126 @@ def test_a_folder_of_another_layout_is_refused_for_what_it_is(
             (tmp_path / name).write_text(json.dumps(content))
 
     assert expected in refusal(tmp_path)
+
+
+JUNK = (None, True, -1, 0, 10**400, 1e308, float("inf"), "x", [], [[]], {}, {"a": {}}, 2**63, [None] * 100, "\ud800")
+
+
+@pytest.mark.parametrize("file", [*(name for name in CONFIGS if "tokenizer" not in name), "safelight.json"])
+def test_whatever_a_config_says_is_served_or_refused_in_a_sentence(tmp_path: Path, file: str) -> None:
+    write_checkpoint(tmp_path)
+    whole = CONFIGS.get(file, {})
+    keys = {*whole, *MORE_KEYS.get(file, ())}
+
+    for key in keys:
+        for value in JUNK:
+            (tmp_path / file).write_text(json.dumps({**whole, key: value}))
+            said = plan_or_refusal(tmp_path)
+            assert len(said) < 1000, (key, value)
+            assert "\n" not in said, (key, value)
+
+
+MORE_KEYS = {
+    "transformer/config.json": ("num_attention_heads", "attention_head_dim", "out_channels", "quantization_config"),
+    "vae/config.json": ("scaling_factor", "shift_factor"),
+    "text_encoder/config.json": ("text_config",),
+    "text_encoder_2/config.json": ("d_ff", "text_config"),
+    "safelight.json": tuple(field.name for field in fields(ModelSpec)),
+}
+
+
+def plan_or_refusal(folder: Path) -> str:
+    device = DeviceFacts(type="cuda", free_bytes=48 * 10**9, number_bytes=2)
+    try:
+        spec = read_model_spec(folder)
+        plan = choose_plan(describe_parts(folder), check_checkpoint(folder).work(folder, spec), device, EngineOptions())
+    except (ModelLoadError, ConfigurationError) as error:
+        return error.message
+    return describe_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("transformer/config.json", "num_layers"),
+        ("transformer/config.json", "num_single_layers"),
+        ("text_encoder/config.json", "num_hidden_layers"),
+        ("text_encoder/config.json", "max_position_embeddings"),
+        ("text_encoder_2/config.json", "num_layers"),
+        ("vae/config.json", "layers_per_block"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps"),
+    ],
+)
+def test_what_would_be_made_without_end_is_refused_by_its_config(tmp_path: Path, file: str, key: str) -> None:
+    write_checkpoint(tmp_path, {file: {key: 10**9}})
+
+    with pytest.raises(ModelLoadError, match=rf"{file} has {key} 1000000000, not a number from 1 to 10*; download"):
+        check_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("component", "names", "said"),
+    [
+        ("transformer", ["decoder.mid_block.resnets.0.conv1.weight"], "holds FLUX.1's autoencoder (VAE), not its"),
+        ("vae", ["transformer_blocks.0.attn.add_q_proj.weight"], "holds FLUX.1's transformer, not its autoencoder"),
+        ("text_encoder", ["encoder.block.0.layer.0.SelfAttention.q.weight"], "holds FLUX.1's T5 encoder, not its CLIP"),
+        ("text_encoder_2", ["text_model.encoder.layers.0.self_attn.q_proj.weight"], "holds FLUX.1's CLIP text encoder"),
+        ("transformer", ["down_blocks.0.attentions.0.norm.weight", "add_embedding.linear_1.weight"], "Diffusion XL"),
+        ("transformer", ["transformer_blocks.0.attn.to_q.lora_A.weight"], "is a LoRA"),
+    ],
+)
+def test_the_files_of_another_part_or_model_are_called_what_they_are(
+    tmp_path: Path, component: str, names: list[str], said: str
+) -> None:
+    write_checkpoint(tmp_path)
+    path = next(tmp_path / name for name in WEIGHTS if name.startswith(f"{component}/"))
+    save_file({name: np.zeros(2, np.float32) for name in names}, path)
+
+    with pytest.raises(UnsupportedModel) as caught:
+        describe_parts(tmp_path)
+
+    assert caught.value.message.startswith(f"{path} ")
+    assert said in caught.value.message
+
+
+def test_a_weight_in_two_shards_is_refused_with_both(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    place = tmp_path / "transformer"
+    for name in ("one", "two"):
+        save_file({"x.weight": np.zeros(2, np.float32), name: np.zeros(1, np.float32)}, place / f"{name}.safetensors")
+    index = {"weight_map": {"x.weight": "one.safetensors", "one": "one.safetensors", "two": "two.safetensors"}}
+    (place / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ModelLoadError, match=r"two\.safetensors has x\.weight, and so has .*one\.safetensors;"):
+        describe_parts(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["model_index.json", "vae/config.json", "safelight.json"])
+def test_json_that_is_too_large_for_any_is_not_read(tmp_path: Path, file: str) -> None:
+    write_checkpoint(tmp_path)
+    with (tmp_path / file).open("wb") as content:
+        content.truncate(200_000_000)
+
+    with pytest.raises(ModelLoadError, match=rf"{file} cannot be read: it is too large for JSON"):
+        read_model_spec(tmp_path)
+
+
+def test_json_is_not_waited_for_and_says_where_it_may_not_be_read(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "vae" / "config.json").unlink()
+    os.mkfifo(tmp_path / "vae" / "config.json")
+
+    with pytest.raises(ModelLoadError, match=r"vae/config\.json cannot be read: it is no file; download it again"):
+        check_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("shards", [{"a": ["x"]}, {"a": {}}, {"a": None}, {"a": "../x"}, {"a": 5}, [], {}, "x"])
+def test_an_index_that_lists_no_files_is_refused_by_its_name(tmp_path: Path, shards: object) -> None:
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
+
+    with pytest.raises(ModelLoadError, match=r"index\.json (has no weight_map|lists what is no file beside it);"):
+        list_shards(index)
 
 
 def test_a_folder_that_is_not_complete_may_be_so_another_time(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,74 @@ def test_the_same_files_are_the_same_folder_until_one_is_written_anew(checkpoint
     second = assemble(given, tmp_path / "sets", NoHub())
     assert second != first
     assert revision_of(second) == revision
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("in_channels", "num_attention_heads", "attention_head_dim", "joint_attention_dim", "pooled_projection_dim"),
+        *("axes_dims_rope", "num_layers", "guidance_embeds", "_class_name"),
+    ],
+)
+def test_whatever_the_config_of_a_base_says_is_used_or_refused_in_a_sentence(
+    checkpoint: Path, tmp_path: Path, key: str
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "base")
+    whole = config_of(folder, "transformer")
+    parts = write_single_files(checkpoint, tmp_path / "files")
+    model = parts.pop("transformer")
+    of_all, of_parts = (
+        GivenFiles(model=model, parts=parts, base=base(folder)),
+        GivenFiles(parts=parts, base=base(folder)),
+    )
+
+    for number, value in enumerate([None, "x", [], {}, -1, 10**400, float("nan"), [[], [], []], "gone"]):
+        changed = {name: each for name, each in whole.items() if name != key}
+        if value != "gone":
+            changed[key] = value
+        (folder / "transformer" / "config.json").write_text(json.dumps(changed))
+        for given in (of_all, of_parts):
+            with suppress(ModelLoadError):
+                assemble(given, tmp_path / f"sets{number}", NoHub())
+
+
+def test_what_lies_beside_a_checkpoint_in_its_folder_is_not_looked_at(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "home")
+    given = GivenFiles(model=write_all_in_one(checkpoint, tmp_path / "all.safetensors"), base=base(folder))
+    first = assemble(given, tmp_path / "sets", NoHub())
+
+    (folder / "photographs" / "of the sea").mkdir(parents=True)
+    (folder / "photographs" / "of the sea" / "1.png").write_text("blue")
+    (folder / "notes.txt").write_text("buy bread")
+
+    assert assemble(given, tmp_path / "sets", NoHub()) == first
+
+
+def test_a_file_may_have_a_name_as_long_as_any(checkpoint: Path, tmp_path: Path) -> None:
+    file = write_all_in_one(checkpoint, tmp_path / f"{'ü' * 120}.safetensors")
+
+    folder = assemble(GivenFiles(model=file, base=base(checkpoint)), tmp_path / "sets", NoHub())
+
+    assert read_model_spec(folder).name == "ü" * 48
+
+
+def test_a_file_may_be_called_whatever_a_disk_allows(checkpoint: Path, tmp_path: Path) -> None:
+    file = write_all_in_one(checkpoint, tmp_path / "all.safetensors")
+    odd = file.rename(tmp_path / f"{os.fsdecode(bytes([255]))}\n[bold].safetensors")
+
+    folder = assemble(GivenFiles(model=odd, base=base(checkpoint)), tmp_path / "sets", NoHub())
+
+    assert read_model_spec(folder).name == "--[bold]"
+    assert revision_of(folder).startswith("sha256:")
+    assert [path.name for path in (folder / "transformer").iterdir() if path.is_symlink()] == ["--[bold].safetensors"]
+
+
+def test_a_file_of_a_checkpoint_may_be_called_so_too(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "flux")
+    weights = next((folder / "vae").glob("*.safetensors"))
+    weights.rename(weights.with_name(f"{os.fsdecode(bytes([255]))}.safetensors"))
+
+    assert revision_of(folder).startswith("sha256:")
 
 
 def test_a_folder_whose_links_lead_nowhere_is_made_anew(checkpoint: Path, tmp_path: Path) -> None:

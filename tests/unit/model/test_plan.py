@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from safelight.errors import ConfigurationError
 from safelight.model.catalog import FLUX_SCHNELL, find_model
-from safelight.model.memory.plan import Choice, DeviceFacts, Plan, as_options, choose_plan, describe_plan, next_smaller
+from safelight.model.memory.plan import (
+    Choice,
+    DeviceFacts,
+    Plan,
+    _plan,
+    as_options,
+    choose_plan,
+    describe_plan,
+    next_smaller,
+)
 from safelight.model.memory.published import published_parts, published_work
 from safelight.model.memory.stored_parts import StoredPart
 from safelight.settings import EngineOptions, load_settings
@@ -112,6 +122,25 @@ def test_a_cpu_has_nothing_to_offload_to(offload: str) -> None:
         plan(cpu(80), offload=offload)
 
 
+@pytest.mark.parametrize("option", ["quantization", "text_encoder_2_quantization"])
+def test_apple_s_gpus_have_no_fp8(option: str) -> None:
+    apple = DeviceFacts(type="mps", free_bytes=64 * GB, number_bytes=2)
+
+    with pytest.raises(ConfigurationError, match=r"quantization fp8 needs CUDA or a CPU: .*; use int8 or nf4"):
+        plan(apple, **{option: "fp8"})
+    assert plan(apple, **{option: "int8"}).choice.offload == "none"
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2 with scales", "fp8", "fp8 of torchao"])
+def test_a_file_in_fp8_is_for_other_devices_than_apple_s_gpus(dtype: str) -> None:
+    apple = DeviceFacts(type="mps", free_bytes=64 * GB, number_bytes=2)
+    parts = {**PARTS, "text_encoder_2": replace(PARTS["text_encoder_2"], dtype=dtype, files=("/models/t5.sft",))}
+
+    with pytest.raises(ConfigurationError, match=r"^/models/t5\.sft is in fp8, .*; use another file, or device cpu"):
+        choose_plan(parts, WORK, apple, EngineOptions())
+    choose_plan(parts, WORK, gpu(80), EngineOptions())
+
+
 @pytest.mark.parametrize("memory", ["24", "GB", "lots", "-3GB", "0GB", "0.0MB", "nanGB", "1e400GB", f"{10**400}GB", ""])
 def test_a_budget_that_is_no_amount_is_refused(memory: str) -> None:
     with pytest.raises(ConfigurationError, match="memory: "):
@@ -159,6 +188,57 @@ def test_a_plan_tells_how_many_rows_fit_into_a_batch() -> None:
     for chosen in (tight, wide):
         others = chosen.peaks["denoise"] - chosen.row_bytes
         assert others + int(chosen.num_rows) * chosen.row_bytes <= chosen.free_bytes
+
+
+@pytest.mark.parametrize("memory_gb", [80, 48, 44.5, 40, 34, 27, 24, 19.9, 16, 12, 9.3])
+def test_pictures_are_decoded_beside_the_steps_where_the_sum_of_both_fits(memory_gb: float) -> None:
+    chosen = plan(gpu(memory_gb))
+    alone = choose_alone(chosen)
+
+    assert chosen.peaks["decode"] == alone.peaks["decode"]
+    if chosen.choice.decodes_beside:
+        work = chosen.peaks["denoise"] - alone.peaks["denoise"]
+        assert work == chosen.peaks["encode"] - alone.peaks["encode"]
+        assert work == 2 * (WORK.decode_tile if chosen.choice.vae_tiling else WORK.decode)
+        assert chosen.peak_bytes <= chosen.free_bytes
+        assert chosen.num_rows < alone.num_rows
+        assert "decoded beside the steps of others" in describe_plan(chosen)
+    else:
+        assert chosen == alone
+        assert "beside the steps" not in describe_plan(chosen)
+
+
+def choose_alone(chosen: Plan) -> Plan:
+    """The same plan with each stage for itself, as `plan.next_smaller` counts it."""
+    return _plan(PARTS, WORK, gpu(chosen.free_bytes / GB), replace(chosen.choice, decodes_beside=False))
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        (gpu(80), {}, True),
+        (gpu(80), {"offload": "encoders"}, True),
+        (gpu(80), {"offload": "model"}, False),
+        (gpu(80), {"offload": "layers"}, False),
+        (gpu(43), {"vae_tiling": "off", "quantization": "none"}, False),
+        (gpu(8), {}, False),
+        (cpu(200), {}, False),
+        (DeviceFacts(type="mps", free_bytes=200 * GB, number_bytes=2), {}, False),
+    ],
+)
+def test_nothing_is_decoded_beside_what_moves_or_without_room_or_streams(
+    device: DeviceFacts, options: Mapping[str, Any], expected: bool
+) -> None:
+    assert plan(device, **options).choice.decodes_beside is expected
+
+
+def test_who_ran_out_of_memory_while_both_ran_is_told_of_other_options_than_he_has() -> None:
+    for memory_gb in (80, 48, 24, 12):
+        chosen = plan(gpu(memory_gb))
+        smaller = next_smaller(chosen, PARTS, WORK, gpu(memory_gb))
+
+        assert smaller is not None
+        assert as_options(smaller.choice) != as_options(chosen.choice)
 
 
 def test_a_plan_tells_what_waits_in_the_machines_memory() -> None:

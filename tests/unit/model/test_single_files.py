@@ -196,3 +196,13 @@ def test_the_wrong_part_is_told_where_it_belongs(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedModel, match=r"holds FLUX\.1's autoencoder \(VAE\), not its T5 encoder"):
         read_part(path, "text_encoder_2")
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 5), (), (0, 3072)])
+def test_a_block_of_another_shape_than_the_first_is_refused_by_its_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    name = "double_blocks.3.img_mlp.0.weight"
+    path = save_shapes(tmp_path / "file.safetensors", bfl_shapes() | {name: shape})
+    part = read_part(path, "transformer")
+
+    with pytest.raises(UnsupportedModel, match=rf"has {name} as .*first block as \[12288, 3072\]: .*; use"):
+        check_complete(part, read_config(part, configs.COMPONENTS["transformer"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 from safelight.errors import ModelLoadError
 from safelight.model.checkpoint import read_model_spec
 from safelight.model.memory.stored_parts import describe_parts
-from safelight.model.spec import Guidance
+from safelight.model.spec import Guidance, folder_name
 from tests.checkpoint_files import write_checkpoint, write_json
 
 
@@ -138,3 +139,10 @@ def test_a_broken_file_of_weights_is_named_with_the_remedy(tmp_path: Path, conte
 
     with pytest.raises(ModelLoadError, match=r"model.safetensors cannot be read: .*; download it again"):
         describe_parts(folder)
+
+
+@pytest.mark.parametrize("name", ["fl\x1bux\n", os.fsdecode(b"fl\xffux\xfe"), "fl\u202eux\u200b"])
+def test_a_model_s_name_can_be_shown_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+
+    assert folder_name(tmp_path / name) == "fl-ux-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tracemalloc
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from safetensors.numpy import save
 from safelight.errors import ModelLoadError, SafelightError, UnsupportedModel
 from safelight.model.heads.file_head import read_head
 from safelight.model.heads.gguf_head import TYPES
+from safelight.model.heads.quantizer_marks import find_scales
 from safelight.model.heads.tensor_head import TensorHead
 from tests.gguf_files import write_gguf
 
@@ -120,6 +122,12 @@ def read_or_refusal(path: Path) -> tuple[Mapping[str, TensorHead], str | None]:
         return {}, error.message
 
 
+def of_json(head: Mapping[str, object]) -> bytes:
+    written = json.dumps(head).encode()
+    return struct.pack("<Q", len(written)) + written
+
+
+NOTHING = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
 GGUF = b"GGUF" + struct.pack("<I", 3)
 HOSTILE = {
     "2**63 tensors": GGUF + struct.pack("<QQ", 2**63, 0),
@@ -153,6 +161,41 @@ HOSTILE = {
     "no JSON": struct.pack("<Q", 4) + b"{{{{",
     "deep JSON": struct.pack("<Q", 100_000) + b'{"a":' + b"[" * 99_995,
     "a negative shape": struct.pack("<Q", 56) + b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,-1]}} ',
+    "32,769 tensors": of_json({f"t{number}": NOTHING for number in range(32_769)}),
+    "a name that cannot be shown": of_json({"\x1b[31m\n": NOTHING}),
+    "a name of 513 characters": of_json({"n" * 513: NOTHING}),
+    "nine dimensions": of_json({"a": NOTHING | {"shape": [0, *[2**62] * 8]}}),
+    "twice a name in JSON": of_json({"a": NOTHING, "b": NOTHING}).replace(b'"b"', b'"a"'),
+    "a gap": GGUF + struct.pack("<QQ", 1, 0) + text(b"w") + struct.pack("<IQIQ", 1, 1, 0, 32) + bytes(99),
+    "a gap between two": GGUF
+    + struct.pack("<QQ", 2, 0)
+    + text(b"v")
+    + struct.pack("<IQIQ", 1, 1, 0, 0)
+    + text(b"w")
+    + struct.pack("<IQIQ", 1, 1, 0, 64)
+    + bytes(199),
+    "a weight that is not aligned": GGUF
+    + struct.pack("<QQ", 2, 0)
+    + text(b"v")
+    + struct.pack("<IQIQ", 1, 1, 0, 0)
+    + text(b"w")
+    + struct.pack("<IQIQ", 1, 1, 0, 4)
+    + bytes(199),
+    "a block without dimensions": GGUF
+    + struct.pack("<QQ", 1, 0)
+    + text(b"w")
+    + struct.pack("<IIQ", 0, 2, 0)
+    + bytes(99),
+    "a weight of 513 characters": GGUF
+    + struct.pack("<QQ", 1, 0)
+    + text(b"n" * 513)
+    + struct.pack("<IQIQ", 1, 1, 0, 0)
+    + bytes(99),
+    "a weight without a name": GGUF
+    + struct.pack("<QQ", 1, 0)
+    + text(b"")
+    + struct.pack("<IQIQ", 1, 1, 0, 0)
+    + bytes(99),
     "another length": struct.pack("<Q", 56) + b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0, 1]}} ' + b"1",
 }
 
@@ -168,6 +211,36 @@ def test_a_head_that_claims_what_cannot_be_is_refused_in_one_line(tmp_path: Path
     assert caught.value.message.startswith(f"{path} cannot be read: ")
     assert caught.value.message.endswith("download it again")
     assert "\n" not in caught.value.message
+
+
+def test_no_head_is_longer_than_a_hundred_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "file.gguf"
+    with path.open("wb") as file:
+        file.write(GGUF + struct.pack("<QQ", 0, 2_000))
+        for number in range(2_000):
+            file.write(text(b"key %d" % (number % 5)) + struct.pack("<IQ", 8, 60_000))
+            file.seek(60_000, os.SEEK_CUR)
+        file.truncate()
+    tracemalloc.start()
+
+    _, said = read_or_refusal(path)
+
+    assert said == f"{path} cannot be read: its head is longer than that of any GGUF file; download it again"
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("number", [4, 31, 36, 99, 2**32 - 1])
+def test_a_type_without_a_name_is_told_as_such_however_many_bytes_it_takes(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "file.gguf"
+    heads = text(b"v") + struct.pack("<IQIQ", 1, 64, number, 0) + text(b"w") + struct.pack("<IQIQ", 1, 8, 0, 32)
+    path.write_bytes(GGUF + struct.pack("<QQ", 2, 0) + heads + bytes(256))
+
+    head = read_head(path)
+
+    assert head.tensors["v"].dtype == f"type {number}"
+    with pytest.raises(UnsupportedModel, match=rf"has v as type {number}, which is not read; read are F32, F16"):
+        find_scales(path, head)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from safelight.errors import ConfigurationError
+from safelight.model.spec import LoraFile
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, Replicas
 from safelight.serving.messages import Load, encode_frame, gateway_messages
@@ -42,6 +46,15 @@ def loads(settings: Settings, deployment: DeploymentSettings | None = None) -> l
     frames = [encode_frame(each._load) for each in launched[0].members]
     messages = [gateway_messages.decode(frame[4:]) for frame in frames]
     return [each for each in messages if isinstance(each, Load)]
+
+
+def test_a_path_that_cannot_be_told_to_a_replica_is_refused_by_its_name() -> None:
+    folder = Path(os.fsdecode(b"/models/fl\xfcx"))
+    lora = replace(FAKE_SPEC, loras=(LoraFile(name="film", file=str(folder / "film.safetensors")),))
+
+    for place, spec in ((folder, FAKE_SPEC), (Path("/nowhere"), lora)):
+        with pytest.raises(ConfigurationError, match="has bytes in its name that are no UTF-8; rename it"):
+            create_dispatcher(LocalReplicas, Settings(), place, spec)
 
 
 def test_every_option_of_the_engine_can_be_set_and_reaches_each_replica(monkeypatch: pytest.MonkeyPatch) -> None:

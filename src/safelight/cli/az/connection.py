@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from safelight.cli.az.options import (
     Set,
     Workspace,
     Yes,
+    at_home,
     confirm,
     name_of,
 )
@@ -164,7 +164,7 @@ def _ask(key: str) -> str:
 
 def _read_file(path: str) -> str:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == "-" else at_home(path, "secret_file").read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="secret_file") from None
     except UnicodeDecodeError:

@@ -205,7 +205,7 @@ def invoke(
 def _save(response: httpx.Response, path: Path) -> None:
     from rich.console import Console
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(emoji=False, stderr=True, soft_wrap=True, highlight=False)
     if response.is_error:
         raise RequestRefused(f"the endpoint answered {response.status_code}: {response.text[:2000]}")
     for warning in response.headers.get_list("x-safelight-warning"):

@@ -73,3 +73,12 @@ def name_of(kind: str, name: str | None, resource: Mapping[str, object]) -> str:
     if not found:
         raise InvalidRequest(f"give the {kind} a --name, or a name in its file", field="name")
     return checked_name(str(found))
+
+
+def at_home(path: Path | str, field: str) -> Path:
+    """With `~` and `~NAME` as the folder that they mean, where a shell left them as they are. Raises InvalidRequest."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        message = f"{path} lies in the home of nobody who is known; give the whole path"
+        raise InvalidRequest(message, field=field) from None

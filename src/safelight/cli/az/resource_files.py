@@ -269,4 +269,6 @@ def note(text: str) -> None:
     """Say something beside the output."""
     from rich.console import Console
 
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"note: {text}", style="yellow", markup=False)
+    Console(emoji=False, stderr=True, soft_wrap=True, highlight=False).print(
+        f"note: {text}", style="yellow", markup=False
+    )

@@ -74,8 +74,8 @@ def measure(measurement: Measurement, outputs: Outputs) -> None:
     for path in (outputs.json, outputs.plot):
         if path is not None and path != Path("-"):
             write_whole(path, None)
-    console = Console(highlight=False, soft_wrap=True, stderr=outputs.json == Path("-"))
-    progress = Console(highlight=False, soft_wrap=True, stderr=True)
+    console = Console(emoji=False, highlight=False, soft_wrap=True, stderr=outputs.json == Path("-"))
+    progress = Console(emoji=False, highlight=False, soft_wrap=True, stderr=True)
     try:
         runs = asyncio.run(run_rounds(measurement, progress))
     except asyncio.CancelledError:

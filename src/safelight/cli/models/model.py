@@ -103,7 +103,7 @@ def show(
 
     from safelight.cli.models.model_table import card_table
 
-    Console(highlight=False).print(card_table(card))
+    Console(emoji=False, highlight=False).print(card_table(card))
 
 
 app.command("create")(create)
@@ -121,7 +121,7 @@ def _show_plan(reference: str, flags: JsonObject, data_dir: Path | None, output:
 
     from safelight.cli.models.plan_table import plan_table
 
-    Console(highlight=False, soft_wrap=True).print(plan_table(report), markup=False)
+    Console(emoji=False, highlight=False, soft_wrap=True).print(plan_table(report), markup=False)
 
 
 def _uri(name: str | None, version: str | None, label: str | None, registry: str | None) -> str:

@@ -10,7 +10,7 @@ from typer import Option
 
 from safelight.cli import model_flags
 from safelight.cli.arm import Arm
-from safelight.cli.az.options import DataDir, OptionalFile, OptionalName, Output, Workspace, checked_name
+from safelight.cli.az.options import DataDir, OptionalFile, OptionalName, Output, Workspace, at_home, checked_name
 from safelight.cli.az.resource_files import read_resource
 from safelight.cli.output import print_one
 from safelight.errors import InvalidRequest
@@ -64,11 +64,13 @@ def _folder_or_hub_id(
     path: str, components: str | None, parts: Mapping[str, Path | None], data_dir: Path | None
 ) -> str:
     """What the server registers."""
-    given = {name: file.expanduser() for name, file in parts.items() if file is not None}
-    folder = Path(path).expanduser()
-    if given or components or folder.is_file() or path.lower().endswith(SINGLE_FILES):
+    from safelight.model.catalog import find_path
+
+    given = {name: at_home(file, name) for name, file in parts.items() if file is not None}
+    found = find_path(path)
+    if given or components or path.lower().endswith(SINGLE_FILES) or (found is not None and not found.is_dir()):
         return _folder_of_files(path, components, given, data_dir)
-    return str(folder.resolve()) if folder.is_dir() else path
+    return path if found is None else str(found)
 
 
 def _folder_of_files(path: str, components: str | None, parts: Mapping[str, Path], data_dir: Path | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from safelight.cli.az.options import DataDir, Output
+from safelight.cli.az.options import DataDir, Output, at_home
 from safelight.cli.completion import complete_models
 from safelight.cli.output import print_one
 
@@ -34,20 +34,22 @@ def quantize(
     data_dir: DataDir = None,
 ) -> None:
     """Write MODEL to a folder with its large networks quantized, which every command then takes as a model."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
+    out = at_home(out, "out").absolute()
     from safelight.cli.download import download
     from safelight.cli.models.registered_models import find_registered
-    from safelight.engine.families.quantized_checkpoint import quantize_checkpoint
-    from safelight.engine.family import network_classes
     from safelight.model.checkpoint import check_checkpoint
     from safelight.model.locate import locate
     from safelight.model.memory.stored_parts import describe_parts
 
     folder, spec = locate(find_registered(reference, data_dir), download)
-    out = out.expanduser().absolute()
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    describe_parts(folder)  # what is broken is refused before torch is imported
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from safelight.engine.families.quantized_checkpoint import quantize_checkpoint
+    from safelight.engine.family import network_classes
+
+    console = Console(emoji=False, stderr=True, highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("Quantizing", total=None)

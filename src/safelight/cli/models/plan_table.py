@@ -19,7 +19,8 @@ def plan_table(report: PlanReport) -> Group:
     stages = _table(f"peak at {report.largest_picture}, one picture", "on the device", "")
     for stage, num_bytes in report.peak_bytes.items():
         highest = "highest" if num_bytes == max(report.peak_bytes.values()) else ""
-        stages.add_row(_STAGES[stage], in_gigabytes(num_bytes), highest)
+        beside = ", and a picture decoded beside it" if report.decodes_beside and stage != "decode" else ""
+        stages.add_row(_STAGES[stage] + beside, in_gigabytes(num_bytes), highest)
     if report.host_bytes:
         stages.add_row("what waits in the machine's memory", in_gigabytes(report.host_bytes), "")
     stages.add_row("rows of that picture in a batch", str(report.largest_batch), "")

@@ -172,7 +172,7 @@ def _print_examples(settings: Settings) -> None:
     from safelight.cli.given_files import locate_given
 
     _, spec = locate_given(settings)
-    Console(highlight=False).print("\n".join(spec.examples))
+    Console(emoji=False, highlight=False).print("\n".join(spec.examples), markup=False)
 
 
 def _generate(
@@ -203,7 +203,7 @@ def _generate(
         **parameters,
     )
     paths = _output_paths(output, n)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(emoji=False, stderr=True, soft_wrap=True, highlight=False)
     dispatcher = create_dispatcher(find_factory(settings), settings, folder, spec)
     result = asyncio.run(make_pictures(dispatcher, request, console))
     for warning in result.warnings:

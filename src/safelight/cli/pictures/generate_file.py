@@ -89,7 +89,7 @@ def generate_file(
     Raises what keeps every line from being made; what was made until then stays.
     """
     timeout_s = deadline(timeout)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(emoji=False, stderr=True, soft_wrap=True, highlight=False)
     lines = read_prompt_file(source, defaults)
     with Manifest(folder) as manifest:
         left = [line for line in lines if line.body is None or not manifest.is_made(line.number, line.body)]

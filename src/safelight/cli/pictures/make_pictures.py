@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from safelight.picture.generation import Completed, Failed, GenerationRequest, GenerationResult, Step
@@ -15,7 +16,7 @@ async def make_pictures(dispatcher: Dispatcher, request: GenerationRequest, cons
     """Run one request on a replica of our own, and show each step."""
     await dispatcher.start()
     try:
-        with console.status(f"Loading {dispatcher.spec.name} ..."):
+        with console.status(f"Loading {escape(dispatcher.spec.name)} ..."):
             await dispatcher.wait_until_ready()
         return await _develop(dispatcher, request, console)
     finally:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safelight.cli.az.options import at_home
 from safelight.errors import InvalidRequest
 from safelight.picture import other_names
 
@@ -69,7 +70,7 @@ def _read(source: str) -> bytes:
     if source == "-":
         return sys.stdin.buffer.read()
     try:
-        return Path(source).expanduser().read_bytes()
+        return at_home(source, "from").read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{source} cannot be read: {error.strerror}", field="from") from None
 

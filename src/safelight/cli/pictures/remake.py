@@ -70,7 +70,7 @@ def remake(
     if output is not None:
         write_whole(output, None)  # better found out now than after minutes of work
     request = _request(recipe, spec, picture.image_format, start, timeout_s)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(emoji=False, stderr=True, soft_wrap=True, highlight=False)
     result = asyncio.run(
         make_pictures(create_dispatcher(find_factory(settings), settings, folder, spec), request, console)
     )
@@ -208,7 +208,7 @@ def _changes(then: Recipe, now: Recipe) -> list[str]:
 
 def report(then: np.ndarray, now: np.ndarray, changes: list[str]) -> int:
     """Print the verdict. Returns the exit status."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(emoji=False, soft_wrap=True, highlight=False)
     difference = np.abs(then.astype(np.float64) - now)
     is_same = not difference.any()
     if is_same:

@@ -57,3 +57,12 @@ def why_not_finite(generation: Generation, check: FiniteCheck | None) -> NonFini
         f"step {check.step_index} of {generation.num_steps} made NaN or infinite latents; "
         "run the model with dtype float32, or ask for other parameters"
     )
+
+
+def check_pixels(generation: Generation, image: Tensor) -> None:
+    """Raises NonFiniteValues for an image that has none everywhere."""
+    if not bool(image.isfinite().all()):
+        raise NonFiniteValues(
+            f"the autoencoder made NaN or infinite pixels after step {generation.step_index} of "
+            f"{generation.num_steps}, in float32 too; ask for other parameters"
+        )

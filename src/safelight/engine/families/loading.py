@@ -25,7 +25,7 @@ from safelight.engine.devices import Precision
 from safelight.engine.families.weight_heads import check_weights
 from safelight.engine.weights.component_tensors import component_tensors
 from safelight.engine.weights.files import FileTensor
-from safelight.engine.weights.lean_loading import load_network
+from safelight.engine.weights.lean_loading import check_network, load_network
 from safelight.engine.weights.placement import place, waiting_place
 from safelight.errors import ModelLoadError, OutOfMemory, SafelightError, UnsupportedModel
 from safelight.model.configs import INDEX, class_in_index, read_json
@@ -69,7 +69,10 @@ def load_parts(
     }
     for source in sources:
         check_source(source)
-    opened = [_read(source.place, partial(_open, source)) for source in sources]  # each file is what it should be
+    opened = [_read(source.place, partial(_open, source)) for source in sources]
+    for source, tensors in zip(sources, opened, strict=True):
+        if source.is_single:  # of a set the heads have been compared
+            _read(source.place, partial(check_network, partial(make_network, source), tensors))
     networks = {
         source.network.name: _load_network(source, tensors, device, precision)
         for source, tensors in zip(sources, opened, strict=True)
@@ -185,6 +188,10 @@ def make_network(source: Source) -> Any:
 
 
 def _load_tokenizer(place: Path) -> Any:
+    return _read(place, partial(_open_tokenizer, place))
+
+
+def _open_tokenizer(place: Path) -> Any:
     if not (place / "tokenizer_config.json").exists():
         raise ModelLoadError(f"{place / 'tokenizer_config.json'} is missing; download the checkpoint again")
     if not any(all((place / name).exists() for name in names) for names in TOKENIZER_FILES):
@@ -192,7 +199,14 @@ def _load_tokenizer(place: Path) -> Any:
             f"{place} has no vocabulary ({', or '.join(' and '.join(names) for names in TOKENIZER_FILES)}); "
             "download the checkpoint again"
         )
-    return _read(place, lambda: AutoTokenizer.from_pretrained(place, local_files_only=True))
+    for path in sorted(place.iterdir()):
+        if path.suffix in (".json", ".txt", ".model") and path.stat().st_size > _MAX_TOKENIZER_BYTES:
+            raise ModelLoadError(f"{path} is too large for a file of a tokenizer; download it again")
+    return AutoTokenizer.from_pretrained(place, local_files_only=True)
+
+
+_MAX_TOKENIZER_BYTES = 64 * 1024**2
+"""T5's largest has 2 MB."""
 
 
 def _read(place: Path, load: Callable[[], T]) -> T:

@@ -114,7 +114,7 @@ def _told(spec: ModelSpec) -> dict[str, Any]:
 @contextmanager
 def _draft(out: Path, num_bytes: int) -> Iterator[Path]:
     """A folder beside `out`, which becomes `out` at the end. Raises InvalidRequest."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _is_taken(out):
         raise InvalidRequest(f"{out} is there already; give a new folder", field="out")
     free = shutil.disk_usage(_nearest(out)).free
     if free < num_bytes:
@@ -141,6 +141,17 @@ def _draft(out: Path, num_bytes: int) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _is_taken(out: Path) -> bool:
+    try:
+        return out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise _unseen(out, error) from None
+
+
+def _unseen(out: Path, error: OSError) -> InvalidRequest:
+    return InvalidRequest(f"{out} cannot be looked at: {error.strerror}; give another folder", field="out")
+
+
 def _copied_bytes(files: Sequence[Path], out: Path) -> int:
     """Of those that cannot be linked, since they lie on another disk."""
     statuses = [file.stat() for file in files]
@@ -150,7 +161,10 @@ def _copied_bytes(files: Sequence[Path], out: Path) -> int:
 
 def _nearest(out: Path) -> Path:
     """The folder above it that is there."""
-    return next(each for each in out.absolute().parents if each.exists())
+    try:
+        return next(each for each in out.absolute().parents if each.exists())
+    except OSError as error:
+        raise _unseen(out, error) from None
 
 
 def _link_or_copy(file: Path, target: Path) -> None:

@@ -73,6 +73,8 @@ def _again_in_fp32(autoencoder: Any, run: Callable[[], Tensor]) -> Tensor:
             return run()
         finally:
             autoencoder.to(dtype)
+            if made.device.type == "cuda":  # whoever uses it next may do so on another stream
+                torch.cuda.current_stream(made.device).synchronize()
 
 
 def _encode(autoencoder: Any, image: Tensor) -> Tensor:

@@ -55,10 +55,7 @@ def load_network(
     `dtype` is that of computation. Only layers that repeat are quantized: what stands before and after them is small,
     and each of its errors reaches every pixel. What a file has quantized already stays as it is.
     """
-    with init_empty_weights(include_buffers=False), no_init_weights():  # to draw weights that are not there takes time
-        network = make()
-    if isinstance(network, PreTrainedModel):
-        network.tie_weights()
+    network = _make_empty(make)
     _check_shapes(network, tensors)
     is_large = is_mapped(sum(tensor.num_bytes for tensor in tensors.values()))
     for name, layer in repeated_linears(network).items():
@@ -75,6 +72,19 @@ def load_network(
     return network.to(device).eval().requires_grad_(False)
 
 
+def check_network(make: MakeNetwork, tensors: Mapping[str, FileTensor]) -> None:
+    """Whether they are what it asks for: no number is read. Raises ModelLoadError or UnsupportedModel."""
+    _check_shapes(_make_empty(make), tensors)
+
+
+def _make_empty(make: MakeNetwork) -> Any:
+    with init_empty_weights(include_buffers=False), no_init_weights():  # to draw weights that are not there takes time
+        network = make()
+    if isinstance(network, PreTrainedModel):
+        network.tie_weights()
+    return network
+
+
 def _check_shapes(network: nn.Module, tensors: Mapping[str, FileTensor]) -> None:
     for names in _parameters(network):
         tensor = next((tensors[name] for name in names if name in tensors), None)
@@ -82,7 +92,10 @@ def _check_shapes(network: nn.Module, tensors: Mapping[str, FileTensor]) -> None
         if tensor is None:
             raise ModelLoadError(f"its files have no {names[0]}; download them again")
         if tensor.shape != shape:
-            raise UnsupportedModel(f"{tensor.place} is {list(tensor.shape)}, and {list(shape)} is asked for")
+            raise UnsupportedModel(
+                f"{tensor.place} is {list(tensor.shape)}, and {list(shape)} is asked for: it is of another model; use "
+                "another file"
+            )
 
 
 def _parameters(network: nn.Module) -> list[list[str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safelight.errors import ModelLoadError, UnsupportedModel
-from safelight.model.configs import config_of, read_json, read_size
+from safelight.model.configs import config_of, named, read_json, read_size, shortened
 from safelight.model.families.layout import TILE_SIZE, Layout, WorkSizes
 from safelight.model.spec import Guidance, ModelSpec, folder_name
 from safelight.model.weight_files import Network
@@ -17,6 +19,7 @@ PIPELINES = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")
 
 def check(folder: Path) -> None:
     """Raises UnsupportedModel for what is built otherwise, ModelLoadError if a config is broken."""
+    _check_counts(folder)
     _check_channels(folder)
     _check_rotation(folder)
     _check_widths(folder)
@@ -68,11 +71,15 @@ def vae_scale_factor(folder: Path) -> int:
     """Pixels of the picture to a pixel of the latents. Raises ModelLoadError."""
     config = read_json(folder / "vae" / "config.json")
     channels = config.get("block_out_channels") or config.get("decoder_block_out_channels")
-    if not isinstance(channels, list) or not channels:
+    if not isinstance(channels, list) or not 0 < len(channels) <= _MOST_LEVELS:
         raise ModelLoadError(
-            f"{folder / 'vae' / 'config.json'} has no list block_out_channels: not an autoencoder config"
+            f"{folder / 'vae' / 'config.json'} has no list block_out_channels of 1 to {_MOST_LEVELS}: not an "
+            "autoencoder config; download the checkpoint again"
         )
     return int(2 ** (len(channels) - 1))
+
+
+_MOST_LEVELS = 10
 
 
 def _check_channels(folder: Path) -> None:
@@ -86,17 +93,47 @@ def _check_channels(folder: Path) -> None:
         )
 
 
+def _check_counts(folder: Path) -> None:
+    """Of what is made as often as a config says, before its files are asked: one by one, until no memory is left."""
+    for component, key, most in _COUNTS:
+        path, config = config_of(folder, component)
+        read_size(path, config, key, 1, most=most)
+    schedule = folder / "scheduler" / "scheduler_config.json"
+    if schedule.exists():
+        read_size(named(folder, "scheduler/scheduler_config.json"), read_json(schedule), _STEPS, 1000, most=100_000)
+
+
+_STEPS = "num_train_timesteps"
+_COUNTS = (
+    ("transformer", "num_layers", 1000),
+    ("transformer", "num_single_layers", 1000),
+    ("text_encoder", "num_hidden_layers", 1000),
+    ("text_encoder", "max_position_embeddings", 100_000),
+    ("text_encoder_2", "num_layers", 1000),
+    ("vae", "layers_per_block", 100),
+)
+"""Component, key, and a number that none has."""
+
+
 def _check_rotation(folder: Path) -> None:
     """Positions turn each attention head as a whole."""
     path, config = config_of(folder, "transformer")
-    axes, head = config.get("axes_dims_rope", [16, 56, 56]), read_size(path, config, "attention_head_dim", 128)
-    if not isinstance(axes, list) or len(axes) != 3 or any(not isinstance(axis, int) for axis in axes):
-        raise ModelLoadError(f"{path} has axes_dims_rope {axes!r}, not three numbers; download the checkpoint again")
+    axes, head = read_axes(path, config), read_size(path, config, "attention_head_dim", 128)
     if sum(axes) != head:
         raise UnsupportedModel(
-            f"{path} has axes_dims_rope {axes}, which do not add up to its attention_head_dim, {head}; download the "
-            "checkpoint again"
+            f"{path} has axes_dims_rope {shortened(axes)}, which do not add up to its attention_head_dim, {head}; "
+            "download the checkpoint again"
         )
+
+
+def read_axes(path: str, config: Mapping[str, Any]) -> list[int]:
+    """By how much each of three directions turns. Raises ModelLoadError."""
+    axes = config.get("axes_dims_rope", [16, 56, 56])
+    if not isinstance(axes, list) or len(axes) != 3 or any(not isinstance(axis, int) for axis in axes):
+        raise ModelLoadError(
+            f"{path} has axes_dims_rope {shortened(axes)}, not three numbers; download the checkpoint again"
+        )
+    return axes
 
 
 def _check_scale(folder: Path) -> None:
@@ -105,14 +142,14 @@ def _check_scale(folder: Path) -> None:
     scale, shift = config.get("scaling_factor", 1.0), config.get("shift_factor")
     if not _is_finite(scale) or scale <= 0:
         raise ModelLoadError(
-            f"{path} has scaling_factor {scale!r}, not a number above 0; download the checkpoint again"
+            f"{path} has scaling_factor {shortened(scale)}, not a number above 0; download the checkpoint again"
         )
     if shift is not None and not _is_finite(shift):
-        raise ModelLoadError(f"{path} has shift_factor {shift!r}, not a number; download the checkpoint again")
+        raise ModelLoadError(f"{path} has shift_factor {shortened(shift)}, not a number; download the checkpoint again")
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) < math.inf  # an int may be too large for isfinite
 
 
 def _check_widths(folder: Path) -> None:
@@ -121,7 +158,8 @@ def _check_widths(folder: Path) -> None:
     for key, default, component, its_key, its_default, factor in _WIDTHS:
         its_path, its_config = config_of(folder, component)
         wanted = read_size(path, config, key, default)
-        given = read_size(its_path, its_config.get("text_config") or its_config, its_key, its_default) * factor
+        of_text = its_config.get("text_config") or its_config
+        given = read_size(its_path, of_text if isinstance(of_text, dict) else its_config, its_key, its_default) * factor
         if wanted != given:
             raise UnsupportedModel(
                 f"{path} has {key} {wanted}, but {its_key} of the {component} makes {given}: the two do not belong "

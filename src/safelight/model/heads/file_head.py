@@ -24,9 +24,9 @@ def read_head(path: Path) -> FileHead:
 
     Raises UnsupportedModel for a file in another format, ModelLoadError for one that is missing, broken or cut short.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise UnsupportedModel(f"{path} is no file; give a file of weights")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise UnsupportedModel(f"{path} is no file; give a file of weights")
         with path.open("rb") as file:
             beginning = file.read(32)
         if beginning.startswith(MARK):

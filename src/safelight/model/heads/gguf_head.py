@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from safelight.model.heads.tensor_head import FileHead, TensorHead
+from safelight.model.heads.tensor_head import MAX_HEAD_BYTES, MAX_TENSORS, FileHead, TensorHead, check_name
 
 MARK = b"GGUF"
 VERSIONS = (2, 3)
@@ -53,14 +53,17 @@ TYPES: dict[int, tuple[str, int, int]] = {
     41: ("Q1_0", 128, 18),
 }
 """Number of a type -> its name, how many numbers a block has, and how many bytes."""
-_MAX_TENSORS = 65_536
 _MAX_VALUES = 65_536
-_MAX_WORDS = 4_194_304
-"""Of all arrays of texts together; a large vocabulary has 260 thousand."""
+_MAX_WORDS = 2_097_152
+"""Of all arrays of texts together; a large vocabulary has 260 thousand, and twice as many merges."""
 _MAX_DIMENSIONS = 4
-_MAX_NAME_BYTES = 65_535
+_MAX_KEY_BYTES = 65_535
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
+_CUT = "its head is not whole"
+_UNKNOWN = "type "
+"""What a type without a name is called, before its number: how many bytes it takes nobody knows."""
 
 _Scalar = str | int | float | bool
 
@@ -83,7 +86,7 @@ class _Reader:
         if self._take(4) != MARK:
             raise ValueError("it does not begin as a GGUF file")
         self._check_version(int(self._scalar("I")))
-        num_tensors = self._count(_MAX_TENSORS, "tensors")
+        num_tensors = self._count(MAX_TENSORS, "tensors")
         num_values = self._count(_MAX_VALUES, "values")
         metadata = {}
         for _ in range(num_values):
@@ -98,7 +101,7 @@ class _Reader:
         tensors = {name: _moved(tensor, start) for name, tensor in found}
         if len(tensors) != len(found):
             raise ValueError("it has two tensors of one name")
-        _check_places(tensors.values(), len(self._content))
+        _check_places(tensors.values(), start, alignment, len(self._content))
         return FileHead("gguf", tensors, metadata)
 
     def _check_version(self, version: int) -> None:
@@ -134,24 +137,30 @@ class _Reader:
         self._num_words += length
         if self._num_words > _MAX_WORDS:
             raise ValueError(f"it claims to have {self._num_words} words")
-        for _ in range(length):
-            self._skip(int(self._scalar("Q")))
+        for _ in range(length):  # millions, so without a call for each
+            if self._at + 8 > len(self._content):
+                raise ValueError(_CUT)
+            self._at += 8 + _LENGTH.unpack_from(self._content, self._at)[0]
+        self._skip(0)
 
     def _tensor(self) -> tuple[str, TensorHead]:
         """With its place from the first tensor on."""
-        name, num_dimensions = self._text(), int(self._scalar("I"))
+        name = self._text()
+        check_name(name)
+        num_dimensions = int(self._scalar("I"))
         if num_dimensions > _MAX_DIMENSIONS:
             raise ValueError(f"it has {num_dimensions} dimensions for {name}")
         shape = tuple(int(self._scalar("Q")) for _ in range(num_dimensions))[::-1]
         number, start = int(self._scalar("I")), int(self._scalar("Q"))
-        dtype, block, block_bytes = TYPES.get(number, (f"type {number}", 1, 1))
-        if shape and shape[-1] % block:
-            raise ValueError(f"it has rows of {shape[-1]} for {name}, which are no whole blocks of {dtype}")
+        dtype, block, block_bytes = TYPES.get(number, (f"{_UNKNOWN}{number}", 1, 0))
+        row = shape[-1] if shape else 1
+        if row % block:
+            raise ValueError(f"it has rows of {row} for {name}, which are no whole blocks of {dtype}")
         return name, TensorHead(dtype, shape, start, start + math.prod(shape) // block * block_bytes)
 
     def _text(self) -> str:
         length = int(self._scalar("Q"))
-        if length > _MAX_NAME_BYTES:  # a text of prose, such as a chat template or a licence
+        if length > _MAX_KEY_BYTES:  # a text of prose, such as a chat template or a licence
             self._skip(length)
             return ""
         return self._take(length).decode("utf-8", "replace")
@@ -167,18 +176,22 @@ class _Reader:
     def _skip(self, length: int) -> None:
         self._at += length
         if self._at > len(self._content):
-            raise ValueError("its head is not whole")
+            raise ValueError(_CUT)
+        if self._at > MAX_HEAD_BYTES:
+            raise ValueError("its head is longer than that of any GGUF file")
 
 
 def _moved(tensor: TensorHead, start: int) -> TensorHead:
     return TensorHead(tensor.dtype, tensor.shape, start + tensor.start, start + tensor.stop)
 
 
-def _check_places(tensors: Iterable[TensorHead], size: int) -> None:
-    end = 0
+def _check_places(tensors: Iterable[TensorHead], start: int, alignment: int, size: int) -> None:
+    """Each begins where the one before it ends, or as soon after as it may, from the first byte on."""
+    end, is_longer = 0, False
     for tensor in sorted(tensors, key=lambda each: (each.start, each.stop)):
-        if tensor.start < end:
-            raise ValueError("its weights overlap")
-        end = tensor.stop
+        if tensor.start < start or (tensor.start > start and not is_longer):
+            raise ValueError("its weights overlap, or there are gaps between them")
+        end, is_longer = tensor.stop, tensor.dtype.startswith(_UNKNOWN)
+        start = -(-end // alignment) * alignment
     if end > size:
         raise ValueError("its weights are not whole")

@@ -6,15 +6,13 @@ https://github.com/huggingface/safetensors#format: its length in 8 bytes, then J
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
 
-from safelight.model.heads.tensor_head import FileHead, TensorHead
+from safelight.model.heads.tensor_head import MAX_HEAD_BYTES, MAX_TENSORS, FileHead, TensorHead, check_name
 
-MAX_HEAD_BYTES = 100_000_000
-"""As in the library."""
 DTYPE_BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -23,6 +21,9 @@ DTYPE_BITS = {
     **dict.fromkeys(("U32", "I32", "F32"), 32),
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
+_MAX_DIMENSIONS = 8
+_ONCE_FOR_EACH = b'"data_offsets"'
+"""What each tensor has in the JSON."""
 
 
 class _Tensor(msgspec.Struct):
@@ -40,8 +41,13 @@ def read_safetensors_head(path: Path) -> FileHead:
             raise ValueError("its head is not whole")
         if start > MAX_HEAD_BYTES:
             raise ValueError("its head is longer than that of any safetensors file")
-        entries = msgspec.json.decode(file.read(start - 8), type=dict[str, msgspec.Raw])
+        head = file.read(start - 8)
+    num_entries = head.count(_ONCE_FOR_EACH)
+    if num_entries > MAX_TENSORS:
+        raise ValueError(f"it claims to have {num_entries} tensors")
+    entries = msgspec.json.decode(head, type=dict[str, msgspec.Raw])
     metadata = msgspec.json.decode(entries.pop("__metadata__", b"{}"), type=dict[str, str])
+    _check_names(entries, num_entries)
     tensors = {name: _place(name, msgspec.json.decode(entry, type=_Tensor), start) for name, entry in entries.items()}
     _check_whole(tensors.values(), start, size)
     return FileHead("safetensors", tensors, metadata)
@@ -52,7 +58,16 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: head.shape for name, head in read_safetensors_head(path).tensors.items()}
 
 
+def _check_names(names: Collection[str], num_entries: int) -> None:
+    for name in names:
+        check_name(name)
+    if num_entries > len(names):  # the others were overwritten
+        raise ValueError("it has two tensors of one name")
+
+
 def _place(name: str, tensor: _Tensor, start: int) -> TensorHead:
+    if len(tensor.shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"it has {len(tensor.shape)} dimensions for {name}")
     first, last = tensor.data_offsets
     bits = DTYPE_BITS.get(tensor.dtype)
     if min((first, *tensor.shape), default=0) < 0:

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FileFormat = Literal["safetensors", "gguf"]
+MAX_HEAD_BYTES = 100_000_000
+"""As in the library of safetensors. No file that is one has a longer head, nor more tensors or longer names than these:
+what a head claims is read within a second, and so is what its names tell.
+"""
+MAX_TENSORS = 32_768
+MAX_NAME_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +39,11 @@ class FileHead:
     format: FileFormat
     tensors: Mapping[str, TensorHead]
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what is no name of a tensor: each of them may stand in a message."""
+    if not 0 < len(name) <= MAX_NAME_CHARACTERS:
+        raise ValueError(f"it has a name of {len(name)} characters")
+    if not name.isprintable():
+        raise ValueError(f"it has a name that cannot be shown ({name!a})")

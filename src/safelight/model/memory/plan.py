@@ -44,6 +44,8 @@ class Choice:
     text_encoder_2_quantization: Quantization
     offload: Offload
     vae_tiling: bool
+    decodes_beside: bool = False
+    """Whether pictures are decoded while others take their steps, on a GPU; no option asks for it."""
 
     def quantization_of(self, component: str) -> Quantization:
         chosen: dict[str, Quantization] = {
@@ -107,11 +109,32 @@ class Plan:
 
 def choose_plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, options: EngineOptions) -> Plan:
     """The first that fits of those that the options allow. Raises ConfigurationError, naming what would fit."""
+    if device.type == "mps":
+        _check_no_fp8(parts, options)
     plans = [_plan(parts, work, device, choice) for choice in _choices(device, options)]
     fitting = next((plan for plan in plans if plan.peak_bytes <= device.free_bytes), None)
-    if fitting is not None:
+    if fitting is None:
+        raise ConfigurationError(_why_none(parts, work, device, plans))
+    if not _may_decode_beside(device, fitting.choice):
         return fitting
-    raise ConfigurationError(_why_none(parts, work, device, plans))
+    beside = _plan(parts, work, device, replace(fitting.choice, decodes_beside=True))
+    return beside if beside.peak_bytes <= device.free_bytes else fitting
+
+
+def _check_no_fp8(parts: Mapping[str, StoredPart], options: EngineOptions) -> None:
+    """Of all numbers that weights are kept as, Apple's GPUs lack these."""
+    held = next((part for part in parts.values() if "fp8" in (part.quantization or "")), None)
+    if held is not None:
+        raise ConfigurationError(
+            f"{held.files[0]} is in fp8, which Apple's GPUs have not; use another file, or device cpu"
+        )
+    if "fp8" in (options.quantization, options.text_encoder_2_quantization):
+        raise ConfigurationError("quantization fp8 needs CUDA or a CPU: Apple's GPUs have no fp8; use int8 or nf4")
+
+
+def _may_decode_beside(device: DeviceFacts, choice: Choice) -> bool:
+    """Not where the autoencoder comes and goes, nor beside layers that share what they come in."""
+    return device.type == "cuda" and choice.offload in ("none", "encoders")
 
 
 def _choices(device: DeviceFacts, options: EngineOptions) -> Iterator[Choice]:
@@ -160,11 +183,9 @@ _GPU_LADDER: Sequence[tuple[Quantization, Quantization, Offload]] = (
 def _plan(parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts, choice: Choice) -> Plan:
     placed = [_placed(name, part, device, choice) for name, part in parts.items()]
     there = {stage: sum(_on_device(each, stage, choice) for each in placed) for stage in _WORKERS}
-    needed: dict[Stage, int] = {
-        "encode": work.encode,
-        "denoise": work.denoise,
-        "decode": work.decode_tile if choice.vae_tiling else work.decode,
-    }
+    decode = work.decode_tile if choice.vae_tiling else work.decode
+    beside = decode if choice.decodes_beside else 0
+    needed: dict[Stage, int] = {"encode": work.encode + beside, "denoise": work.denoise + beside, "decode": decode}
     return Plan(
         choice=choice,
         placed=placed,
@@ -228,8 +249,9 @@ def _precision(part: StoredPart, num_bytes: int) -> str:
 def next_smaller(plan: Plan, parts: Mapping[str, StoredPart], work: WorkSizes, device: DeviceFacts) -> Plan | None:
     """Of all plans for the device the largest that needs less: for when this one was too much after all."""
     others = [_plan(parts, work, device, choice) for choice in _choices(device, EngineOptions())]
+    alone = _plan(parts, work, device, replace(plan.choice, decodes_beside=False))  # as all the others
     return max(
-        (other for other in others if other.peak_bytes < plan.peak_bytes),
+        (other for other in others if other.peak_bytes < alone.peak_bytes),
         key=lambda other: other.peak_bytes,
         default=None,
     )
@@ -267,8 +289,10 @@ def describe_plan(plan: Plan) -> str:
     )
     host = f" and {in_gigabytes(plan.host_bytes)} of the machine's memory" if plan.host_bytes else ""
     tiles = "; large pictures are decoded in tiles" if plan.choice.vae_tiling else ""
+    beside = "; pictures are decoded beside the steps of others" if plan.choice.decodes_beside else ""
     return (
-        f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{host}{tiles}; "
+        f"plan: {placed}; at most {in_gigabytes(plan.peak_bytes)} of {in_gigabytes(plan.free_bytes)}{host}{tiles}"
+        f"{beside}; "
         f"{int(plan.num_rows)} rows of the largest picture fit into a batch"
     )
 

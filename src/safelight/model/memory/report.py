@@ -19,6 +19,8 @@ class PlanReport:
     components: Sequence[Placed]
     peak_bytes: Mapping[Stage, int]
     """Of each stage, for the largest picture that the model makes."""
+    decodes_beside: bool
+    """Whether a step has a picture that is decoded beside it, which its peak counts."""
     host_bytes: int
     """Of the machine's memory, beside what a GPU holds."""
     largest_picture: str
@@ -37,6 +39,7 @@ def report_plan(plan: Plan, device: DeviceFacts, *, max_pixels: int) -> PlanRepo
         free_bytes=plan.free_bytes,
         components=plan.placed,
         peak_bytes=plan.peaks,
+        decodes_beside=plan.choice.decodes_beside,
         host_bytes=plan.host_bytes,
         largest_picture=f"{side}x{side}",
         largest_batch=int(plan.num_rows),
@@ -61,5 +64,7 @@ def what_is_slower(plan: Plan, device: DeviceFacts) -> Iterator[str]:
         yield "a new prompt: the text encoders come to the GPU from the machine's memory, block by block"
     elif (kind := choice.text_encoder_2_quantization) != "none" and placed["text_encoder_2"].precision == kind:
         yield f"a new prompt: T5's weights are brought back from {kind}"
+    if device.type == "cuda" and not choice.decodes_beside:
+        yield "the steps of other pictures: they wait while one is decoded"
     if choice.vae_tiling:
         yield f"the end of pictures larger than {TILE_SIZE} pixels: they are decoded in tiles that overlap"

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from safelight.errors import ModelLoadError, UnsupportedModel
 from safelight.model.checkpoint import check_checkpoint
 from safelight.model.configs import read_json
+from safelight.model.families.flux1 import FLUX1
 from safelight.model.heads.file_head import read_head
 from safelight.model.heads.library_formats import Library, find_packed, library_in_config
 from safelight.model.heads.own_format import KINDS, METADATA, NF4, is_own, own_scales
 from safelight.model.heads.quantizer_marks import FLOAT8, PLAIN
-from safelight.model.heads.tensor_head import TensorHead
-from safelight.model.single_files.parts import Part, read_part
+from safelight.model.heads.tensor_head import FileHead, TensorHead
+from safelight.model.single_files.foreign import explain_foreign
+from safelight.model.single_files.parts import NAMINGS, TITLES, Part, read_part
 from safelight.model.weight_files import Network, find_weights
 
 
@@ -54,10 +57,12 @@ def describe_network(folder: Path, network: Network) -> StoredPart:
     weights, paths = find_weights(folder, network)
     if not weights.is_single:
         library = library_in_config(read_json(folder / network.name / "config.json"))
+        heads = _read_heads(paths)
         if library is not None:
-            return _describe_packed(paths, library)
-        heads = {name: head for path in paths for name, head in read_head(path).tensors.items()}
-        return _describe_own(paths) or _summed("safetensors", paths, heads, "")
+            return _describe_packed(heads, library)
+        tensors = {name: tensor for head in heads.values() for name, tensor in head.tensors.items()}
+        _check_part(network, paths[0], tensors)
+        return _describe_own(heads) or _summed("safetensors", paths, tensors, "")
     return describe_part(read_part(paths[0], network.name))
 
 
@@ -68,9 +73,34 @@ def describe_part(part: Part) -> StoredPart:
     return _summed(f"{part.head.format} ({part.naming.title})", [part.path], tensors, scales)
 
 
-def _describe_own(paths: list[Path]) -> StoredPart | None:
+def _check_part(network: Network, path: Path, names: Collection[str]) -> None:
+    """Raises UnsupportedModel for the files of another part of FLUX.1, or of another model's transformer."""
+    held = {naming.component for naming in NAMINGS if naming.mark in names}
+    if network not in FLUX1.networks or network.name in held:
+        return
+    for other in held:
+        raise UnsupportedModel(
+            f"{path} holds FLUX.1's {TITLES[other]}, not its {TITLES[network.name]}; download the checkpoint again"
+        )
+    explanation = explain_foreign(path, names) if network.name == "transformer" else None
+    if explanation is not None:
+        raise UnsupportedModel(f"{path} {explanation}")
+
+
+def _read_heads(paths: list[Path]) -> dict[Path, FileHead]:
+    """Of the files of a set. Raises ModelLoadError if two of them have a tensor of one name."""
+    heads, place_of = dict[Path, FileHead](), dict[str, Path]()
+    for path in paths:
+        heads[path] = read_head(path)
+        for name in heads[path].tensors:
+            if name in place_of:
+                raise ModelLoadError(f"{path} has {name}, and so has {place_of[name]}; download them again")
+            place_of[name] = path
+    return heads
+
+
+def _describe_own(heads: Mapping[Path, FileHead]) -> StoredPart | None:
     """Of files that were quantized here, whose dtype is called as the option that made it; None for any other."""
-    heads = {path: read_head(path) for path in paths}
     if not all(is_own(head) for head in heads.values()):
         return None
     tensors, num_bytes = dict[str, TensorHead](), 0
@@ -78,6 +108,7 @@ def _describe_own(paths: list[Path]) -> StoredPart | None:
         scales = own_scales(path, head)
         tensors |= {name: head.tensors[name] for name in head.tensors.keys() - scales.values()}
         num_bytes += sum(tensor.num_bytes for tensor in head.tensors.values())
+    paths = list(heads)
     kind = str(heads[paths[0]].metadata[METADATA])
     return replace(_summed("safetensors", paths, tensors, ""), dtype=kind, num_bytes=num_bytes)
 
@@ -85,14 +116,14 @@ def _describe_own(paths: list[Path]) -> StoredPart | None:
 _KINDS = {dtype: kind for kind, dtype in KINDS.items()} | {NF4: "nf4"}
 
 
-def _describe_packed(paths: list[Path], library: Library) -> StoredPart:
+def _describe_packed(heads: Mapping[Path, FileHead], library: Library) -> StoredPart:
     """The matrices' dtype in the words of our own option, and whose it is; in bytes what they take in memory."""
-    packed = find_packed({path: read_head(path) for path in paths}, library)
+    packed = find_packed(heads, library)
     kinds = {f"{_KINDS[weight.dtype]} of {library}" for weight in packed.weights.values()}
     matrices = {
         name: TensorHead(weight.dtype, weight.shape, 0, weight.num_bytes) for name, weight in packed.weights.items()
     }
-    summed = _summed("safetensors", paths, {**packed.plain, **matrices}, "")
+    summed = _summed("safetensors", list(heads), {**packed.plain, **matrices}, "")
     return replace(summed, dtype=min(kinds)) if kinds else summed
 
 

@@ -164,6 +164,7 @@ def check_complete(part: Part, config: Config) -> None:
     """Raises UnsupportedModel if tensors of the part are missing, or left over."""
     table = part.table(config)
     asked = {source.name for source in table.values()}
+    _check_alike(part)
     title = TITLES[part.component]
     lacking = sorted(asked - part.head.tensors.keys())
     if lacking:
@@ -183,6 +184,21 @@ def check_complete(part: Part, config: Config) -> None:
             f"{part.path} has {len(others)} tensors that FLUX.1's {title} has no place for, such as {others[0][:200]}: "
             "they would be left out, and change the picture; use another file"
         )
+
+
+def _check_alike(part: Part) -> None:
+    """Raises UnsupportedModel where a block has other shapes than the first: the autoencoder's may."""
+    tensors = part.head.tensors
+    for name in sorted(part.own) if part.component != "vae" else ():
+        first = tensors.get(_BLOCK.sub(r"\1.0.", name, count=1))
+        if first is not None and first.shape != tensors[name].shape:
+            raise UnsupportedModel(
+                f"{part.path} has {name} as {list(tensors[name].shape)}, and the same of its first block as "
+                f"{list(first.shape)}: it is of another model, or broken; use another file"
+            )
+
+
+_BLOCK = re.compile(r"(blocks|layers|block|blk)\.\d+\.")
 
 
 def _share_out(path: Path, head: FileHead, prefixes: set[str]) -> dict[str, frozenset[str]]:
@@ -214,6 +230,6 @@ def _check_whole_file(path: Path, head: FileHead) -> None:
 
 def _why_nothing(head: FileHead) -> str:
     architecture = str(head.metadata.get("general.architecture", ""))[:40]
-    of = f" of {architecture}" if architecture else ""
+    of = f" of {architecture}" if architecture.strip() and architecture.isprintable() else ""
     example = next((f", such as {name[:100]}" for name in head.tensors), "")
     return f"holds no part of FLUX.1, but {len(head.tensors)} other tensors{of}{example}; use FLUX.1's file"

@@ -34,10 +34,11 @@ def _transformer(part: Part, published: Config) -> Sizes:
             f"{part.path} is of {kind}: its transformer takes {channels} channels and makes {made}; Safelight serves "
             "FLUX.1 [schnell] and [dev]"
         )
-    if sum(published["axes_dims_rope"]) != head:
+    turned = sum(published["axes_dims_rope"])
+    if turned != head:
+        whose = "FLUX.1's" if turned == _FLUX1_HEAD else "those of the checkpoint beside it"
         raise UnsupportedModel(
-            f"{part.path} has attention heads of {head}, and FLUX.1's have {sum(published['axes_dims_rope'])}: it is "
-            "another model"
+            f"{part.path} has attention heads of {head}, and {whose} have {turned}: it is another model"
         )
     return {
         "in_channels": channels,
@@ -49,6 +50,9 @@ def _transformer(part: Part, published: Config) -> Sizes:
         "pooled_projection_dim": shape("time_text_embed.text_embedder.linear_1.weight", 2)[1],
         "guidance_embeds": guidance,
     }
+
+
+_FLUX1_HEAD = 128
 
 
 def _vae(part: Part, published: Config) -> Sizes:

@@ -23,6 +23,7 @@ from safelight.model import hub
 from safelight.model.catalog import Model, name_in
 from safelight.model.locate import locate_folder, spec_in
 from safelight.model.loras import locate_loras
+from safelight.model.memory.stored_parts import describe_parts
 from safelight.model.spec import LoraFile, ModelSpec
 from safelight.server.endpoints.download_progress import DownloadProgress
 from safelight.server.endpoints.last_words import known_secrets, last_lines
@@ -106,7 +107,7 @@ class DeploymentStarter:
     async def start(self, deployment: AppliedDeployment, log: DeploymentLog) -> ServedDeployment:
         spec = deployment.spec
         settings = _settings_of(deployment, idle_unload=self._settings.idle_unload)
-        model_spec = await asyncio.to_thread(spec_in, deployment.folder, spec.model)
+        model_spec = await asyncio.to_thread(self._read_spec, deployment)
         settings = _with_names(settings, deployment, model_spec)
         model_id = name_in(spec.model) or served_model(settings, model_spec).id
         if settings.loras:
@@ -141,6 +142,13 @@ class DeploymentStarter:
             log.write(f"warning: {slow}")
         app = self._create_app(settings, dispatcher)
         return ServedDeployment(dispatcher, app, self._settings.drain_timeout_s, model_id=model_id)
+
+    def _read_spec(self, deployment: AppliedDeployment) -> ModelSpec:
+        """Raises ModelLoadError, for files that are broken too, before a replica imports torch for them."""
+        spec = spec_in(deployment.folder, deployment.spec.model)
+        if components_here(self._settings) is None:  # else some of its weights are elsewhere
+            describe_parts(deployment.folder)
+        return spec
 
     async def _wait_until_ready(
         self, dispatcher: Dispatcher, deployment: AppliedDeployment, log: DeploymentLog

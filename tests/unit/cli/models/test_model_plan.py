@@ -9,6 +9,7 @@ from tests.true_heads import save_true_flux
 from tests.unit.cli.models.conftest import Run
 
 FLUX = "black-forest-labs-flux.1-schnell"
+BESIDE = "a step, and a picture decoded beside it"
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +20,22 @@ def true_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("device", "memory", "transformer", "t5", "highest"),
     [
-        ("cuda", "48GB", "BF16 cuda 23.8 GB", "BF16 cuda 9.5 GB", "decoding 42.3 GB"),
-        ("cuda", "24GB", "int8 cuda 12.0 GB", "int8 cuda 4.9 GB", "a step 19.3 GB"),
-        ("cuda", "16GB", "int8 cuda 12.0 GB", "int8 memory; block by block to cuda 4.9 GB", "a step 14.2 GB"),
-        ("cuda", "12GB", "nf4 cuda 6.4 GB", "int8 memory; block by block to cuda 4.9 GB", "a step 8.6 GB"),
+        ("cuda", "48GB", "BF16 cuda 23.8 GB", "BF16 cuda 9.5 GB", f"{BESIDE} 44.4 GB"),
+        ("cuda", "24GB", "int8 cuda 12.0 GB", "int8 cuda 4.9 GB", f"{BESIDE} 19.9 GB"),
+        (
+            "cuda",
+            "16GB",
+            "int8 cuda 12.0 GB",
+            "int8 memory; block by block to cuda 4.9 GB",
+            f"{BESIDE} 14.7 GB",
+        ),
+        (
+            "cuda",
+            "12GB",
+            "nf4 cuda 6.4 GB",
+            "int8 memory; block by block to cuda 4.9 GB",
+            f"{BESIDE} 9.2 GB",
+        ),
         (
             *("cuda", "8GB"),
             *("int8 memory; block by block to cuda 12.0 GB", "int8 memory; block by block to cuda 4.9 GB"),
@@ -44,6 +57,25 @@ def test_the_plan_of_a_device_that_is_not_here_is_a_table(
     assert next(line for line in lines if line.endswith(" highest")).startswith(highest)
     assert lines[lines.index("slower for it:") + 1] == "nothing" or memory != "48GB"
     assert lines[-1].startswith("the same by hand: --quantization ")
+
+
+def test_a_plan_without_room_for_both_says_that_pictures_wait_for_each_other(run: Run) -> None:
+    plans = {
+        memory: json.loads(run(FLUX, "--plan", "--device", "cuda", "--memory", memory, "-o", "json")[1])
+        for memory in ("43GB", "48GB", "8GB")
+    }
+
+    waiting = "the steps of other pictures: they wait while one is decoded"
+    assert {memory: told["decodes_beside"] for memory, told in plans.items()} == {
+        "43GB": False,
+        "48GB": True,
+        "8GB": False,
+    }
+    assert {memory: waiting in told["slower"] for memory, told in plans.items()} == {
+        "43GB": True,
+        "48GB": False,
+        "8GB": True,
+    }
 
 
 def test_the_catalogue_tells_the_plan_that_the_files_tell(run: Run, true_flux: Path) -> None:

@@ -11,9 +11,10 @@ from starlette.types import ASGIApp
 
 from safelight.control.endpoints.deployments import AppliedDeployment, DeploymentSpec
 from safelight.control.endpoints.logs import DeploymentLog
-from safelight.errors import ConfigurationError, SafelightError
+from safelight.errors import ConfigurationError, ModelLoadError, SafelightError
 from safelight.library_variables import SETTING_VARIABLES
 from safelight.server.endpoints.starter import DeploymentStarter
+from safelight.serving.backends.protocol import Launch, Replicas
 from safelight.serving.dispatcher import Dispatcher
 from safelight.settings import DeploymentSettings, Settings
 from tests.fakes import fake_replicas
@@ -61,6 +62,21 @@ async def test_a_deployment_decides_its_replicas_timeouts_and_queue(model_folder
         max_queue_wait_s=5.0,
     )
     assert len(dispatcher.snapshot().replicas) == 2
+
+
+async def test_files_that_are_broken_are_refused_before_any_replica_is_started(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    weights = model_folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    def replicas_of(launch: Launch) -> Replicas:
+        raise AssertionError("a replica was started")
+
+    starter = DeploymentStarter(Settings(), replicas_of, lambda *_: Starlette())
+
+    with pytest.raises(ModelLoadError, match=r"vae/diffusion_pytorch_model\.safetensors cannot be read: its"):
+        await starter.start(deployment(model_folder), DeploymentLog(tmp_path / "logs"))
 
 
 @pytest.mark.parametrize("loras", ["film", "film=a.safetensors:99", "film=,", "a=b.safetensors,a=b.safetensors"])

@@ -356,6 +356,14 @@ def test_whatever_a_library_raises_becomes_one_sentence_that_names_the_place(
     assert "\n" not in caught.value.message
 
 
+def test_a_file_of_a_tokenizer_that_is_as_large_as_a_model_is_not_read(folder: Path) -> None:
+    with (folder / "tokenizer_2" / "tokenizer.json").open("wb") as file:
+        file.truncate(1_000_000_000)
+
+    with pytest.raises(ModelLoadError, match=r"tokenizer_2/tokenizer\.json is too large for a file of a tokenizer"):
+        load_engine(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "change"),
     [
