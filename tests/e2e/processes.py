@@ -16,8 +16,10 @@ from pathlib import Path
 
 SAFELIGHT = Path(sys.executable).with_name("safelight")
 START_TIMEOUT_S = 240
-FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_")
-"""What a child must not see of our environment: settings of this machine, and what azure-ai-ml leaves behind."""
+FOREIGN = ("SAFELIGHT_", "HF_", "AZUREML_", "RAY_gcs_")
+"""What a child must not see of our environment: settings of this machine, what azure-ai-ml leaves behind, and where the
+cluster of other tests keeps what it knows.
+"""
 
 
 @dataclass

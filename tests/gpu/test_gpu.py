@@ -91,7 +91,6 @@ def test_a_generation_that_is_released_takes_its_memory_along(load: Load) -> Non
     assert torch.cuda.memory_allocated() <= before + 2**20
 
 
-@pytest.mark.parametrize("with_what", [{}, {"negative_prompt": "a dog"}, {"num_previews": 2}, LORA])
 @pytest.mark.parametrize("tiling", ["off", "on"])
 def test_a_picture_that_is_decoded_beside_the_steps_of_others_is_the_one_that_is_not(
     folder: Path, tiling: Literal["on", "off"]
@@ -139,6 +138,7 @@ def test_a_step_does_not_wait_for_a_picture_that_is_decoded_beside_it(folder: Pa
     torch.cuda.synchronize()
 
 
+@pytest.mark.parametrize("with_what", [{}, {"negative_prompt": "a dog"}, {"num_previews": 2}, LORA])
 def test_no_step_waits_for_the_gpu(load: Load, with_what: dict[str, object]) -> None:
     engine = load(dtype="bfloat16")
     batch = [start(engine, seed=seed, num_inference_steps=6, **with_what) for seed in range(3)]

@@ -24,7 +24,6 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster  # noqa: PLC0415  seconds to import
 
-    _read_programs()
     folder = tempfile.mkdtemp(prefix="safelight-ray-", dir="/tmp")  # the names of sockets must be short
     storage = {
         "RAY_gcs_storage": "rocksdb",
@@ -44,16 +43,6 @@ def ray_cluster(*nodes: Mapping[str, Any]) -> Iterator[Any]:
         for name in storage:
             del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _read_programs() -> None:
-    """Ray waits 30 s for a node, which a machine whose disk is cold may need to read it."""
-    import ray  # noqa: PLC0415
-
-    for program in ("gcs/gcs_server", "raylet/raylet"):
-        with (Path(ray.__file__).parent / "core/src/ray" / program).open("rb") as file:
-            while file.read(2**20):
-                pass
 
 
 def what_shows(process: psutil.Process) -> str:

@@ -181,8 +181,13 @@ def test_a_tensor_that_is_left_over_or_missing_refuses_the_file_by_name(tmp_path
     with pytest.raises(UnsupportedModel, match=r"lacks 1 tensors .* such as single_blocks\.1\.linear2\.bias"):
         read(tmp_path, "transformer", config)
 
-    save(path, original | {"single_blocks.1.linear1.weight": torch.ones(100, COLUMNS)})
+    short = {f"single_blocks.{index}.linear1.weight": torch.ones(100, COLUMNS) for index in range(2)}
+    save(path, original | short)
     with pytest.raises(UnsupportedModel, match=r"linear1\.weight has the shape \[100, 4\], too small"):
+        read(tmp_path, "transformer", config)
+
+    save(path, original | {"single_blocks.1.linear1.weight": torch.ones(100, COLUMNS)})
+    with pytest.raises(UnsupportedModel, match=r"linear1\.weight as \[100, 4\], and the same of its first block as "):
         read(tmp_path, "transformer", config)
 
 

@@ -45,7 +45,7 @@ from safelight.serving.replica.loop import Inbox, ReplicaLoop
 from safelight.telemetry.log_lines import handler_for, log_everything
 
 MAX_MESSAGES = 1024
-"""In either queue; whoever puts one more waits."""
+"""On their way to the gateway; whoever has one more waits."""
 MAX_BYTES_TOGETHER = 16 * 1024
 """Frames are written together until they have so many: each write would wake the gateway once."""
 
@@ -107,7 +107,7 @@ def run_replica(sock: socket.socket, prepare: Prepare) -> None:
     """Serve until the gateway closes the socket; returns only if the model cannot be loaded."""
     _leave_signals_to_the_gateway()
     logging.basicConfig(handlers=[handler_for("text", process_name())])
-    inbox: Inbox = queue.Queue(MAX_MESSAGES)
+    inbox: Inbox = queue.Queue()  # the gateway bounds what runs; a message that waited to get in might be a Cancel
     threading.Thread(target=_read, args=(sock, inbox), name="reader", daemon=True).start()
     outbox = _Outbox(sock)
     outbox.send(Hello(PROTOCOL_VERSION))

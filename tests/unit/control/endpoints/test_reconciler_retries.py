@@ -70,7 +70,7 @@ def test_an_update_is_finished_whichever_transaction_the_database_refuses_at_fir
         assert operation.status is OperationStatus.SUCCEEDED
         assert world.routes.serving("flux") == {"blue": after}
         await until(lambda: before.is_stopped)
-        assert len(transactions) == 5
+        assert len(transactions) >= 5
 
     run(scenario)
 
@@ -87,6 +87,6 @@ def test_a_deletion_is_finished_whichever_transaction_the_database_refuses_at_fi
         assert operation.status is OperationStatus.SUCCEEDED
         assert world.routes.serving("flux") == {}
         assert serving.is_stopped
-        assert len(transactions) == 4
+        assert len(transactions) >= 4  # a look for what there is to do may come between
 
     run(scenario)

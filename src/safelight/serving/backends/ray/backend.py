@@ -13,7 +13,6 @@ _OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0"}
 _OF_OUR_OWN = {
     "RAY_worker_niceness": "0",  # replicas do not give way to all other work
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what is no cluster listens on loopback, on every system
-    "RAY_gcs_server_port_wait_time_s": "120",  # a cold disk took more than Ray's 30 s
 }
 
 

@@ -23,8 +23,6 @@ from safelight.serving.backends.ray.actor import ReplicaActor
 from safelight.serving.backends.ray.fetcher import Fetcher
 from safelight.settings import Settings
 
-_log = logging.getLogger(__name__)
-
 MAX_CALLS = 1000
 """Of one actor at once: each gateway waits with one for news, and sends with another."""
 MAX_ASKING = 32
@@ -136,7 +134,15 @@ def _join(settings: Settings) -> None:
     is_own = address is None
     try:
         with hidden(_is_not_rays):
-            _start_one(settings) if address is None else _init(settings, address=_reached(address))
+            ray.init(
+                address="local" if address is None else _reached(address),
+                namespace=settings.ray_namespace,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES if is_own else None,
+                include_dashboard=False if is_own else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
     except Exception as error:  # noqa: BLE001  Ray raises bare ones too
         remedy = (
             "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -176,29 +182,6 @@ def _reached(address: str) -> str:
     except OSError as error:
         raise ConnectionError(f"nothing answers at {found} ({error.strerror or error})") from None
     return address
-
-
-def _start_one(settings: Settings) -> None:
-    """On this machine alone; twice, since Ray waits 30 s for its node, and a cold disk may take longer at first."""
-    start = partial(
-        _init, settings, address="local", object_store_memory=LOCAL_OBJECT_STORE_BYTES, include_dashboard=False
-    )
-    try:
-        start()
-    except Exception as error:  # noqa: BLE001  a bare one, where the node is late
-        _log.warning("Ray did not start, and is started once more: %s", _first_line(error))
-        ray.shutdown()
-        start()
-
-
-def _init(settings: Settings, **options: Any) -> None:
-    ray.init(
-        namespace=settings.ray_namespace,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-        **options,
-    )
 
 
 def _is_not_rays(name: str) -> bool:
