@@ -76,9 +76,12 @@ BARS = (
 )
 
 
-def report(steps: tuple[int, ...], share: float, quantization: Quantization = "none") -> None:
+def report(
+    steps: tuple[int, ...], share: float, quantization: Quantization = "none", *, trains_judge: bool = True
+) -> None:
     artwork.prepare()
-    judge.train(judge.Schedule())
+    if trains_judge:
+        judge.train(judge.Schedule())
     measured = list(evaluate(steps, share, quantization))
     name = "evaluation.json" if quantization == "none" else f"evaluation-{quantization}.json"
     (work_folder() / name).write_text(json.dumps([asdict(row) for row in measured], indent=2))
@@ -219,5 +222,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 32])
     parser.add_argument("--share", type=float, default=1.0, help="of the trials, for a quicker look")
     parser.add_argument("--quantization", choices=get_args(Quantization), default="none")
+    parser.add_argument("--judge-as-it-is", action="store_true", help="do not train it to the end first")
     given = parser.parse_args()
-    report(tuple(given.steps), given.share, given.quantization)
+    report(tuple(given.steps), given.share, given.quantization, trains_judge=not given.judge_as_it_is)
