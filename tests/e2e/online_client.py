@@ -74,11 +74,11 @@ class OnlineClient(httpx.Client):
         return self.post(path, json=body or PROMPT, headers=credentials | fields)
 
     def wait_until_it_draws(self, key: str) -> httpx.Response:
-        """After a restart: until the deployment is ready again."""
+        """After a restart, or at another gateway: until the deployment is ready, and its traffic is known there."""
         for pause_s in pauses():
             with suppress(httpx.TransportError):
                 response = self.draw(key)
-                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                if response.status_code not in (httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND):
                     return response
             time.sleep(pause_s)
         raise AssertionError
