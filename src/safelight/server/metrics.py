@@ -106,8 +106,10 @@ class _RequestCounts:
 
     def forget(self, is_gone: Callable[[Place], bool]) -> None:
         for endpoint, deployment in [each for each in self._places if is_gone((each[0], each[1]))]:
-            for dialect, status in self._places.pop((endpoint, deployment)):
+            counted = self._places.pop((endpoint, deployment))
+            for dialect, status in counted:
                 self._requests.remove(dialect, status, endpoint, deployment)
+            for dialect in {dialect for dialect, _ in counted}:
                 self._seconds.remove(dialect, endpoint, deployment)
 
     def collect(self) -> list[Metric]:
