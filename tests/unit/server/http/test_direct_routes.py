@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,6 +51,7 @@ def test_no_request_for_a_picture_takes_the_long_way() -> None:
         ("POST", "/query?name=x", "x"),
         ("POST", "/named/x", "x"),
         ("POST", "/model", '{"a":1}'),
+        ("POST", "/guarded", '{"detail":"Forbidden"}'),
         ("GET", "/direct", '{"detail":"Method Not Allowed"}'),
         ("POST", "/direct/", '{"detail":"Not Found"}'),
     ],
@@ -73,6 +74,13 @@ def test_what_needs_more_than_the_request_is_made_by_fastapi(method: str, path: 
     @router.post("/model")
     async def model(request: Request) -> dict[str, int]:
         return {"a": 1}
+
+    async def forbid() -> None:
+        raise HTTPException(403)
+
+    @router.post("/guarded", dependencies=[Depends(forbid)])
+    async def guarded(request: Request) -> Response:
+        return Response("not guarded")
 
     app = FastAPI(redirect_slashes=False)
     app.include_router(router)
