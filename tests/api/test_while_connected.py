@@ -33,7 +33,7 @@ def test_a_request_that_is_ended_as_its_client_leaves_is_ended(is_ended: bool) -
         await has_begun.wait()
         await asyncio.sleep(0)  # the client is listened to
         has_left.set()
-        while not task.cancelling():
+        while not task.cancelling():  # noqa: ASYNC110  it sets no event
             await asyncio.sleep(0)
         if is_ended:
             task.cancel()
