@@ -3,7 +3,7 @@
 `python tests/fakes.py OPTIONS --fd N` is the child. What a test wants of it is in `FakeEngineOptions`, and in the
 prompt: `FAIL_START` in it makes `start` raise, `FAIL_STEP` makes `step` raise (for the whole batch), `NO_MEMORY` makes
 `step` find no memory, `FAIL_ROW` gives that generation alone an error, `FAIL_PREVIEW` and `FAIL_DECODE` make `preview`
-and `decode` raise, `EXIT` ends the process.
+and `decode` raise, `EXIT` ends the process. `HEARD` is told as soon as it has come, before it is begun: see `Gate`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
@@ -33,9 +35,9 @@ from safelight.picture.recipe import Backend
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.messages import Load
+from safelight.serving.messages import Load, Submit, receive_message
+from safelight.serving.replica import process
 from safelight.serving.replica.engine import Engine
-from safelight.serving.replica.process import run_replica
 from safelight.settings import EngineOptions
 from safelight.telemetry.log_lines import LogFormat
 
@@ -225,6 +227,15 @@ class Gate:
         """Let none pass; those that have passed stay where they are."""
         self.allow(-self._num_allowed)
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether a prompt with `HEARD` has come, and with it all that was sent to the replica before."""
+        return _heard(self.path).exists()
+
+
+def _heard(gate: Path) -> Path:
+    return gate.with_suffix(".heard")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FakeDeployment:
@@ -354,7 +365,19 @@ def main() -> None:
     options = msgspec.json.decode(arguments.options, type=FakeEngineOptions)
     if STEP_S in os.environ:
         options = structs.replace(options, step_s=float(os.environ[STEP_S]))
-    run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
+    if options.gate is not None:
+        _tell_what_is_heard(Path(options.gate))
+    process.run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
+
+
+def _tell_what_is_heard(gate: Path) -> None:
+    def receive(*arguments: Any) -> Any:
+        message = receive_message(*arguments)
+        if isinstance(message, Submit) and "HEARD" in message.request.prompt:
+            _heard(gate).touch()
+        return message
+
+    patch.object(process, "receive_message", receive).start()
 
 
 if __name__ == "__main__":

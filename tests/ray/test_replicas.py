@@ -85,8 +85,9 @@ def test_leaving_stops_the_replica_before_its_next_transformer_call(nodes: RayCl
                     if isinstance(event, Step):
                         break
                 await until(lambda: num_places(other) == 7)
-            await until(lambda: num_places(other) == 8)  # the replica has heard of it
-            probe = asyncio.create_task(dispatcher.generate(fake_request("another")))
+            await until(lambda: num_places(other) == 8)
+            probe = asyncio.create_task(dispatcher.generate(fake_request("another, HEARD")))
+            await until(lambda: gate.has_heard)
             gate.open()
             await probe
             return sum(each.snapshot().counters.transformer_calls for each in (dispatcher, other))
@@ -111,8 +112,10 @@ def test_a_thousand_clients_that_leave_at_once_all_stop_at_the_next_transformer_
             for task in asking:
                 task.cancel()
             await until(lambda: num_places(other) == 1000)
+            probe = asyncio.create_task(one.generate(fake_request("a probe, HEARD", num_inference_steps=4)))
+            await until(lambda: gate.has_heard)
             gate.open()
-            await one.generate(fake_request("a probe", num_inference_steps=4))
+            await probe
             await until(lambda: num_steps(one, other) == 1000 * 10 + 4)
             return sum(each.snapshot().counters.steps_run - 2 for each in (one, other))
 

@@ -66,7 +66,7 @@ def test_the_replica_reads_what_the_gateway_wrote(message: GatewayMessage) -> No
     with ours, theirs:
         ours.sendall(encode_frame(message))
 
-        assert receive_message(theirs, gateway_messages) == message
+        assert receive_message(theirs.makefile("rb"), gateway_messages) == message
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_connection_that_ends_inside_a_frame_is_the_end(length: int) -> None:
         ours.sendall(frame)
         ours.close()
         with pytest.raises(EOFError):
-            receive_message(theirs, gateway_messages)
+            receive_message(theirs.makefile("rb"), gateway_messages)
 
 
 def sent_over(error: errors.SafelightError) -> errors.SafelightError:

@@ -214,9 +214,10 @@ def _send_all(sock: socket.socket, frames: Sequence[bytearray]) -> None:
 
 
 def _read(sock: socket.socket, inbox: Inbox) -> None:
+    received = sock.makefile("rb")
     while True:
         try:
-            inbox.put(receive_message(sock, gateway_messages))
+            inbox.put(receive_message(received, gateway_messages))
         except EOFError:
             os._exit(0)  # the gateway has gone: nothing that the main thread is doing is wanted any more
         except ProtocolViolation:

@@ -60,12 +60,17 @@ class Child:
         self.process = process
         self.sock = sock
         sock.settimeout(DEADLINE_S)
+        self._received = sock.makefile("rb")
 
     def say(self, message: GatewayMessage) -> None:
         self.sock.sendall(encode_frame(message))
 
     def hear(self) -> ReplicaMessage:
-        return receive_message(self.sock, replica_messages)
+        return receive_message(self._received, replica_messages)
+
+    def leave(self) -> None:
+        self._received.close()
+        self.sock.close()
 
     def exit_status(self) -> int:
         return self.process.wait(timeout=DEADLINE_S)
@@ -78,9 +83,11 @@ def running_child(options: FakeEngineOptions | None = None) -> Iterator[Child]:
         with theirs:
             command = [*fake_command(options), "--fd", str(theirs.fileno())]
             process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stderr=subprocess.DEVNULL)
+        child = Child(process, ours)
         try:
-            yield Child(process, ours)
+            yield child
         finally:
+            child.leave()
             process.kill()
             process.wait()
 
@@ -99,7 +106,7 @@ def test_a_child_ends_with_its_gateway() -> None:
     with running_child() as child:
         child.hear()
 
-        child.sock.close()
+        child.leave()
 
         assert child.exit_status() == 0
 
@@ -109,7 +116,7 @@ def test_a_child_ends_with_its_gateway_in_the_middle_of_loading(tmp_path: Path) 
         child.hear()
         child.say(LOAD)
 
-        child.sock.close()
+        child.leave()
 
         assert child.exit_status() == 0
 
@@ -123,7 +130,7 @@ def test_a_child_ends_with_its_gateway_in_the_middle_of_a_step(gate: Gate) -> No
         while not isinstance(child.hear(), Stats):
             pass  # now the second step is at the gate
 
-        child.sock.close()
+        child.leave()
 
         assert child.exit_status() == 0
 
