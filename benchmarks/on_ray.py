@@ -1,6 +1,6 @@
 """What a replica on Ray costs beside one on this machine, and what more replicas bring.
 
-    python -m benchmarks.on_ray [--pictures 150] [--seconds 8]
+    python -m benchmarks.on_ray [--rounds 5] [--pictures 40] [--seconds 8]
 
 Both backends run the same replica, whose engine draws noise and computes nothing: what differs is the way. Requests go
 to them in turns, so that both see the same machine. Then one, two and four replicas whose steps take a fixed time, in
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks.rows import Row, add_options, report
 from safelight.picture.generation import Generation
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
@@ -90,29 +91,59 @@ async def serving(
         await dispatcher.stop()
 
 
-async def compare_ways(factories: dict[str, ReplicasFactory], num_pictures: int) -> None:
+@dataclass(slots=True)
+class Way:
+    """What one backend took for one kind of picture, round by round."""
+
+    rounds_ms: list[list[float]] = field(default_factory=list)
+    cpu_ms: float = 0.0
+    """Of the gateway's process, for all of them."""
+
+    def percentile(self, share: int) -> float:
+        return float(np.percentile([each for times in self.rounds_ms for each in times], share))
+
+
+async def compare_ways(factories: dict[str, ReplicasFactory], num_rounds: int, num_pictures: int) -> list[Row]:
     print(f"{'picture':8} {'where':6} {'p50 ms':>8} {'p90 ms':>8} {'p99 ms':>8} {'gateway CPU ms':>15}")
     limits = {"max_batch_size": 8, "max_running": 8}
+    rows = []
     async with (
         serving(factories["local"], 1, **limits) as local,
         serving(factories["ray"], 1, **limits) as on_ray,
     ):
         for name, side in SIDES.items():
             request = fake_request("noise", num_inference_steps=1, width=side, height=side, **JPEG)
-            took: dict[str, list[float]] = {"local": [], "ray": []}
-            cpu = {"local": 0.0, "ray": 0.0}
-            for index in range(num_pictures + WARM_UP):
-                for where, dispatcher in (("local", local), ("ray", on_ray)):
-                    began_at, cpu_before = time.perf_counter(), time.process_time()
-                    await dispatcher.generate(request)
-                    if index >= WARM_UP:
-                        took[where].append((time.perf_counter() - began_at) * 1000)
-                        cpu[where] += (time.process_time() - cpu_before) * 1000
-            for where, times in took.items():
-                p50, p90, p99 = (float(np.percentile(times, share)) for share in (50, 90, 99))
-                print(
-                    f"{name:8} {where:6} {p50:8.1f} {p90:8.1f} {p99:8.1f} {cpu[where] / num_pictures:15.2f}", flush=True
-                )
+            ways = {"local": Way(), "ray": Way()}
+            for dispatcher in (local, on_ray) * WARM_UP:
+                await dispatcher.generate(request)
+            for _ in range(num_rounds):
+                for way in ways.values():
+                    way.rounds_ms.append([])
+                for _ in range(num_pictures):
+                    for where, dispatcher in (("local", local), ("ray", on_ray)):
+                        began_at, cpu_before = time.perf_counter(), time.process_time()
+                        await dispatcher.generate(request)
+                        ways[where].rounds_ms[-1].append((time.perf_counter() - began_at) * 1000)
+                        ways[where].cpu_ms += (time.process_time() - cpu_before) * 1000
+            for where, way in ways.items():
+                p50, p90, p99 = (way.percentile(share) for share in (50, 90, 99))
+                cpu_ms = way.cpu_ms / (num_rounds * num_pictures)
+                print(f"{name:8} {where:6} {p50:8.1f} {p90:8.1f} {p99:8.1f} {cpu_ms:15.2f}", flush=True)
+            rows += [_more(name, ways, share, at_most) for share, at_most in ((50, 10.0), (99, None))]
+    return rows
+
+
+def _more(name: str, ways: dict[str, Way], share: int, at_most: float | None) -> Row:
+    """On Ray than here, of each round."""
+    pairs = zip(ways["ray"].rounds_ms, ways["local"].rounds_ms, strict=True)
+    return Row.of_rounds(
+        f"more at p{share} by a replica on Ray, picture of {name}",
+        against="the same replica without Ray",
+        values=[float(np.percentile(theirs, share) - np.percentile(ours, share)) for theirs, ours in pairs],
+        unit="ms",
+        at_most=at_most,
+        bar="the cluster",
+    )
 
 
 async def scale(factories: dict[str, ReplicasFactory], seconds: float) -> None:
@@ -143,8 +174,10 @@ async def scale(factories: dict[str, ReplicasFactory], seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=40, help="of each size, of each backend, in a round")
     parser.add_argument("--seconds", type=float, default=8)
+    add_options(parser)
     arguments = parser.parse_args()
     settings = Settings(runtime="ray", ray_num_cpus=0.1)
     cluster = RayCluster(settings)
@@ -155,8 +188,9 @@ def main() -> None:
         return {"local": partial(LocalReplicas, command=start), "ray": on_ray}
 
     print(f"load of the machine: {psutil.getloadavg()[0]:.1f} on {psutil.cpu_count()} cores")
-    asyncio.run(compare_ways(factories(0.0), arguments.pictures))
+    rows = asyncio.run(compare_ways(factories(0.0), arguments.rounds, arguments.pictures))
     asyncio.run(scale(factories(STEP_S), arguments.seconds))
+    report("on_ray", rows, store=arguments.store)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from benchmarks.rows import Row, add_options, report
-from benchmarks.servers import Server, Turn, peer, safelight, take_turn
+from benchmarks.servers import Server, Turn, peer, safelight, take_turn, throughput
 from safelight.cli.bench.load import Load
 from safelight.cli.bench.mix import parse_mix
 from safelight.cli.bench.summary import percentile
@@ -56,7 +56,7 @@ def main() -> None:
 def _round(servers: dict[str, Server], options: argparse.Namespace, index: int, before: list[Round]) -> Round:
     """Everything once: so a run that is cut off has whole rounds."""
     many = take_turn(servers, _closed(options.clients, options.pictures), ALIKE, index)
-    rate = before[0].rate if before else RATE_OF_LOCK * _throughput(many[LOCK])
+    rate = before[0].rate if before else RATE_OF_LOCK * throughput(many[LOCK])
     return Round(
         one=take_turn(servers, _closed(1, options.pictures // 4), ALIKE, index),
         many=many,
@@ -107,18 +107,13 @@ def _row(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Row:
-    measured = of or _throughput
+    measured = of or throughput
     pairs = [(measured(each[of_whom]), measured(each[against])) for each in rounds]
     values = [mine / theirs for mine, theirs in pairs if mine and theirs]
     name = what if of_whom == US else f"{what}: {of_whom}"
     if not values:
         return Row(what=name, against=against, value=None, note="no picture came in time")
     return Row.of_rounds(name, against=against, values=values, note=note, bar="1", at_least=at_least, at_most=at_most)
-
-
-def _throughput(turn: Turn) -> float:
-    """Pictures a second, to the end of the last: a batch that ends a moment after the time is up is not lost."""
-    return sum(each.error is None for each in turn.run.counted) / turn.run.seconds
 
 
 def _a_cpu_second(turn: Turn) -> float:

@@ -1,6 +1,6 @@
 """What each precision costs, and how far it strays: a few blocks of FLUX.1's transformer at their true width.
 
-    python -m benchmarks.precisions [--rounds 3] [--threads N] [--bf16] [--stable-diffusion-cpp]
+    python -m benchmarks.precisions [--rounds 3] [--threads N] [--bf16] [--stable-diffusion-cpp] [--store]
 
 One double block for two single ones, as in FLUX.1, with random weights in bf16 (1.3 GB, removed at the end); 256x256
 pixels and 256 text tokens. All take turns, so that other work on the machine slows all of them; seconds are of CPU. The
@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks.machine import load_average, this_machine, versions
+from benchmarks.rows import Row, add_options, report
 from benchmarks.stable_diffusion_cpp import CppPeer, cpp_peer, write_parts
 from safelight.engine.batch_invariance import make_batch_invariant
 from safelight.engine.families.flux1.latents import make_image_ids
@@ -60,12 +61,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--bf16", action="store_true", help="diffusers in bf16 too: slow where the CPU has none")
     parser.add_argument("--stable-diffusion-cpp", action="store_true", help="beside them, if it is installed")
+    add_options(parser)
     options = parser.parse_args()
-    compare(options.rounds, options.threads, with_bf16=options.bf16, with_cpp=options.stable_diffusion_cpp)
+    times = compare(options.rounds, options.threads, with_bf16=options.bf16, with_cpp=options.stable_diffusion_cpp)
+    report("precisions", _figures(times), store=options.store)
 
 
 @torch.inference_mode()
-def compare(rounds: int, threads: int | None, *, with_bf16: bool = False, with_cpp: bool = False) -> None:
+def compare(
+    rounds: int, threads: int | None, *, with_bf16: bool = False, with_cpp: bool = False
+) -> Mapping[str, Sequence[float]]:
+    """CPU seconds of each, round by round."""
     if threads is not None:
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as running:
@@ -94,6 +100,7 @@ def compare(rounds: int, threads: int | None, *, with_bf16: bool = False, with_c
         num_bytes |= {f"{CPP} {kind}": _gguf_file(place[kind]).stat().st_size for kind in GGUFS if peers}
     _print(velocities, equal, times, num_bytes)
     print(f"{this_machine()}; {rounds} rounds, load {min(loads)} to {max(loads)}; commit {versions()['commit']}")
+    return times
 
 
 def _write(folder: Path) -> dict[str, Path]:
@@ -203,19 +210,39 @@ def _print(
     num_bytes: Mapping[str, int],
 ) -> None:
     """Of the seconds the median; so of what they are of fp32's in the same round, and the least and most of that."""
-    exact, base = velocities[EXACT], times[EXACT]
+    exact = velocities[EXACT]
     table = Table("precision", "weights GB", "CPU s a step", "of fp32", "error", "at most", "alone = in a batch")
     for name in times:
         error = float((velocities[name] - exact).norm() / exact.norm()) if name in velocities else None
         bar = BARS.get(name)
         told = "" if bar is None or error is None else f"{bar:.2%}" + ("" if error <= bar else "  MISSED")
-        ratios = [own / of for own, of in zip(times[name], base, strict=True)]
+        ratios = _ratios(times, name)
         ratio = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
         seconds = f"{statistics.median(times[name]):.2f}"
         strayed = "" if error is None else f"{error:.3%}"
         is_equal = {True: "yes", False: "no", None: ""}[equal.get(name)]
         table.add_row(name, f"{num_bytes[name] / 1e9:.2f}", seconds, ratio, strayed, told, is_equal)
     Console(width=140).print(table)
+
+
+def _ratios(times: Mapping[str, Sequence[float]], name: str) -> list[float]:
+    """Of fp32's seconds, round by round."""
+    return [own / of for own, of in zip(times[name], times[EXACT], strict=True)]
+
+
+def _figures(times: Mapping[str, Sequence[float]]) -> list[Row]:
+    """What a CPU without bf16 arithmetic takes of its best dtype, fp32; the bar is of what serves there by default."""
+    return [
+        Row.of_rounds(
+            f"CPU of a step at true width, 256x256: {name}",
+            against=EXACT,
+            values=_ratios(times, name),
+            at_most=1.0 if name == "int8" else None,
+            bar="6",
+        )
+        for name in times
+        if name != EXACT
+    ]
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ SPREAD = {"int8": 256 / 12**0.5, "nf4": 0.58}
 """Standard deviation of what random bytes stand for."""
 MAX_SIZE = 1024
 """Of a side. What the largest picture takes is part of the plan; 2048 would ask for 3 GB more than a picture here."""
-Layers = Mapping[str, Mapping[str, int]]
+Layers = Mapping[str, Mapping[str, Any]]
 """Component -> what its config says instead, such as `num_layers`."""
 _LEVELS = 4
 

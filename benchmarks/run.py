@@ -10,28 +10,17 @@ import subprocess
 import sys
 
 from benchmarks.pages import write_performance_page
-from benchmarks.rows import print_rows, read_reports
+from benchmarks.rows import WITH_ROWS, print_rows, read_reports
 
-WITH_ROWS: tuple[str, ...] = (
-    "stages",
-    "peers_in_turns",
-    "mixed_sizes",
-    "http_cost",
-    "start",
-    "leavers",
-    "curves",
-    "growth",
-    "page_beside",
-)
-"""They take `--store`. A benchmark that has a bar stands here."""
 BENCHMARKS = ("step_batching", "same_seed", "waiting", "previews", "loras", "overload")
+"""Beside those that have rows."""
 ONLY_WHEN_NAMED = ("precisions", "real_size", "second_start")
 """They take gigabytes of the disk, and many minutes."""
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or (*WITH_ROWS, *BENCHMARKS)
-    known = (*WITH_ROWS, *BENCHMARKS, *ONLY_WHEN_NAMED)
+    known = dict.fromkeys((*WITH_ROWS, *BENCHMARKS, *ONLY_WHEN_NAMED))
+    wanted = sys.argv[1:] or [name for name in known if name not in ONLY_WHEN_NAMED]
     unknown = [name for name in wanted if name not in known]
     if unknown:
         sys.exit(f"no benchmark {', '.join(unknown)}; there are: {', '.join(known)}")

@@ -83,6 +83,11 @@ class Turn:
     """Of all its processes: other work on the machine does not count, unless it empties their caches."""
 
 
+def throughput(turn: Turn) -> float:
+    """Pictures a second, to the end of the last: a batch that ends a moment after the time is up is not lost."""
+    return sum(each.error is None for each in turn.run.counted) / turn.run.seconds
+
+
 def take_turn(servers: Mapping[str, Server], load: Load, shapes: Sequence[Shape], index: int) -> dict[str, Turn]:
     """Of each server, asked for the same; with each `index` another one begins."""
     names = list(servers)

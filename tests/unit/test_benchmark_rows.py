@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import rows
 from benchmarks.machine import this_machine
-from benchmarks.rows import Report, Row, read_report, read_reports, report, worse
-from benchmarks.run import BENCHMARKS, ONLY_WHEN_NAMED, WITH_ROWS
+from benchmarks.rows import WITH_ROWS, Report, Row, read_report, read_reports, report, worse
+from benchmarks.run import BENCHMARKS, ONLY_WHEN_NAMED
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
     """A report of one ratio with a spread from 2 to 3."""
     monkeypatch.setattr(rows, "FOLDER", tmp_path / "results")
     row = Row.of_rounds("speed", against="a peer", values=[2.0, 2.5, 3.0], at_least=2.0, bar="1")
-    report("some", [row], store=True)
-    found = read_report("some")
+    report("start", [row], store=True)
+    found = read_report("start")
     assert found is not None
     return found
 
@@ -67,15 +67,15 @@ def test_worse_is_outside_of_the_stored_spread_where_nobody_wants_it(
 def test_rounds_before_the_last_are_kept_and_compared_with_nothing(
     stored: Report, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report("some", [replace(stored.rows[0], value=0.1)], store=True, is_last=False)
+    report("start", [replace(stored.rows[0], value=0.1)], store=True, is_last=False)
     told_before = capsys.readouterr().out
-    kept = read_report("some")
-    report("some", [replace(stored.rows[0], value=0.2)], store=True)
+    kept = read_report("start")
+    report("start", [replace(stored.rows[0], value=0.2)], store=True)
 
     assert kept == stored
     assert "WORSE" not in told_before
     assert "WORSE" in capsys.readouterr().out
-    assert [path.name for path in rows.FOLDER.iterdir()] == ["some.json"]
+    assert [path.name for path in rows.FOLDER.iterdir()] == ["start.json"]
 
 
 def test_ratios_of_another_machine_are_not_compared(stored: Report) -> None:
@@ -102,6 +102,7 @@ def test_every_row_of_the_page_is_stored() -> None:
     table = (rows.FOLDER.parents[1] / "docs" / "performance.md").read_text()
 
     for path in rows.FOLDER.glob("*.json"):
+        assert path.stem in WITH_ROWS
         for row in json.loads(path.read_text())["rows"]:
             assert f"| {row['what']} | {row['against']} |" in table, (
                 f"run `python -m benchmarks.pages` after {path.name}"

@@ -1,8 +1,9 @@
 """Makes a row's result independent of how many rows share its forward pass, on CPUs.
 
 Matrix products of fewer than 16 rows take other kernels (one row: a vector product), which round differently. Only the
-modulation layers see so few, one row for each image. Padding them to 16 costs next to nothing, and makes an image the
-same, bit for bit, alone and in a batch: docs/decisions/0002-same-seed-same-picture.md.
+modulation layers see so few, one row for each image. Padding them to 16 makes an image the same, bit for bit, alone and
+in a batch (docs/decisions/0002-same-seed-same-picture.md), and costs next to nothing in a small model. In a wide one
+sixteen rows cost ten times what one does: there each image's row is multiplied by itself.
 
 Some CPUs split long sums by the number of rows, however many those are (AMX does; AVX2 was not seen to). So the first
 product of each shape is made both ways, and says whether this machine may make the others together.
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MIN_ROWS = 16
+WIDE = 2048
+"""Features from which a product of one row waits for the weight, not for arithmetic."""
 LONG_SUM = 512  # features; sums of 1024 were seen to be split, and none of 256
 
 _Shape = tuple[torch.dtype, int, int, int, int]
@@ -32,11 +35,17 @@ class RowStableLinear(nn.Linear):
 def stable_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`functional.linear` of (..., in_features), where each image's rows come out as they would alone.
 
-    Never fewer than 16 rows are multiplied. Long sums are made over several images, (images, tokens, in_features), at
-    once only where this machine was seen to make the same of them one by one.
+    Of (images, in_features) each row is multiplied alone, or among no fewer than 16. Long sums are made over several
+    images, (images, tokens, in_features), at once only where this machine was seen to make the same of them one by one.
     """
     if input.device.type != "cpu":
         return functional.linear(input, weight, bias)
+    if input.ndim == 2 and input.shape[-1] >= WIDE:
+        return torch.cat([functional.linear(row, weight, bias) for row in torch.split(input, 1)])
+    return _linear_of_rows(input, weight, bias)
+
+
+def _linear_of_rows(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     num_rows = input.numel() // input.shape[-1]
     if num_rows < MIN_ROWS:
         padded = functional.pad(input.reshape(num_rows, -1), (0, 0, 0, MIN_ROWS - num_rows))
@@ -51,7 +60,7 @@ def _linear_of_images(images: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     is_known = shape in _may_be_together
     if is_known and _may_be_together[shape]:
         return functional.linear(images, weight, bias)
-    one_by_one = torch.stack([stable_linear(image, weight, bias) for image in images])
+    one_by_one = torch.stack([_linear_of_rows(image, weight, bias) for image in images])
     if not is_known and bool(one_by_one.isfinite().all()):
         _may_be_together[shape] = torch.equal(one_by_one, functional.linear(images, weight, bias))
     return one_by_one

@@ -48,7 +48,7 @@ class EdgeMiddleware:
             _cleaned(request.headers.get("x-request-id", "")) or client_request_id or request.state.generation_id
         )
         request.state.render_error = renderer_of(scope["path"], all_dialects())
-        names = names_from(request.state.request_id, request.headers)
+        names = names_from(request.state.request_id, request.headers.items())
         span = None if self._tracer is None else self._begin_span(self._tracer, request, names)
         started_at = time.monotonic()
         answered = _Answered()

@@ -6,7 +6,7 @@ Set where it comes in; whoever logs, sends it to a replica or tells a webhook of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -77,9 +77,15 @@ def together(names: Iterable[RequestNames]) -> RequestNames:
     return RequestNames(",".join(each.request_id for each in distinct if each.request_id))
 
 
-def names_from(request_id: str, headers: Mapping[str, str]) -> RequestNames:
-    """As a client has sent them; what is no trace context is ignored, as its specification wants it."""
-    traceparent, tracestate = headers.get(TRACEPARENT, ""), headers.get(TRACESTATE, "")
+def names_from(request_id: str, headers: Iterable[tuple[str, str]]) -> RequestNames:
+    """As a client has sent them, names in lower case. What is no trace context is ignored, as its specification says.
+
+    Of a state in several lines all are one, and of several parents none is believed.
+    """
+    lines = [each for each in headers if each[0] in TRACE_HEADERS]
+    parents = [value for name, value in lines if name == TRACEPARENT]
+    traceparent = parents[0] if len(parents) == 1 else ""
+    tracestate = ",".join(value for name, value in lines if name == TRACESTATE and value)
     more = traceparent[55:]
     if not _TRACEPARENT.fullmatch(traceparent[:55]) or (more and (traceparent[:2] == "00" or more[0] != "-")):
         return RequestNames(request_id)

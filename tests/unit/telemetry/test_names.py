@@ -11,14 +11,14 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 
 
 def test_a_traceparent_is_read_and_passed_on() -> None:
-    names = names_from("id", {"traceparent": PARENT, "tracestate": "a=1"})
+    names = names_from("id", {"traceparent": PARENT, "tracestate": "a=1"}.items())
 
     assert (names.trace_id, names.span_id, names.is_traced) == (TRACE, SPAN, True)
     assert names.trace_headers == (("traceparent", PARENT), ("tracestate", "a=1"))
 
 
 def test_a_later_version_may_say_more_and_what_is_known_of_it_counts() -> None:
-    names = names_from("id", {"traceparent": f"01-{TRACE}-{SPAN}-01-more"})
+    names = names_from("id", [("traceparent", f"01-{TRACE}-{SPAN}-01-more")])
 
     assert names.trace_headers == (("traceparent", PARENT),)  # in the version that we know
 
@@ -40,11 +40,11 @@ def test_a_later_version_may_say_more_and_what_is_known_of_it_counts() -> None:
     ],
 )
 def test_what_is_no_traceparent_is_ignored_and_its_tracestate_with_it(traceparent: str) -> None:
-    assert names_from("id", {"traceparent": traceparent, "tracestate": "a=1"}) == RequestNames("id")
+    assert names_from("id", {"traceparent": traceparent, "tracestate": "a=1"}.items()) == RequestNames("id")
 
 
 def test_a_tracestate_that_is_too_long_is_dropped_and_the_trace_goes_on() -> None:
-    names = names_from("id", {"traceparent": PARENT, "tracestate": "a" * 513})
+    names = names_from("id", {"traceparent": PARENT, "tracestate": "a" * 513}.items())
 
     assert (names.trace_id, names.tracestate) == (TRACE, "")
 
@@ -60,3 +60,10 @@ def test_names_are_those_of_the_block() -> None:
     with called(RequestNames("a")):
         assert current_names().request_id == "a"
     assert current_names() == NO_NAMES
+
+
+def test_a_tracestate_of_several_lines_is_one_and_of_several_parents_none_is_believed() -> None:
+    lines = [("tracestate", "a=1"), ("traceparent", PARENT), ("tracestate", ""), ("tracestate", "b=2")]
+
+    assert names_from("id", lines).tracestate == "a=1,b=2"
+    assert names_from("id", [*lines, ("traceparent", PARENT)]) == RequestNames("id")

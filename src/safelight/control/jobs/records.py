@@ -294,9 +294,9 @@ def _is_kept() -> ColumnElement[bool]:
     return Job.expires_at.is_(None) | (Job.expires_at > utc_now())
 
 
-def headers_of(job: Job) -> dict[str, str]:
+def headers_of(job: Job) -> Headers:
     """What is kept of its request's header."""
-    return dict(_headers_in(job.request))
+    return _headers_in(job.request)
 
 
 def _to_json(request: StoredRequest) -> dict[str, object]:

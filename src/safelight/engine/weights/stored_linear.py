@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from safelight.engine.batch_invariance import stable_linear
 
-BLOCK_BYTES = 3 * 1024 * 1024
-"""Of weights in the dtype of computation, on a CPU: what two cores of the kinds at hand keep in their cache."""
+BLOCK_ROWS = 256
+"""That come back together, on a CPU. Each block's product looks through all activations once more: with fewer rows that
+is what costs, and with more they leave the cache before they are multiplied."""
 
 
 class StoredWeight(Protocol):
@@ -41,7 +42,7 @@ class StoredLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        block = self._block_rows(input)
+        block = BLOCK_ROWS if input.device.type == "cpu" else self.out_features
         if block >= self.out_features:
             return stable_linear(input, self.stored.rows(0, self.out_features, input.dtype), bias)
         output = input.new_empty(*input.shape[:-1], self.out_features)
@@ -50,8 +51,3 @@ class StoredLinear(nn.Linear):
             weight = self.stored.rows(start, stop, input.dtype)
             output[..., start:stop] = stable_linear(input, weight, None if bias is None else bias[start:stop])
         return output
-
-    def _block_rows(self, input: Tensor) -> int:
-        if input.device.type != "cpu":
-            return self.out_features
-        return max(1, BLOCK_BYTES // (self.in_features * input.element_size()))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from safelight.engine.weights.stored_linear import BLOCK_BYTES, StoredLinear, StoredWeight
+from safelight.engine.weights.stored_linear import BLOCK_ROWS, StoredLinear, StoredWeight
 from safelight.engine.weights.stored_weights import (
     CastWeight,
     GgufWeight,
@@ -22,7 +22,7 @@ from safelight.engine.weights.stored_weights import (
 )
 
 IN_FEATURES = 3072
-OUT_FEATURES = BLOCK_BYTES // (IN_FEATURES * 4) + 44
+OUT_FEATURES = 2 * BLOCK_ROWS + 44
 """More than one block of rows, and the last one is not full."""
 
 
