@@ -1,9 +1,10 @@
 """What a layer costs whose weight is kept in fewer bytes: CPU time beside fp32, by blocks of rows and at once.
 
-    python -m benchmarks.stored_layers [--rounds 5] [--tokens 512] [--torchao]
+    python -m benchmarks.stored_layers [--rounds 5] [--tokens 512] [--shape 3072x9216] [--torchao]
 
-One thread, 3072 x 9216 as in FLUX.1's blocks; all take turns. `--torchao` adds torchao's layers, if it is installed.
-The last line says for how many shapes of products this machine makes the same of images together and one by one.
+One thread, 3072 x 9216 as in FLUX.1's blocks, or another shape (features in x out); all take turns. `--torchao` adds
+torchao's layers, if it is installed. The last lines say what one row takes by itself beside sixteen, and for how many
+shapes of products this machine makes the same of images together and one by one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from safelight.engine.weights.stored_weights import (
     quantize_nf4,
 )
 
-IN_FEATURES, OUT_FEATURES = 3072, 9216
 GGUF_TYPES = ("Q8_0", "Q4_0", "Q5_0")
 
 
@@ -36,7 +36,8 @@ def main() -> None:
     options = _parse_options()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    weight, tokens = torch.randn(OUT_FEATURES, IN_FEATURES) * 0.02, torch.randn(1, options.tokens, IN_FEATURES)
+    in_features, out_features = options.shape
+    weight, tokens = torch.randn(out_features, in_features) * 0.02, torch.randn(1, options.tokens, in_features)
     ways = _ways(weight) | (_ways_of_torchao(weight) if options.torchao else {})
     with torch.inference_mode():
         expected = ways["fp32"](tokens)
@@ -50,7 +51,20 @@ def main() -> None:
         for name, way in ways.items():
             error = ((way(tokens) - expected).norm() / expected.norm()).item()
             print(f"| {name} | {min(seconds[name]) / min(seconds['fp32']):.2f} | {error:.4f} |")
+        print(_one_row(weight, options.rounds))
         print(_stable_shapes())
+
+
+def _one_row(weight: Tensor, rounds: int) -> str:
+    rows = {1: torch.randn(1, weight.shape[1]), batch_invariance.MIN_ROWS: torch.randn(16, weight.shape[1])}
+    seconds: dict[int, list[float]] = {number: [] for number in rows}
+    for _ in range(rounds):
+        for number, each in rows.items():
+            began = time.process_time()
+            nn.functional.linear(each, weight)
+            seconds[number].append(time.process_time() - began)
+    one, many = (1000 * min(each) for each in seconds.values())
+    return f"one row by itself {one:.0f} ms, sixteen {many:.0f} ms"
 
 
 def _ways(weight: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -79,7 +93,7 @@ def _ways_of_torchao(weight: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
     ways: dict[str, Callable[[Tensor], Tensor]] = {}
     for name, config in (("int8", Int8WeightOnlyConfig()), ("fp8", Float8WeightOnlyConfig())):
-        layer = nn.Linear(IN_FEATURES, OUT_FEATURES, bias=False).requires_grad_(False)
+        layer = nn.Linear(*reversed(weight.shape), bias=False).requires_grad_(False)
         layer.weight.copy_(weight)
         quantize_(layer, config)
         ways[f"{name}, torchao"] = layer
@@ -97,10 +111,16 @@ def _stable_shapes() -> str:
     return f"{sum(answers)} of {len(answers)} shapes of products may be made together here"
 
 
+def _shape(text: str) -> tuple[int, int]:
+    in_features, out_features = map(int, text.split("x"))
+    return in_features, out_features
+
+
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--shape", type=_shape, default=(3072, 9216), help="features in x out, such as 15360x3072")
     parser.add_argument("--torchao", action="store_true")
     return parser.parse_args()
 
