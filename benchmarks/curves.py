@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil
 import torch
@@ -100,11 +100,6 @@ def _picture_s(engine: Engine, seed: int, *, size: int = 256, steps: int = 4) ->
     return time.perf_counter() - began_at
 
 
-def _step_s(engine: Engine, rows: int, seed: int) -> float:
-    """Of a row."""
-    return stage_costs.measure(engine, rows, seed).wall.step
-
-
 def _wide_blocks() -> FluxTransformer2DModel:
     return FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=False).eval()
 
@@ -129,8 +124,8 @@ def _of_server(options: argparse.Namespace) -> tuple[Points, dict[str, Points]]:
     with safelight("sprite", "--max-queued-requests", "500") as (target, _):
 
         def throughput(clients: float, seed: int) -> float:
-            pictures = options.pictures if clients > 1 else options.pictures // 2
-            run = run_on(target, Load(clients=int(clients), requests=pictures, warm_up_s=0), shapes, seed)
+            load = Load(clients=int(clients), requests=max(options.pictures, 3 * int(clients)), warm_up_s=0)
+            run = run_on(target, load, shapes, seed)
             return len(run.counted) / run.seconds
 
         by_clients = _median_of(options.rounds, CLIENTS, throughput)
@@ -152,14 +147,19 @@ def _memory_mib(size: float, rows: int) -> float:
 
 
 def _measure_memory(size: int, rows: int) -> None:
-    engine, process = stage_costs.load_sprite(), psutil.Process()
-    loaded = process.memory_info().rss
+    engine = stage_costs.load_sprite()
+    loaded = psutil.Process().memory_info().rss
     batch = [stage_costs.start(engine, index, 1, size) for index in range(rows)]
     engine.step(batch)
     for each in batch:
         engine.decode(each)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps((peak - loaded) / MIB))
+    print(json.dumps((_peak_bytes() - loaded) / MIB))
+
+
+def _peak_bytes() -> int:
+    """Of this process; `ru_maxrss` would be the peak of the one that has started it, if that was greater."""
+    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
 
 
 def _curve(title: str, x: str, y: str, lines: dict[str, Points]) -> Curve:
