@@ -59,9 +59,3 @@ def test_the_pages_commands_write_what_the_page_says(tmp_path: Path) -> None:
     assert done.stdout.split(f"{MARK}\n")[1:] == [expected for _, _, expected in BLOCKS]
     assert open_picture(tmp_path / "first.png").size == (256, 256)
     assert len(BLOCKS) == 6
-
-
-def test_every_link_of_the_page_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
-
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []
