@@ -1,4 +1,4 @@
-"""Writes cli.md and routes.md from the code: `.venv/bin/python -m docs.reference.generate`. A test compares them."""
+"""Writes the pages here from the code: `.venv/bin/python -m docs.reference.generate`. A test compares them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from safelight.api.azure.wire import GROUP, WORKSPACE
-from safelight.cli.commands import LazyCommand, command_line
+from safelight.cli.commands import COMMANDS, LazyCommand, command_line
+from safelight.environment import ENV_PREFIX
+from safelight.library_variables import SETTING_VARIABLES
 from safelight.model.catalog import find_model
 from safelight.server.app import create_app
 from safelight.server.endpoints.wiring import OnlineEndpoints, create_arm_app
@@ -24,8 +26,17 @@ FOLDER = Path(__file__).parent
 WIDTH = 100
 GENERATED = "<!-- Written by `python -m docs.reference.generate` from the code; change the code, not this page. -->\n\n"
 CLI_INTRODUCTION = """# Commands
-What `--help` says, command by command. Options of `safelight serve` are also environment variables, such as
-`SAFELIGHT_PORT`.
+What `--help` says, command by command. [Settings](settings.md) has the environment variable of each option of
+`safelight serve`, and what has no option.
+"""
+SETTINGS_INTRODUCTION = """# Settings
+Everything that a server can be told. An option comes before its variable, and that before the default. Other commands
+read the same variables where they mean something to them. Times are in seconds, sizes in bytes. A variable
+`SAFELIGHT_...` that is not in this table is refused, so that none is misspelt in silence.
+
+"""
+SETTINGS_END = """
+In a deployment's `environment_variables` may stand, for that deployment alone: {names}.
 """
 ROUTES_INTRODUCTION = """# Routes
 A running server has the first part of this page, with forms to try it, at `/docs`, and as OpenAPI at `/openapi.json`.
@@ -49,7 +60,7 @@ G={GROUP}
 
 def pages() -> dict[str, str]:
     """Name and text of every generated page."""
-    return {"cli.md": cli_page(), "routes.md": routes_page()}
+    return {"cli.md": cli_page(), "routes.md": routes_page(), "settings.md": settings_page()}
 
 
 def cli_page() -> str:
@@ -69,6 +80,29 @@ def routes_page() -> str:
             *_arm_tables(control_plane),
         )
     )
+
+
+def settings_page() -> str:
+    serve = next(each for each in COMMANDS if each.name == "serve").load()
+    options = {each.name: each.opts[0] for each in serve.params if each.opts[0].startswith("-")}
+    rows = (
+        f"| `{ENV_PREFIX}{name.upper()}` | {_code(options.get(name))} | {_code(_default(field.default))} "
+        f"| {field.description} |\n"
+        for name, field in Settings.model_fields.items()
+    )
+    names = ", ".join(f"`{name}`" for name in SETTING_VARIABLES)
+    table = "| variable | option | default | |\n|---|---|---|---|\n" + "".join(rows)
+    return GENERATED + SETTINGS_INTRODUCTION + table + SETTINGS_END.format(names=names)
+
+
+def _default(value: object) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return None if value is None or value == () else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _code(text: str | None) -> str:
+    return "" if text is None else f"`{text}`"
 
 
 def _help(command: Any, context: Any) -> Iterator[str]:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.deploy.chart import CHART, merged, missing_package, render
+from tests.deploy.chart import CHART, ROOT, merged, missing_package, render
 
 KUBERNETES = "1.31"
 CUSTOM = ("RayCluster", "ServiceMonitor")
@@ -47,6 +47,8 @@ ODD: dict[str, Any] = EVERYTHING | {
     "serviceMonitor": {"enabled": True},
 }
 """Names that YAML reads as something else if they are not quoted."""
+PAGE = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+OF_THE_PAGE: dict[str, Any] = yaml.safe_load(PAGE.partition("```yaml\n")[2].partition("```")[0])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,8 +71,9 @@ def by_kind(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         ("pictures", {"persistence": {"enabled": False}}),
         ("true", ODD),
         ("true", {"persistence": {"storageClass": "yes", "size": "1"}}),
+        ("pictures", OF_THE_PAGE),
     ],
-    ids=["plain", "all", "no disk", "odd", "an odd class of storage"],
+    ids=["plain", "all", "no disk", "odd", "an odd class of storage", "the page's"],
 )
 def test_every_manifest_is_valid_for_kubernetes(release: str, values: dict[str, Any], tmp_path: Path) -> None:
     manifests = render(values, tmp_path, release=release)
@@ -87,6 +90,7 @@ def test_the_values_agree_with_their_schema_and_a_misspelt_one_does_not() -> Non
     jsonschema.validate(values, schema)
     jsonschema.validate(merged(values, EVERYTHING), schema)
     jsonschema.validate(merged(values, ODD), schema)
+    jsonschema.validate(merged(values, OF_THE_PAGE), schema)
 
 
 @pytest.mark.parametrize(

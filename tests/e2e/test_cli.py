@@ -72,6 +72,7 @@ def test_a_picture_says_how_it_was_made(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["generate"], "give a prompt"),
+        (["generate", "--model", "./what-would-be-fetched"], "give a prompt"),
         (["generate", "a dog", "-o", "dog.gif"], "does not end in .png"),
         (["generate", "a dog", "-o", "nowhere/dog.png"], "folder nowhere does not exist"),
         (["generate", "a dog", "-o", "/proc/dog.png"], "/proc/dog.png cannot be written"),

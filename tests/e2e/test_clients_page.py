@@ -53,9 +53,3 @@ def test_a_program_of_the_page_writes_its_picture(server: Server, tmp_path: Path
 
     assert done.returncode == 0, done.stderr
     assert [open_picture(path).size for path in tmp_path.glob("*.png")] == [(256, 256)]
-
-
-def test_every_link_of_the_page_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
-
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []

@@ -87,7 +87,7 @@ def test_the_order_of_the_model_card_ends_in_a_picture(run: Run, tmp_path: Path)
     )
 
     connection = ["--name", "HuggingFaceTokenConnection", "--type", "Generic", "--secret-file", "HF_TOKEN=token"]
-    run("connection", "create", *connection, "--resource-group", "g", "--workspace-name", "w")
+    run("connection", "create", *connection, "--subscription", "s", "--resource-group", "g", "--workspace-name", "w")
     run("online-endpoint", "create", "-f", "endpoint.yml")
     deployment = json.loads(run("online-deployment", "create", "-f", "deployment.yml", "--all-traffic", "-o", "json"))
     assert deployment["provisioning_state"] == "Succeeded"

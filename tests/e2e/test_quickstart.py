@@ -107,9 +107,3 @@ def test_the_small_model_in_place_of_the_gated_one_needs_no_token_and_no_connect
     (reader.folder / "token").unlink()
 
     assert reader.follow(section) == sizes
-
-
-def test_every_link_of_the_page_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXT)
-
-    assert [link for link in links if not (PAGE.parent / link).exists()] == []

@@ -73,9 +73,3 @@ def test_the_command_without_a_server_writes_its_picture(tmp_path: Path, block: 
     run(block.replace(".venv/bin/safelight", str(SAFELIGHT)), tmp_path)
 
     assert pictures(tmp_path) == [(256, 256)]
-
-
-def test_every_link_into_the_project_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
-
-    assert [link for link in links if not (README.parent / link).exists()] == []

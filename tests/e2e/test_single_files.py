@@ -105,6 +105,9 @@ def test_of_the_gated_repository_only_the_parts_that_a_file_lacks_are_fetched(ch
 
     assert refused.returncode == 1
     assert f"{HUB_ID} is gated and no token was given" in refused.stderr
+    assert refused.stderr.endswith(
+        f"or give what {gguf.name} lacks as files: --vae, --text-encoder, --text-encoder-2\n"
+    )
     assert "Traceback" not in refused.stderr
     assert {"vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"} <= set(hub.downloads)
     assert not [name for name in hub.downloads if name.startswith("transformer/") and name.endswith(".safetensors")]

@@ -295,7 +295,7 @@ def test_a_picture_that_is_dropped_shows_its_recipe_and_begins_an_edit(server: L
     expect(page.locator(".source .recipe")).to_contain_text("a red ball")
     page.get_by_label("Prompt", exact=True).fill("a blue cup")
     page.get_by_role("button", name="Change the picture").click()
-    page.get_by_text("1 picture in").wait_for()
+    expect(page.locator(".stage .recipe")).to_contain_text("Strength")
     assert recipe(page)["Strength"] == "0.6"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docs.reference.generate import FOLDER, cli_page, routes_page
+from docs.reference.generate import FOLDER, cli_page, routes_page, settings_page
 
 REMEDY = "run: .venv/bin/python -m docs.reference.generate"
 
@@ -23,3 +23,7 @@ def test_the_page_of_commands_is_what_help_says() -> None:
 
 def test_the_page_of_routes_is_what_openapi_says() -> None:
     assert (FOLDER / "routes.md").read_text(encoding="utf-8") == routes_page(), REMEDY
+
+
+def test_the_page_of_settings_is_what_the_server_reads() -> None:
+    assert (FOLDER / "settings.md").read_text(encoding="utf-8") == settings_page(), REMEDY

@@ -7,6 +7,8 @@ import sys
 
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit status 1."""
+    if sys.platform == "win32":  # replicas need what only POSIX has; said before an import fails for it
+        sys.exit("error: Safelight runs on Linux and macOS; on Windows, install it inside WSL 2")
     try:
         _run()
     except KeyboardInterrupt:  # importing a command takes a second, in which people change their minds too

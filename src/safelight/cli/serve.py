@@ -16,7 +16,8 @@ Model = Annotated[
     str | None,
     typer.Argument(
         help="sprite (the default), a folder in the diffusers layout, a hub id, or a file (.safetensors, .gguf). This, "
-        "and every option, can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY.",
+        "and every option, can also be set as an environment variable, such as SAFELIGHT_PORT or SAFELIGHT_API_KEY; "
+        "docs/reference/settings.md has all of them, and those that have no option.",
         autocompletion=complete_models,
     ),
 ]

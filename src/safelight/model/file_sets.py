@@ -11,11 +11,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from safelight.errors import ModelLoadError, UnsupportedModel
+from safelight.errors import DownloadError, ModelLoadError, UnsupportedModel
 from safelight.model.catalog import Model
 from safelight.model.checkpoint import SIDECAR, check_checkpoint
 from safelight.model.configs import INDEX, read_json, read_size
@@ -75,11 +76,24 @@ def assemble(given: GivenFiles, place: Path, sources: Sources) -> Path:
     if base is None and (lacking or given.base is not None):
         if given.base is None:
             _settle(parts, None, are_all=False)  # what can be refused without a download
-        _settle(parts, sources.fetch(given.base, ()))
-        base = sources.fetch(given.base, lacking)
+        with _or_from_files(given, lacking):
+            _settle(parts, sources.fetch(given.base, ()))
+            base = sources.fetch(given.base, lacking)
     _settle(parts, base)
     _write(folder, parts, base, sources, _name(given))
     return folder
+
+
+@contextmanager
+def _or_from_files(given: GivenFiles, lacking: Collection[str]) -> Iterator[None]:
+    """Whoever does not get it from the hub may have it as files: the error says how to give them."""
+    try:
+        yield
+    except DownloadError as error:
+        if given.model is None or not lacking:
+            raise
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in NETWORKS if name in lacking)
+        raise DownloadError(f"{error.message}; or give what {given.model.name} lacks as files: {options}") from error
 
 
 def outline(given: GivenFiles, base: Path | None, folder: Path) -> dict[str, Part]:

@@ -64,3 +64,12 @@ def test_no_console_of_ours_makes_emoji_of_names() -> None:
 
     assert len(consoles) > 10
     assert not [line for line in consoles if "emoji=False" not in line]
+
+
+def test_on_windows_it_is_said_in_one_line_where_safelight_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == "error: Safelight runs on Linux and macOS; on Windows, install it inside WSL 2"

@@ -72,7 +72,7 @@ function Plot({ title, unit, lines, points }: PlotProps) {
   return (
     <figure class="plot card">
       <figcaption>
-        <span>{title}</span> <span>{values}</span>
+        <span>{unit ? `${title}, ${unit}` : title}</span> <span>{values}</span>
       </figcaption>
       <div ref={box} aria-hidden="true" />
     </figure>

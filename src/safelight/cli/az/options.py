@@ -56,7 +56,8 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Change a field of 
 Workspace = Annotated[
     str | None,
     typer.Option(
-        *("--resource-group", "-g", "--workspace-name", "-w"), help="Both accepted as `az` has them; there is one."
+        *("--subscription", "--resource-group", "-g", "--workspace-name", "-w"),
+        help="Accepted as `az` has them; there is one workspace.",
     ),
 ]
 

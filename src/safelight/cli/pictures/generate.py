@@ -190,9 +190,9 @@ def _generate(
     from safelight.serving.backends.registry import find_factory
     from safelight.serving.start import create_dispatcher
 
-    folder, spec = locate_given(settings)
     if prompt is None:
         raise InvalidRequest("give a prompt, such as: safelight generate 'an astronaut riding a horse'", field="prompt")
+    folder, spec = locate_given(settings)
     spec = replace(spec, loras=locate_loras(settings.loras))
     request = build_generation_request(
         spec,
