@@ -1,0 +1,124 @@
+"""Nodes and gateways of two versions in one cluster: each gateway has its replicas where its own version is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import safelight
+from safelight.errors import ConfigurationError
+from safelight.serving.backends.ray import replica, replicas
+from safelight.serving.backends.ray.actor import ReplicaActor
+from safelight.serving.backends.ray.cluster import RayCluster
+from safelight.serving.backends.ray.frames import VERSION
+from safelight.serving.backends.registry import find_factory
+from safelight.serving.dispatcher import Dispatcher
+from safelight.serving.messages import PROTOCOL_VERSION
+from safelight.settings import Settings
+from tests.fakes import fake_request, until
+from tests.ray.cluster import NODE
+from tests.ray.conftest import SharedCluster
+from tests.ray.dispatchers import starting_gateway
+from tests.warm import cold
+
+COLD = True
+"""What runs on other nodes is not forked here: see `tests.warm`."""
+OFFER = "Standard_Updated"
+OTHER = f"9.9.9/{PROTOCOL_VERSION}"
+"""Of a gateway and of nodes that have Safelight 9.9.9."""
+
+
+@contextmanager
+def node_offering(cluster: Any, *, path: Path | None = None) -> Iterator[None]:
+    """A node with places for the instance type; Python finds packages in `path` first."""
+    found = {} if path is None else {"PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    with cold():
+        node = cluster.add_node(**NODE | {"resources": {OFFER: 2}, "env_vars": found})
+    try:
+        yield
+    finally:
+        cluster.remove_node(node)
+
+
+def write_version(folder: Path, version: str) -> Path:
+    """This package under another version; the folder that it is in."""
+    package = folder / "safelight"
+    package.mkdir(parents=True)
+    for each in Path(safelight.__file__).parent.iterdir():
+        if each.stem not in ("__init__", "__pycache__"):
+            (package / each.name).symlink_to(each)
+    (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
+    return folder
+
+
+def detail_of(dispatcher: Dispatcher) -> str:
+    return dispatcher.snapshot().replicas[0].detail
+
+
+@pytest.fixture
+def as_other(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Until it is undone, what starts is a gateway of the other version."""
+    for module in (replica, replicas):
+        monkeypatch.setattr(module, "VERSION", OTHER)
+    yield monkeypatch
+
+
+def test_replicas_go_where_their_gateways_version_is_and_wait_for_such_a_node_while_others_serve(
+    shared_cluster: SharedCluster, nodes: RayCluster, tmp_path: Path, as_other: pytest.MonkeyPatch
+) -> None:
+    request = fake_request("a lamp")
+
+    async def update() -> None:
+        with node_offering(shared_cluster.cluster, path=write_version(tmp_path, "9.9.9")):
+            async with starting_gateway(nodes, "updated", instance_type=OFFER) as before:
+                await until(lambda: before.is_ready)
+                as_other.undo()
+                as_other.setattr(replica, "PATIENCE_FOR_A_PLACE_S", 0.2)
+                async with starting_gateway(nodes, "updated", instance_type=OFFER) as after:
+                    await until(lambda: OTHER in detail_of(after))
+                    assert f"with Safelight {VERSION} as this gateway (node" in detail_of(after)
+                    assert not after.is_ready
+                    drawn = await before.generate(request)
+
+                    with node_offering(shared_cluster.cluster):
+                        await until(lambda: after.is_ready)
+                        again = await after.generate(request)
+                        assert again.images[0].content == drawn.images[0].content
+                        places = [each.snapshot().replicas[0].whereabouts["node"] for each in (before, after)]
+                        assert len(set(places)) == 2
+
+    asyncio.run(update())
+
+
+def test_an_actor_that_has_begun_anew_on_a_node_of_another_version_takes_nothing(nodes: RayCluster) -> None:
+    async def begin() -> str:
+        actor = nodes.find_or_create("begun-anew", nodes.place_for(replica.PlaceWish()))
+        async with starting_gateway(nodes, "told") as dispatcher:
+            (told,) = dispatcher._replicas.members
+            begin = replica.encode(replicas.structs.replace(told._begin, version=OTHER))
+            life: str = await actor.load.remote("gateway", replica.encode(replica.Found("/nowhere", {})), begin, "")
+        nodes.end(actor)
+        return life
+
+    assert asyncio.run(begin()) == ""
+
+
+def test_other_versions_find_the_actor_by_this_name() -> None:
+    assert (
+        f"{ReplicaActor.__module__}.{ReplicaActor.__qualname__}" == "safelight.serving.backends.ray.actor.ReplicaActor"
+    )
+
+
+def test_a_port_of_ray_that_is_not_its_heads_is_refused(shared_cluster: SharedCluster) -> None:
+    port = shared_cluster.cluster.head_node.node_manager_port
+
+    with pytest.raises(ConfigurationError, match=f"what answers at .*:{port} is no head of a Ray") as refusal:
+        find_factory(Settings(runtime="ray", ray_address=f"127.0.0.1:{port}"))
+
+    assert "\n" not in refusal.value.message
