@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import safelight
 from safelight.errors import ConfigurationError
 from safelight.serving.backends.ray import replica, replicas
 from safelight.serving.backends.ray.actor import ReplicaActor
 from safelight.serving.backends.ray.cluster import RayCluster
-from safelight.serving.backends.ray.frames import VERSION
+from safelight.serving.backends.ray.frames import VERSION, Found, encode
 from safelight.serving.backends.registry import find_factory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import PROTOCOL_VERSION
@@ -62,11 +63,11 @@ def detail_of(dispatcher: Dispatcher) -> str:
 
 
 @pytest.fixture
-def as_other(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def as_other(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Until it is undone, what starts is a gateway of the other version."""
     for module in (replica, replicas):
         monkeypatch.setattr(module, "VERSION", OTHER)
-    yield monkeypatch
+    return monkeypatch
 
 
 def test_replicas_go_where_their_gateways_version_is_and_wait_for_such_a_node_while_others_serve(
@@ -101,8 +102,8 @@ def test_an_actor_that_has_begun_anew_on_a_node_of_another_version_takes_nothing
         actor = nodes.find_or_create("begun-anew", nodes.place_for(replica.PlaceWish()))
         async with starting_gateway(nodes, "told") as dispatcher:
             (told,) = dispatcher._replicas.members
-            begin = replica.encode(replicas.structs.replace(told._begin, version=OTHER))
-            life: str = await actor.load.remote("gateway", replica.encode(replica.Found("/nowhere", {})), begin, "")
+            begin = encode(structs.replace(told._begin, version=OTHER))
+            life: str = await actor.load.remote("gateway", encode(Found("/nowhere", {})), begin, "")
         nodes.end(actor)
         return life
 
