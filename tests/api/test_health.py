@@ -45,9 +45,9 @@ def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, disp
     ]
 
 
-@pytest.mark.parametrize(("key", "told"), [(True, {"waits_for": "endpoints"}), (False, {"cause": "endpoints"})])
+@pytest.mark.parametrize("key", [True, False])
 def test_a_gateway_that_still_loads_what_others_serve_is_not_ready_and_says_so(
-    dispatcher: FakeDispatcher, key: bool, told: dict[str, str]
+    dispatcher: FakeDispatcher, key: bool
 ) -> None:
     app, is_behind = FastAPI(), [True]
     app.include_router(
@@ -58,7 +58,7 @@ def test_a_gateway_that_still_loads_what_others_serve_is_not_ready_and_says_so(
     response = client.get("/health/ready")
 
     assert response.status_code == 503
-    assert told.items() <= response.json().items()
+    assert (response.json()["ready"], response.json()["cause"]) == (False, "joining")
     is_behind[0] = False
     assert client.get("/health/ready").status_code == 200
 

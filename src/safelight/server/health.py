@@ -12,8 +12,8 @@ from safelight.server.web import page
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 
-ENDPOINTS = "endpoints"
-"""What a gateway waits for that has just started: their deployments load here, and serve at others."""
+JOINING = "joining"
+"""The cause of a gateway that has just started: the deployments of endpoints load here, and serve at others."""
 
 
 def create_router(
@@ -62,7 +62,7 @@ def create_router(
                 "storage": trouble,
             }
             if is_late:
-                content["waits_for"] = ENDPOINTS
+                content["cause"] = JOINING
         else:
             content["cause"] = _cause(is_available, is_late, replicas, trouble)
         return JSONResponse(content, status_code=200 if is_ready else 503)
@@ -76,7 +76,7 @@ def _cause(is_available: bool, is_late: bool, replicas: Sequence[ReplicaSnapshot
         states = {each.state for each in replicas}
         return next((each.value for each in _NEAREST if each in states), ReplicaState.DRAINING.value)
     if is_late:
-        return ENDPOINTS
+        return JOINING
     return None if trouble is None else "storage"
 
 
