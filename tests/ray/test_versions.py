@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from safelight.serving.backends.registry import find_factory
 from safelight.serving.dispatcher import Dispatcher
 from safelight.serving.messages import PROTOCOL_VERSION
 from safelight.settings import Settings
-from tests.fakes import fake_request, until
+from tests.fakes import FakeEngineOptions, fake_request, until
 from tests.ray.cluster import NODE
 from tests.ray.conftest import SharedCluster
 from tests.ray.dispatchers import starting_gateway
@@ -95,6 +96,27 @@ def test_replicas_go_where_their_gateways_version_is_and_wait_for_such_a_node_wh
                         assert len(set(places)) == 2
 
     asyncio.run(update())
+
+
+def test_a_replica_that_finds_another_version_on_its_node_is_looked_for_anew(nodes: RayCluster, tmp_path: Path) -> None:
+    """Its actor is of the version that was there when it began, and cannot start what is there now."""
+    updated = tmp_path / "updated"
+
+    async def update() -> tuple[str, str]:
+        async with starting_gateway(nodes, "on-its-node", FakeEngineOptions(updated=str(updated))) as dispatcher:
+            await until(lambda: dispatcher.is_ready)
+            (member,) = dispatcher._replicas.members
+            before = member._life
+            updated.touch()
+            os.kill(int(member.whereabouts["pid"]), signal.SIGKILL)
+            await until(lambda: "restart the server, or Ray on" in detail_of(dispatcher))
+            updated.unlink()
+            await until(lambda: dispatcher.is_ready)
+            return before, member._life
+
+    before, after = asyncio.run(update())
+
+    assert before != after
 
 
 def test_an_actor_that_has_begun_anew_on_a_node_of_another_version_takes_nothing(nodes: RayCluster) -> None:

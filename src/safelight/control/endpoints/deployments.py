@@ -262,16 +262,17 @@ def _read_spec(stored: JsonValue) -> DeploymentSpec:
     """What is false or empty in a field that this version does not have asks for nothing."""
     try:
         spec = msgspec.convert(stored, DeploymentSpec)
-        unread = _unread(stored, msgspec.to_builtins(spec))
     except (msgspec.ValidationError, InvalidRequest) as error:
-        unread = [str(error)]
-        spec = None
-    if spec is None or unread:
-        raise NotReady(
-            f"a newer version of Safelight deployed it, with what this one does not know ({', '.join(unread)}); update "
-            "this gateway"
-        )
+        raise _too_new(str(error)) from None
+    if unread := _unread(stored, msgspec.to_builtins(spec)):
+        raise _too_new(", ".join(unread))
     return spec
+
+
+def _too_new(what: str) -> NotReady:
+    return NotReady(
+        f"a newer version of Safelight deployed it, with what this one does not know ({what}); update this gateway"
+    )
 
 
 def _unread(stored: JsonValue, read: JsonValue) -> list[str]:
