@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-import safelight
 from safelight.errors import ConfigurationError
 from safelight.serving.backends.ray import replica, replicas
 from safelight.serving.backends.ray.actor import ReplicaActor
@@ -27,6 +26,7 @@ from tests.fakes import FakeEngineOptions, fake_request, until
 from tests.ray.cluster import NODE
 from tests.ray.conftest import SharedCluster
 from tests.ray.dispatchers import starting_gateway
+from tests.versions import write_version
 from tests.warm import cold
 
 COLD = True
@@ -37,26 +37,14 @@ OTHER = f"9.9.9/{PROTOCOL_VERSION}"
 
 
 @contextmanager
-def node_offering(cluster: Any, *, path: Path | None = None) -> Iterator[None]:
-    """A node with places for the instance type; Python finds packages in `path` first."""
-    found = {} if path is None else {"PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+def node_offering(cluster: Any, **variables: str) -> Iterator[None]:
+    """A node with places for the instance type."""
     with cold():
-        node = cluster.add_node(**NODE | {"resources": {OFFER: 2}, "env_vars": found})
+        node = cluster.add_node(**NODE | {"resources": {OFFER: 2}, "env_vars": variables})
     try:
         yield
     finally:
         cluster.remove_node(node)
-
-
-def write_version(folder: Path, version: str) -> Path:
-    """This package under another version; the folder that it is in."""
-    package = folder / "safelight"
-    package.mkdir(parents=True)
-    for each in Path(safelight.__file__).parent.iterdir():
-        if each.stem not in ("__init__", "__pycache__"):
-            (package / each.name).symlink_to(each)
-    (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
-    return folder
 
 
 def detail_of(dispatcher: Dispatcher) -> str:
@@ -77,7 +65,7 @@ def test_replicas_go_where_their_gateways_version_is_and_wait_for_such_a_node_wh
     request = fake_request("a lamp")
 
     async def update() -> None:
-        with node_offering(shared_cluster.cluster, path=write_version(tmp_path, "9.9.9")):
+        with node_offering(shared_cluster.cluster, PYTHONPATH=write_version(tmp_path, "9.9.9")):
             async with starting_gateway(nodes, "updated", instance_type=OFFER) as before:
                 await until(lambda: before.is_ready)
                 as_other.undo()
