@@ -35,7 +35,7 @@ from safelight.picture.recipe import Backend
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.messages import Load, Submit, receive_message
+from safelight.serving.messages import PROTOCOL_VERSION, Load, Submit, receive_message
 from safelight.serving.replica import process
 from safelight.serving.replica.engine import Engine
 from safelight.settings import EngineOptions
@@ -370,7 +370,7 @@ def main() -> None:
     if options.gate is not None:
         _tell_what_is_heard(Path(options.gate))
     if options.updated is not None and Path(options.updated).exists():
-        patch.object(process, "PROTOCOL_VERSION", process.PROTOCOL_VERSION + 1).start()
+        patch.object(process, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1).start()
     process.run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
 
 

@@ -12,14 +12,22 @@ from alembic import command
 from sqlalchemy import text
 
 from safelight.control import migrations
-from safelight.control.endpoints.deployments import DeploymentBody, DeploymentSpec, put_deployment
+from safelight.control.endpoints.deployments import DeploymentSpec
 from safelight.control.endpoints.endpoints import EndpointSpec, get_endpoint, put_endpoint
 from safelight.control.jobs.records import StoredRequest
 from safelight.control.secrets.encryption import Cipher
 from safelight.control.store import database as database_module
 from safelight.control.store.database import Database, alembic_config
 from safelight.control.store.gateways import Gateways, Role
-from safelight.control.store.tables import Base, JobState, NewerWord, OperationKind, OperationStatus, ProvisioningState
+from safelight.control.store.tables import (
+    Base,
+    JobState,
+    NewerWord,
+    OperationKind,
+    OperationStatus,
+    ProvisioningState,
+    RegisteredModel,
+)
 from safelight.disk import Disk
 from safelight.errors import ConfigurationError
 from tests.fakes import until
@@ -42,7 +50,7 @@ def test_a_server_goes_on_over_tables_that_a_newer_one_has_migrated(database: Da
     def put(name: str) -> None:
         with database.transaction() as session:
             put_endpoint(session, cipher, EndpointSpec(name=name))
-            put_deployment(session, DeploymentBody(endpoint_name=name, name="blue", spec=DeploymentSpec(model="m")))
+            session.add(RegisteredModel(name=name, version="1", path="/models/mine"))
 
     put("before")
     for _ in range(10):  # PostgreSQL's driver prepares what it is asked again

@@ -42,6 +42,10 @@ CONNECT_TIMEOUT_S = 10.0
 _HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 """No `ray://`, which would let the head unpickle in our name, and no `local`, which starts another Ray."""
 
+FRAME_HEAD_BYTES = 9
+_SETTINGS = b"\x04"
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + _SETTINGS + bytes(5)
+"""What gRPC begins with: a preface and an empty SETTINGS, which the other side answers with its own (RFC 9113, 3.4)."""
 MAX_WORDS = 300
 """Characters of what Ray says; of some errors it is pages."""
 _OWN_REMEDY = "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
@@ -201,14 +205,22 @@ def _reached(address: str) -> str:
         raise ConnectionError("this machine is no node of a cluster")
     host, _, port = found.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2)
+            answer = connection.recv(FRAME_HEAD_BYTES)
     except OSError as error:
         raise ConnectionError(f"nothing answers at {found} ({error.strerror or error})") from None
     try:
+        if answer[3:4] != _SETTINGS and not _uses_tls():
+            raise ConnectionError("it speaks something else, or TLS, which RAY_USE_TLS and its certificates turn on")
         GcsClient(address=found)
     except Exception as error:  # noqa: BLE001  as above
         raise ConnectionError(f"what answers at {found} is no head of a Ray ({_in_one_line(error)})") from None
     return address
+
+
+def _uses_tls() -> bool:
+    return read_environment().get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def _is_not_rays(name: str) -> bool:
