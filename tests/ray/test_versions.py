@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -132,6 +134,27 @@ def test_other_versions_find_the_actor_by_this_name() -> None:
     assert (
         f"{ReplicaActor.__module__}.{ReplicaActor.__qualname__}" == "safelight.serving.backends.ray.actor.ReplicaActor"
     )
+
+
+def test_a_ray_of_another_version_is_told_in_one_line_with_both(shared_cluster: SharedCluster) -> None:
+    code = f"""
+import ray
+from safelight.errors import ConfigurationError
+from safelight.serving.backends.registry import find_factory
+from safelight.settings import Settings
+mine, ray.__version__ = ray.__version__, "2.59.0"
+try:
+    find_factory(Settings(runtime="ray", ray_address={shared_cluster.address!r}))
+except ConfigurationError as error:
+    print(mine, error.message, sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    (told,) = done.stdout.splitlines()
+    mine, _, message = told.partition("|")
+
+    assert f"Version mismatch: The cluster was started with: Ray: {mine}" in message
+    assert "was started with: Ray: 2.59.0 Python" in message
+    assert "with the same Ray and Python on all machines" in message
 
 
 def test_a_port_of_ray_that_is_not_its_heads_is_refused(shared_cluster: SharedCluster) -> None:
