@@ -137,6 +137,7 @@ def test_the_lead_goes_to_a_gateway_of_the_version_that_has_migrated_the_databas
         older, newer, another = Gateways(database), Gateways(database_of(NEWER)), Gateways(database)
         await older.start()
         await until(lambda: older.standing.role is Role.LEADER)
+        await asyncio.to_thread(tell_otherwise, database)
         await asyncio.to_thread(migrate_further, database)
         await newer.start()
         await another.start()
@@ -158,6 +159,13 @@ def test_the_lead_goes_to_a_gateway_of_the_version_that_has_migrated_the_databas
     warned = [each.message for each in caplog.records if "a newer Safelight has migrated the database" in each.message]
     assert len(warned) == 2
     database.close()
+
+
+def tell_otherwise(database: Database) -> None:
+    """News that a newer version may have."""
+    with database.transaction() as session:
+        for news in ("jobs", "", '{"version": 2}', "jobs  ", "of_tomorrow 1 2 3"):
+            session.execute(text("SELECT pg_notify('safelight', :news)"), {"news": news})
 
 
 def test_migrations_only_add_so_that_older_gateways_go_on_over_them() -> None:
