@@ -13,8 +13,8 @@ import pytest
 
 import safelight
 from safelight.errors import ConfigurationError
-from safelight.serving.backends.ray import cluster
-from safelight.serving.backends.ray.frames import Source, source_of
+from safelight.serving.backends.ray import cluster, replica
+from safelight.serving.backends.ray.frames import VERSION, Located, Source, encode, source_of
 from safelight.serving.backends.ray.ledger import Ledger
 from safelight.serving.backends.registry import find_factory
 from safelight.serving.counters import Counters
@@ -128,6 +128,15 @@ def _serve(listener: socket.socket, talk: Callable[[socket.socket], object]) -> 
 def _talk(connection: socket.socket, talk: Callable[[socket.socket], object]) -> None:
     with connection, suppress(OSError):
         talk(connection)
+
+
+def test_an_actor_of_before_there_were_versions_is_known_for_one() -> None:
+    """It says its node in a text."""
+    located = Located("9.9.9/9", "a1b2")
+
+    assert replica._located(encode(located)) == located
+    assert replica._located("a1b2").node == "a1b2"
+    assert replica._located("a1b2").version != VERSION
 
 
 def test_each_count_is_told_to_one_gateway_so_their_sum_is_the_truth() -> None:

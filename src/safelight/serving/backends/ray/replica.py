@@ -290,12 +290,12 @@ class RayReplica:
             async with asyncio.timeout(self._begin.launch.load_timeout_s):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_FOR_A_PLACE_S):
-                        return decode_message(await asyncio.shield(located), located_messages)
+                        return _located(await asyncio.shield(located))
                 wanted = self._cluster.describe(self._place)
                 self._error = NotReady(f"{self.name} waits for a node with room for it: {wanted}; see `ray status`")
                 logger.warning("%s", self._error.message)
                 self._on_change()
-                return decode_message(await located, located_messages)
+                return _located(await located)
         except TimeoutError:
             wanted = self._cluster.describe(self._place)
             raise ModelLoadError(f"no node of the cluster had room for {self.name}: {wanted}") from None
@@ -358,6 +358,11 @@ class RayReplica:
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
                 await actor.leave.remote(self._gateway)
+
+
+def _located(answer: bytes | str) -> Located:
+    """An actor from before there were versions says its node alone."""
+    return Located("an older version", answer) if isinstance(answer, str) else decode_message(answer, located_messages)
 
 
 def _last_line(error: Exception) -> str:
