@@ -103,7 +103,7 @@ NO_RAYS: dict[str, Callable[[socket.socket], object]] = {
 def test_what_answers_and_is_no_ray_is_told_in_one_line(
     talk: Callable[[socket.socket], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray itself would try for ten minutes, and put a traceback into its error."""
+    """Ray itself tries twenty times for 40 s each, with three lines of its own."""
     monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 0.5)
     with socket.create_server(("127.0.0.2", 0)) as listener:  # 127.0.0.1 is another address of this machine to Ray
         threading.Thread(target=_serve, args=(listener, talk), daemon=True).start()
