@@ -35,7 +35,7 @@ from safelight.picture.recipe import Backend
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.protocol import Launch, ReplicasFactory
 from safelight.serving.dispatcher import Dispatcher
-from safelight.serving.messages import Load, Submit, receive_message
+from safelight.serving.messages import PROTOCOL_VERSION, Load, Submit, receive_message
 from safelight.serving.replica import process
 from safelight.serving.replica.engine import Engine
 from safelight.settings import EngineOptions
@@ -88,6 +88,8 @@ class FakeEngineOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Decoding has a thread of its own, as on a CPU."""
     raise_on_load: str | None = None
     """Loading raises what nobody foresaw, with the text of this file, while it exists."""
+    updated: str | None = None
+    """It is of another version, while this file exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +369,8 @@ def main() -> None:
         options = structs.replace(options, step_s=float(os.environ[STEP_S]))
     if options.gate is not None:
         _tell_what_is_heard(Path(options.gate))
+    if options.updated is not None and Path(options.updated).exists():
+        patch.object(process, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1).start()
     process.run_replica(socket.socket(fileno=arguments.fd), lambda load: FakePrepared(load, options))
 
 

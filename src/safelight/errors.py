@@ -23,6 +23,7 @@ SafelightError
 ├── ImageNotKept              an image was made, but the store behind its link did not take it
 ├── StorageUnavailable        what is to be kept cannot be: a disk is full, or takes no writes for another reason
 ├── ModelLoadError            a model folder that cannot be loaded now; names the file and the remedy
+│   ├── OtherVersion          Safelight was updated under whoever starts it; that one has to be started again
 │   ├── OutOfMemory           there is not enough memory for it; names what needs less
 │   └── UnsupportedModel      one that cannot be loaded as it is, however often it is tried
 ├── DownloadError             the hub refused or could not be reached; names the remedy
@@ -122,7 +123,7 @@ class ReplicaLost(SafelightError):
 
 
 class ProtocolViolation(ReplicaLost):
-    """A frame between gateway and replica that makes no sense, or another version of the protocol."""
+    """A frame between gateway and replica that makes no sense."""
 
 
 class EngineFailure(SafelightError):
@@ -147,6 +148,10 @@ class StorageUnavailable(SafelightError):
 
 class ModelLoadError(SafelightError):
     """A model folder that cannot be loaded now: a file is missing or broken, or there is no memory for it."""
+
+
+class OtherVersion(ModelLoadError):
+    """A replica's process is of another version of Safelight than whoever started it, and always will be."""
 
 
 class OutOfMemory(ModelLoadError):

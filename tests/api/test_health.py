@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from safelight.disk import Disk
+from safelight.server.health import create_router
 from safelight.serving.backends.protocol import ReplicaState
 from tests.api.fake_dispatcher import FakeDispatcher
 from tests.full_disk import no_file_grows
@@ -40,6 +43,24 @@ def test_not_ready_says_which_replica_is_in_which_state(client: TestClient, disp
     assert response.json()["replicas"] == [
         {"name": "replica 0", "state": "loading", "detail": "killed by SIGKILL", "pid": 7, "restarts": 0}
     ]
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_a_gateway_that_still_loads_what_others_serve_is_not_ready_and_says_so(
+    dispatcher: FakeDispatcher, key: bool
+) -> None:
+    app, is_behind = FastAPI(), [True]
+    app.include_router(
+        create_router(dispatcher, Disk(), is_known=lambda _: key, is_behind=lambda: is_behind[0])  # type: ignore[arg-type]
+    )
+    client = TestClient(app)
+
+    response = client.get("/health/ready")
+
+    assert response.status_code == 503
+    assert (response.json()["ready"], response.json()["cause"]) == (False, "joining")
+    is_behind[0] = False
+    assert client.get("/health/ready").status_code == 200
 
 
 def test_a_replica_that_runs_elsewhere_says_where(client: TestClient, dispatcher: FakeDispatcher) -> None:

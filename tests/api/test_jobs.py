@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
 from safelight.control.store.database import open_database
@@ -401,6 +401,23 @@ def test_jobs_are_listed_to_their_own_key_alone_the_newest_first(connect: Connec
     assert listed.json() == {"jobs": [jobs[2], jobs[0]]}
     assert listed.headers["cache-control"] == "no-store"
     assert client.get("/jobs", headers={"Authorization": ""}).status_code == 401
+
+
+def test_a_job_in_a_state_that_only_a_newer_version_knows_is_503_until_one_is_asked(
+    connect: Connect, tmp_path: Path
+) -> None:
+    client = connect()
+    accepted = client.post(OPENAI, json={"prompt": "a fox"}, headers=ASYNC)
+    ended(client, accepted)
+    database = open_database(None, tmp_path)
+    with database.transaction() as session:
+        session.execute(text("UPDATE jobs SET state = 'paused'"))
+    database.close()
+
+    for path in (accepted.headers["location"], "/jobs"):
+        refused = client.get(path)
+        assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+        assert "is paused, as a newer version of Safelight says" in refused.json()["error"]["message"]
 
 
 def test_a_job_needs_the_key_and_is_told_to_nobody_without(connect: Connect) -> None:

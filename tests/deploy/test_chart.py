@@ -11,6 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from safelight.serving.backends.child_process import EXIT_TIMEOUT_S
+from safelight.settings import Settings
 from tests.deploy.chart import CHART, ROOT, merged, missing_package, render
 
 KUBERNETES = "1.31"
@@ -119,6 +121,9 @@ def test_a_value_that_the_chart_does_not_have_is_refused_wherever_it_stands(miss
         ({"replicaCount": 2}, "database: true"),
         ({"autoscaling": {"enabled": True}}, "database: true"),
         ({"secret": ""}, "name the Secret"),
+        ({"terminationGracePeriodSeconds": 45}, "set it to 50 or more"),
+        ({"env": {"SAFELIGHT_DRAIN_TIMEOUT_S": 120}}, "set it to 140 or more"),
+        ({"env": {"SAFELIGHT_DRAIN_TIMEOUT_S": "120"}}, "set it to 140 or more"),
         ({"replicaCount": 2, "database": True}, "ReadWriteMany"),
         ({"autoscaling": {"enabled": True}, "database": True}, "ReadWriteMany"),
     ],
@@ -177,6 +182,26 @@ def test_an_update_starts_a_new_gateway_beside_the_old_one_only_where_it_can(
 ) -> None:
     deployment = by_kind(render(values, tmp_path))["Deployment"]
     assert deployment["spec"]["strategy"].get("type") == strategy
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING, {"env": {"SAFELIGHT_DRAIN_TIMEOUT_S": 0}}])
+def test_an_update_takes_no_gateway_away_before_what_it_has_may_have_finished(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    """Nor before a new one is ready, where there can be two at once."""
+    deployment = by_kind(render(values, tmp_path))["Deployment"]["spec"]
+    pod = deployment["template"]["spec"]
+    (container,) = pod["containers"]
+    given = {each["name"]: each.get("value") for each in container["env"]}
+    drain_s = float(given.get("SAFELIGHT_DRAIN_TIMEOUT_S", Settings().drain_timeout_s))
+    before_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] >= before_s + drain_s + EXIT_TIMEOUT_S
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert (
+        container["livenessProbe"]["httpGet"]["path"] == container["startupProbe"]["httpGet"]["path"] == "/health/live"
+    )
+    if "rollingUpdate" in deployment["strategy"]:
+        assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["plain", "all"])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from safelight.serving.backends.child_process import EXIT_TIMEOUT_S
 from safelight.settings import Settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -56,6 +57,14 @@ def test_systemd_takes_the_unit_and_calls_it_well_confined(tmp_path: Path) -> No
     assert run("systemd-analyze", "systemd", "verify", str(copy)) == ""
     security = run("systemd-analyze", "systemd", "security", "--offline=true", "--threshold=25", str(copy))
     assert "OK" in security
+
+
+def test_what_stops_the_server_waits_until_what_runs_may_have_finished() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]["safelight"]
+    unit = (DEPLOY / "systemd/safelight.service").read_text()
+    waits_s = [compose["stop_grace_period"].removesuffix("s"), *re.findall(r"TimeoutStopSec=(\d+)", unit)]
+    assert len(waits_s) == 2
+    assert all(int(each) > Settings().drain_timeout_s + EXIT_TIMEOUT_S for each in waits_s)
 
 
 def test_the_unit_sets_what_the_server_knows() -> None:

@@ -61,6 +61,21 @@ def test_what_one_gateway_deployed_all_of_them_serve_as_the_same_picture(
     assert answers[0].json() == answers[1].json()
 
 
+def test_a_gateway_that_joins_is_ready_when_it_serves_what_the_others_do(
+    a: OnlineClient, key: str, database_url: str, tmp_path: Path
+) -> None:
+    """A balancer, or an update that replaces one after the other, sends nothing there until then."""
+    loads = tmp_path / "loads"
+    with gateway(tmp_path / "c", database_url, FAKE_ENGINE_LOAD_GATE=str(loads)) as c:
+        waiting = c.client.get("/health/ready")
+        assert (waiting.status_code, waiting.json().get("cause")) == (503, "joining")
+        assert a.get("/health/ready").status_code == c.client.get("/health/live").status_code == 200
+
+        loads.touch()
+        eventually(lambda: c.client.get("/health/ready").status_code == 200)
+        assert c.client.draw(key).status_code == 200
+
+
 def test_the_administrators_token_of_one_gateway_opens_all(a: OnlineClient, b: OnlineClient) -> None:
     assert a.admin == b.admin
     assert (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -20,6 +21,7 @@ from tests.ray.cluster import ray_cluster
 class SharedCluster:
     """Two nodes with two CPUs each, with disks of their own; one offers the instance type `Standard_Big`."""
 
+    cluster: Any
     address: str
     hub: FakeHub
     homes: tuple[Path, Path]
@@ -32,7 +34,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedC
     with fake_hub(write_checkpoint(tmp_path_factory.mktemp("hub") / "tiny")) as hub:
         first, second = ({"env_vars": {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint}} for home in homes)
         with ray_cluster(first, second | {"resources": {"Standard_Big": 1}}) as cluster:
-            yield SharedCluster(cluster.address, hub, homes)
+            yield SharedCluster(cluster, cluster.address, hub, homes)
 
 
 @pytest.fixture(scope="module")

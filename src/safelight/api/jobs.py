@@ -17,8 +17,8 @@ from safelight.control.jobs.queue import JobQueue, Run
 from safelight.control.jobs.records import MAX_LISTED, Answer, get_answer, get_job, list_jobs
 from safelight.control.jobs.webhooks import path_of
 from safelight.control.plane import ControlPlane
-from safelight.control.store.tables import Job, JobState
-from safelight.errors import ResourceNotFound
+from safelight.control.store.tables import Job, JobState, NewerWord
+from safelight.errors import NotReady, ResourceNotFound
 from safelight.settings import Settings
 
 TITLE = "Jobs"
@@ -122,6 +122,9 @@ def render_job(request: Request, job: Job, queue: JobQueue, settings: Settings, 
 
 
 def _describe(request: Request, job: Job, queue: JobQueue, settings: Settings) -> JobObject:
+    """Raises NotReady for a job in a state that this version does not know."""
+    if isinstance(job.state, NewerWord):
+        raise NotReady(f"job {job.id} is {job.state}, as a newer version of Safelight says; update this gateway")
     run = _run_of(job, queue)
     has_preview, has_result = run is not None and run.preview is not None, job.answer is not None
     url = server_url(request, settings) + path_of(job) if has_preview or has_result else ""

@@ -12,13 +12,21 @@ from safelight.server.web import page
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.dispatcher import Dispatcher, ReplicaSnapshot
 
+JOINING = "joining"
+"""The cause of a gateway that has just started: the deployments of endpoints load here, and serve at others."""
+
 
 def create_router(
-    dispatcher: Dispatcher, disk: Disk, *, is_known: Callable[[Request], bool] | None = None
+    dispatcher: Dispatcher,
+    disk: Disk,
+    *,
+    is_known: Callable[[Request], bool] | None = None,
+    is_behind: Callable[[], bool] = lambda: False,
 ) -> APIRouter:
     """The routes that orchestrators and load balancers ask; none of them needs the key.
 
-    Who `is_known` is told why, replica by replica; others get a word. None: whoever comes here is known.
+    Who `is_known` is told why, replica by replica; others get a word. None: whoever comes here is known. A gateway that
+    `is_behind` the others, as it has started after them, is not ready: they serve meanwhile.
     """
     router = APIRouter(tags=["Health"])
 
@@ -44,7 +52,8 @@ def create_router(
     @router.get("/health/ready", summary="200 when a picture can be made", responses={503: {"description": "Not yet"}})
     async def ready(request: Request) -> JSONResponse:
         replicas, trouble = dispatcher.snapshot().replicas, disk.trouble
-        is_ready = dispatcher.is_available
+        is_available, is_late = dispatcher.is_available, is_behind()
+        is_ready = is_available and not is_late
         content: dict[str, object] = {"ready": is_ready}
         if is_known is None or is_known(request):
             content |= {
@@ -52,18 +61,22 @@ def create_router(
                 "replicas": [describe(each) for each in replicas],
                 "storage": trouble,
             }
+            if is_late:
+                content["cause"] = JOINING
         else:
-            content["cause"] = _cause(is_ready, replicas, trouble)
+            content["cause"] = _cause(is_available, is_late, replicas, trouble)
         return JSONResponse(content, status_code=200 if is_ready else 503)
 
     return router
 
 
-def _cause(is_ready: bool, replicas: Sequence[ReplicaSnapshot], trouble: str | None) -> str | None:
+def _cause(is_available: bool, is_late: bool, replicas: Sequence[ReplicaSnapshot], trouble: str | None) -> str | None:
     """One word."""
-    if not is_ready:
+    if not is_available:
         states = {each.state for each in replicas}
         return next((each.value for each in _NEAREST if each in states), ReplicaState.DRAINING.value)
+    if is_late:
+        return JOINING
     return None if trouble is None else "storage"
 
 

@@ -20,7 +20,8 @@ from safelight.serving.counters import Counters
 from safelight.settings import EngineOptions
 from safelight.telemetry.log_lines import LogFormat
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 10
+"""Of the messages here, and of what backends say beside them: another one for each change, as a test sees to."""
 MAX_FRAME_BYTES = 256 * 1024 * 1024
 _LENGTH = struct.Struct(">I")
 FRAME_HEAD_BYTES = _LENGTH.size

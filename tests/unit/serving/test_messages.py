@@ -22,9 +22,11 @@ from safelight.picture.generation import (
     Timings,
 )
 from safelight.serving.backends.line import Line
+from safelight.serving.backends.ray import frames
 from safelight.serving.counters import Counters, StageTime
 from safelight.serving.messages import (
     MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
     Cancel,
     GatewayMessage,
     Happened,
@@ -35,12 +37,14 @@ from safelight.serving.messages import (
     ReplicaMessage,
     Stats,
     Submit,
+    WireError,
     encode_frame,
     gateway_messages,
     receive_message,
 )
 from safelight.settings import EngineOptions
 from tests.fakes import FAKE_SPEC, fake_request
+from tests.shapes import shape_of
 
 REQUEST = fake_request("blåbär \N{GRAPES}", negative_prompt="", seed=2**62, warnings=("w",), num_images_per_prompt=2)
 RESULT = GenerationResult(
@@ -50,6 +54,13 @@ RESULT = GenerationResult(
     num_text_tokens=3,
 )
 COUNTERS = Counters(transformer_calls=3, batch_sizes={1: 2, 8: 1}, stages={"queue": StageTime(2, 0.5)})
+
+
+def test_whoever_changes_a_message_changes_the_version() -> None:
+    """By it alone two versions know that they do not understand each other: put down both anew."""
+    of_ray = (frames.ActorMessage, frames.Located, frames.Begin, frames.Found)
+
+    assert (PROTOCOL_VERSION, shape_of([GatewayMessage, ReplicaMessage, WireError, *of_ray])) == (10, "3f2e969cacb5")
 
 
 OPTIONS = EngineOptions(

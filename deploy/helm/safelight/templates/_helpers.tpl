@@ -40,6 +40,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "safelight.name" .)) -}}
 {{- fail "the release's name is a part of a Service's: begin it with a letter, and let letters, digits and - follow" -}}
 {{- end -}}
+{{- $drain := 30 -}}
+{{- if hasKey .Values.env "SAFELIGHT_DRAIN_TIMEOUT_S" -}}
+{{- $drain = get .Values.env "SAFELIGHT_DRAIN_TIMEOUT_S" -}}
+{{- end -}}
+{{- if lt (int64 .Values.terminationGracePeriodSeconds) (add 20 (int64 $drain)) -}}
+{{- fail (printf "terminationGracePeriodSeconds: set it to %d or more, so that what runs may finish within SAFELIGHT_DRAIN_TIMEOUT_S before the pod is killed" (add 20 (int64 $drain))) -}}
+{{- end -}}
 {{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled -}}
 {{- if not .Values.database -}}
 {{- fail "replicaCount above 1, or autoscaling, needs PostgreSQL: put database-url into the Secret and set database: true" -}}

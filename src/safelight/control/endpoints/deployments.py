@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,19 @@ from safelight.control.endpoints.endpoints import check_location, check_name, ge
 from safelight.control.endpoints.operations import begin_operation, error_code
 from safelight.control.secrets.connections import record_read
 from safelight.control.secrets.encryption import Cipher
-from safelight.control.store.tables import Deployment, Endpoint, Operation, OperationKind, ProvisioningState, utc_now
-from safelight.errors import Conflict, InvalidRequest, ResourceNotFound, SafelightError
+from safelight.control.store.tables import (
+    Deployment,
+    Endpoint,
+    JsonValue,
+    Operation,
+    OperationKind,
+    ProvisioningState,
+    utc_now,
+)
+from safelight.errors import Conflict, InvalidRequest, NotReady, ResourceNotFound, SafelightError
 from safelight.model.revision import hub_id_of
+
+logger = logging.getLogger(__name__)
 
 MAX_DEPLOYMENTS = 20
 MAX_INSTANCES = 50
@@ -243,7 +254,37 @@ def served_revision(deployment: Deployment) -> str | None:
 
 
 def desired_spec(deployment: Deployment) -> DeploymentSpec:
-    return msgspec.convert(deployment.desired, DeploymentSpec)
+    """Raises NotReady, if it takes a newer version of Safelight to read it."""
+    return _read_spec(deployment.desired)
+
+
+def _read_spec(stored: JsonValue) -> DeploymentSpec:
+    """What is false or empty in a field that this version does not have asks for nothing."""
+    try:
+        spec = msgspec.convert(stored, DeploymentSpec)
+    except (msgspec.ValidationError, InvalidRequest) as error:
+        raise _too_new(str(error)) from None
+    if unread := _unread(stored, msgspec.to_builtins(spec)):
+        raise _too_new(", ".join(unread))
+    return spec
+
+
+def _too_new(what: str) -> NotReady:
+    return NotReady(
+        f"a newer version of Safelight deployed it, with what this one does not know ({what}); update this gateway"
+    )
+
+
+def _unread(stored: JsonValue, read: JsonValue) -> list[str]:
+    """The names of what was stored and is not read."""
+    names = []
+    for name, value in stored.items():
+        known = read.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            names += [f"{name}.{each}" for each in _unread(value, known)]
+        elif value and value != known:
+            names.append(name)
+    return names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,12 +311,17 @@ def read_applied(
 ) -> list[AppliedDeployment]:
     """What serves, or served when the server ended; that its secrets are read is in the audit log.
 
-    `only` the deployment of this endpoint and name.
+    `only` the deployment of this endpoint and name. What only a newer version can read is left out: the log says so.
     """
     rows = select(Deployment).where(Deployment.applied_folder.is_not(None))
     if only is not None:
         rows = rows.where(Deployment.endpoint_name == only[0], Deployment.name == only[1])
-    deployments = [_applied(row, cipher) for row in session.scalars(rows)]
+    deployments = []
+    for row in session.scalars(rows):
+        try:
+            deployments.append(_applied(row, cipher))
+        except NotReady as error:
+            logger.error("deployment %s/%s: %s", row.endpoint_name, row.name, error.message)
     for each in deployments:
         for variable in each.secret_variables:
             source = f"deployment {each.endpoint_name}/{each.name}"
@@ -306,7 +352,7 @@ def _applied(row: Deployment, cipher: Cipher) -> AppliedDeployment:
     return AppliedDeployment(
         endpoint_name=row.endpoint_name,
         name=row.name,
-        spec=msgspec.convert(row.applied, DeploymentSpec),
+        spec=_read_spec(row.applied or {}),
         folder=Path(row.applied_folder),
         environment=json.loads(cipher.decrypt(row.encrypted_environment)),
         applied_by=row.applied_by,

@@ -81,6 +81,7 @@ class Reconciler(Generic[ServingT]):
         self._leaving: set[ServingT] = set()
         """Replaced, and finishing what they have."""
         self._restoring: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._has_begun = self._is_restored = False
         self._lost: dict[tuple[str, str], AppliedDeployment] = {}
         """What served before a restart and could not be brought back yet, but may be: its files have not changed."""
         self._taken_up: dict[str, tuple[Operation, asyncio.Task[None]]] = {}
@@ -103,6 +104,13 @@ class Reconciler(Generic[ServingT]):
     def wake(self) -> None:
         """There is a new operation in the database, or another gateway has changed something."""
         self._changed.set()
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether all that served when this gateway started has been tried once."""
+        if not self._is_restored and self._has_begun:
+            self._is_restored = all(each.done() for each in self._restoring.values())
+        return self._is_restored
 
     async def wait_until_restored(self) -> None:
         """Until everything that served before has been tried once."""
@@ -128,6 +136,7 @@ class Reconciler(Generic[ServingT]):
         for applied in served:
             key = (applied.endpoint_name, applied.name)
             self._restoring[key] = self._spawn(self._restore(applied, "the server has started again"))
+        self._has_begun = True
         self._spawn(self._retry_lost())
         self._spawn(self._reconcile())
 
@@ -189,7 +198,7 @@ class Reconciler(Generic[ServingT]):
                 self._published[name] = mark
         for key, applied_by in marks.deployments.items():
             if self._marks.get(key, "") != applied_by and not self._is_busy(key):
-                self._restoring[key] = self._spawn(self._catch_up(key))
+                self._restoring[key] = self._spawn(self._catch_up(key, applied_by))
         for key in self._serving.keys() - marks.deployments.keys():
             if not self._is_busy(key):
                 self._spawn(self._retire(key))
@@ -204,11 +213,13 @@ class Reconciler(Generic[ServingT]):
         names = [(each.endpoint_name, each.deployment_name) for each, _ in self._taken_up.values()]
         return is_restoring or key in names or (key[0], None) in names
 
-    async def _catch_up(self, key: tuple[str, str]) -> None:
+    async def _catch_up(self, key: tuple[str, str], applied_by: str | None) -> None:
         """Start here what another gateway has deployed; what serves here goes on until that is ready."""
         applied = await self._transact(self._transactions.read_to_follow, *key)
         self._lost.pop(key, None)
-        if applied is not None and applied.applied_by != self._marks.get(key, ""):
+        if applied is None:  # it is gone again, or a newer version's: until there is another one
+            self._marks[key] = applied_by
+        elif applied.applied_by != self._marks.get(key, ""):
             await self._restore(applied, "another gateway has deployed it")
 
     async def _retire(self, key: tuple[str, str]) -> None:

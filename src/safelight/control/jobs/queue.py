@@ -226,7 +226,7 @@ class JobQueue:
                         self._leave(gone)
                 for own in await self._plane.transact(lambda session: list_own_jobs(session, gateway_id)):
                     self._adopt(*own)
-                if (alive := self._standing.alive) is not None:
+                if (alive := self._standing.alive) is not None and not self._standing.is_outdated:
                     await self._take_over(gateway_id, alive | {gateway_id})
             except (SQLAlchemyError, StorageUnavailable):
                 continue  # the log has it; the database's own news come when it is back

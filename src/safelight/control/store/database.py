@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL, Connection
@@ -47,6 +48,10 @@ _NO_URL = (
     "password are written as %2F and %40"
 )
 _HAS_WRITTEN = "has_written"
+_HURRY = text("SET LOCAL lock_timeout = '5s'")
+"""Of a migration: whoever asks for a table that it waits for waits too, at all gateways."""
+_LOCK_TIMEOUT = "55P03"
+"""By SQLSTATE."""
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('safelight ' || :name, 0))")
 
 P = ParamSpec("P")
@@ -64,6 +69,8 @@ class Database:
         self._disk = disk
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="database")
         self._sessions = sessionmaker(self._engine, expire_on_commit=False)
+        self.revision: str | None = None
+        """Of its tables, when it was opened: the newest that this version knows."""
 
     @property
     def is_shared(self) -> bool:
@@ -122,11 +129,13 @@ class Database:
             self._disk.took(PLACE)
 
     def migrate(self) -> None:
-        """Bring the tables to the newest revision. Raises as `opening`."""
+        """Bring the tables to the newest revision: all of it, or nothing. Raises as `opening`."""
         with self.opening(), self._engine.begin() as connection:
             if self.is_shared:
                 connection.execute(_LOCK, {"name": "migrations"})
+                connection.execute(_HURRY)
             command.upgrade(alembic_config(connection), "head")
+            self.revision = MigrationContext.configure(connection).get_current_revision()
 
     @contextmanager
     def opening(self) -> Iterator[None]:
@@ -135,7 +144,8 @@ class Database:
             yield
         except CommandError:
             raise ConfigurationError(
-                "the database was migrated by a newer Safelight than this one; install that one here too"
+                "the database was migrated by a newer Safelight than this one; install that one here too, or go back "
+                "to a copy of the database from before that"
             ) from None
         except (SQLAlchemyError, StorageUnavailable, UnicodeError) as error:  # the last one for what is no host
             url = self._engine.url.set(query={})  # where a password can be too
@@ -211,6 +221,8 @@ def _engine_of(given: str | URL) -> Engine:
 def _words_of(error: Exception) -> str:
     """The database's own, in one line, without SQLAlchemy's around them."""
     cause = error.__cause__ if isinstance(error, StorageUnavailable) else error
+    if getattr(getattr(cause, "orig", None), "sqlstate", None) == _LOCK_TIMEOUT:
+        return "something has its tables for longer than a migration waits, such as a backup; start when that has ended"
     return " ".join(str(cause.orig if isinstance(cause, DBAPIError) else cause).split())
 
 

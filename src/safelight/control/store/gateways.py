@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from socket import gethostname
@@ -66,6 +66,8 @@ class Standing:
     role: Role = Role.LEADER
     alive: frozenset[int] | None = frozenset()
     """The numbers of the gateways that are not dead; None: that is not known yet."""
+    is_outdated: bool = False
+    """A newer version has migrated the database: this one goes on with what it has, and begins nothing for others."""
 
     @property
     def has_others(self) -> bool:
@@ -169,7 +171,9 @@ class Gateways:
 
     async def _look(self, connection: AsyncConnection) -> None:
         """Take the lead if nobody has it, and see who is there."""
-        if not self._may_lead:
+        cursor = await connection.execute("SELECT version_num FROM alembic_version")
+        self._compare(await cursor.fetchall())
+        if not self._may_lead or self.standing.is_outdated:
             await connection.execute("SELECT pg_advisory_unlock(%s, 0) WHERE %s", (_LEADING, self._leads))
             self.standing.role = Role.FOLLOWER
         elif not self._leads:
@@ -184,6 +188,14 @@ class Gateways:
         self._seen = {each: at for each, at in self._seen.items() if now - at < GRACE_S}
         self._began_at = now if self._began_at is None else self._began_at
         self.standing.alive = frozenset(self._seen) if now - self._began_at >= GRACE_S else None
+
+    def _compare(self, revisions: Sequence[tuple[str, ...]]) -> None:
+        if not self.standing.is_outdated and revisions != [(self._database.revision,)]:
+            self.standing.is_outdated = True
+            logger.warning(
+                "a newer Safelight has migrated the database: this gateway goes on with what it serves, and leaves "
+                "operations, webhooks and the jobs of dead gateways to newer ones; update it too"
+            )
 
 
 def _check_driver() -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import cast
 
-from sqlalchemy import JSON, DateTime, Enum, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -66,9 +67,35 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _by_value(words: type[StrEnum]) -> Enum:
-    """A column that holds the words themselves, and takes no others."""
-    return Enum(words, native_enum=False, length=16, values_callable=lambda each: [word.value for word in each])
+class NewerWord(str):
+    """A word that only a newer version of Safelight knows: shown as it is, and none of those that are known here."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> str:
+        """As the words of an enumeration have it."""
+        return str(self)
+
+
+class Word(TypeDecorator[StrEnum]):
+    """A column that holds one of these words as it is, and takes no others."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__(length=16)
+        self.words = words
+
+    def process_bind_param(self, value: StrEnum | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else self.words(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> StrEnum | None:  # noqa: ARG002
+        try:
+            return None if value is None else self.words(value)
+        except ValueError:
+            return cast(StrEnum, NewerWord(value))
 
 
 class Base(DeclarativeBase):
@@ -79,10 +106,10 @@ class Base(DeclarativeBase):
         dict[str, str]: JSON,
         dict[str, int]: JSON,
         JsonValue: JSON,
-        ProvisioningState: _by_value(ProvisioningState),
-        OperationKind: _by_value(OperationKind),
-        OperationStatus: _by_value(OperationStatus),
-        JobState: _by_value(JobState),
+        ProvisioningState: Word(ProvisioningState),
+        OperationKind: Word(OperationKind),
+        OperationStatus: Word(OperationStatus),
+        JobState: Word(JobState),
     }
 
 

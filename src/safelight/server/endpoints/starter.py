@@ -68,12 +68,14 @@ class ServedDeployment:
 
     async def stop(self) -> None:
         """Let those finish that are inside, be it that they have only begun to send; then end the replicas."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_timeout_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 while self._num_inside:
                     self._left.clear()
                     await self._left.wait()
-        await self.dispatcher.drain(self._drain_timeout_s)
+        await self.dispatcher.drain(max(0.0, deadline - loop.time()))
 
 
 class DeploymentStarter:

@@ -127,6 +127,11 @@ class OnlineEndpoints:
             each.name == place[0] and (not place[1] or place[1] in each.deployments) for each in self.routes.all()
         )
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether this gateway, which has started a while ago, still loads what others may serve."""
+        return self.gateways.standing.has_others and not self._reconciler.is_restored
+
     async def start(self) -> None:
         await self.gateways.start()
         await self._reconciler.start()

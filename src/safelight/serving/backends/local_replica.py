@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 from safelight.errors import (
     GenerationCancelled,
     ModelLoadError,
+    OtherVersion,
     Overloaded,
     ProtocolViolation,
     ReplicaLost,
@@ -146,9 +147,9 @@ class LocalReplica:
         silent = ReplicaLost(f"{self.name} said nothing within {HELLO_TIMEOUT_S:g} s")
         hello = _checked(await _receive(line, timeout_s=HELLO_TIMEOUT_S, late=silent), Hello)
         if hello.version != PROTOCOL_VERSION:
-            raise ProtocolViolation(
+            raise OtherVersion(
                 f"{self.name} speaks version {hello.version} of the protocol, this server {PROTOCOL_VERSION}; "
-                "Safelight was updated under it: restart the server"
+                "Safelight was updated under it: restart the server, or Ray on the replica's node"
             )
         self._supervisor.enter(ReplicaState.LOADING)
         line.send(self._load)

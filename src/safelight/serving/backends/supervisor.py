@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn
 
-from safelight.errors import ModelLoadError, OutOfMemory, ReplicaLost, SafelightError, UnsupportedModel
+from safelight.errors import ModelLoadError, OtherVersion, OutOfMemory, ReplicaLost, SafelightError, UnsupportedModel
 from safelight.model.memory.exhausted import OLD_AND_NEW, what_needs_less
 from safelight.serving.backends.child_process import Child, manner_of, spawned
 from safelight.serving.backends.protocol import ReplicaState
@@ -155,7 +155,7 @@ class Supervisor:
         while its files are.
         """
         if self._was_ready:
-            return isinstance(error, UnsupportedModel)
+            return isinstance(error, UnsupportedModel | OtherVersion)
         return not isinstance(error, ReplicaLost) or self._ran_out_of_memory or self._deaths_in_a_row >= MAX_FIRST_LOADS
 
     def _final(self, error: SafelightError) -> SafelightError:

@@ -238,6 +238,29 @@ def test_a_job_that_the_database_kept_or_moved_here_after_that_was_given_up_wait
     asyncio.run(run())
 
 
+def test_a_gateway_that_is_older_than_the_database_leaves_the_jobs_of_dead_ones_to_newer_ones(
+    plane: ControlPlane,
+) -> None:
+    """It may not have the route, or the parameter, that a job asks for, and would end it with an error."""
+
+    async def run() -> list[BegunJob]:
+        performer, standing = Performer(), replace(among_others(), is_outdated=True)
+        performer.go_on.set()
+        with plane.database.transaction() as session:
+            add_job(session, plane.cipher, new_job("bob"), LIMITS, gateway_id=3)
+        async with running_queue(plane, performer, standing=standing) as queue:
+            own, _ = await queue.submit(new_job())
+            queue.note(News())
+            await until(is_state(plane, own.id, JobState.SUCCEEDED))
+            standing.is_outdated = False
+            assert len(performer.begun) == 1
+            queue.note(News())
+            await until(lambda: len(performer.begun) == 2)
+        return performer.begun
+
+    assert asyncio.run(run())
+
+
 def test_a_job_that_waits_here_and_is_canceled_at_another_gateway_waits_no_more(plane: ControlPlane) -> None:
     async def run() -> None:
         async with running_queue(plane, Performer(), standing=among_others()) as queue:

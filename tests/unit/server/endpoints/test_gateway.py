@@ -131,6 +131,29 @@ def test_a_deployment_stops_only_when_a_request_that_has_just_come_in_is_answere
     assert events == ["answered", "drained"]
 
 
+def test_what_does_not_end_holds_a_deployment_up_for_one_drain_timeout_and_not_for_two() -> None:
+    """A service manager that waits for a little more than one of them would kill it before it has said why."""
+    left: list[float] = []
+
+    class DrainingDispatcher:
+        async def drain(self, timeout_s: float) -> None:
+            left.append(timeout_s)
+
+    async def never_answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        deployment = ServedDeployment(cast(Dispatcher, DrainingDispatcher()), never_answer, 0.05)
+        request = asyncio.create_task(deployment({}, receive=None, send=None))
+        await asyncio.sleep(0)
+        await deployment.stop()
+        request.cancel()
+
+    asyncio.run(scenario())
+
+    assert left == [0]
+
+
 def test_an_error_of_the_gateway_is_worded_by_the_dialect_of_the_path(client: TestClient) -> None:
     wrong = {"Authorization": "Bearer wrong"}
 

@@ -20,6 +20,7 @@ from safelight.errors import (
     ConfigurationError,
     EngineFailure,
     ModelLoadError,
+    OtherVersion,
     OutOfMemory,
     ReplicaLost,
     UnsupportedModel,
@@ -220,26 +221,31 @@ async def test_a_replica_that_talks_nonsense_after_it_was_ready_is_started_again
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("error", "state"), [(ModelLoadError("no disk"), "starting"), (UnsupportedModel("a FluxFillPipeline"), "failed")]
+    ("said", "error", "state"),
+    [
+        (encode_frame(LoadFailed(ModelLoadError("no disk"))), ModelLoadError, "starting"),
+        (encode_frame(LoadFailed(UnsupportedModel("a FluxFillPipeline"))), UnsupportedModel, "failed"),
+        (encode_frame(Hello(PROTOCOL_VERSION + 1)), OtherVersion, "failed"),
+    ],
 )
 async def test_what_was_ready_is_started_again_unless_it_can_never_load(
-    tmp_path: Path, error: ModelLoadError, state: str
+    tmp_path: Path, said: bytes, error: type[ModelLoadError], state: str
 ) -> None:
-    """The files are others when it is started for the second time."""
+    """The files are others when it is started for the second time: the model's, or Safelight's own."""
     hello, ready = encode_frame(Hello(PROTOCOL_VERSION)), encode_frame(Ready())
-    refused = encode_frame(LoadFailed(error))
+    first, second = hello + ready, (said if error is OtherVersion else hello + said)
     code = f"""
 import pathlib, socket, sys
 sock = socket.socket(fileno=int(sys.argv[-1]))
 lives = pathlib.Path({str(tmp_path / "lives")!r})
 lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
-sock.sendall({hello!r} + ({ready!r} if lives.read_text() == "x" else {refused!r}))
+sock.sendall({first!r} if lives.read_text() == "x" else {second!r})
 """
     with _replica([sys.executable, "-c", code]) as replica:
         replica.start()
         try:
             await until(lambda: replica.state == "failed" or replica.restarts >= 4)
-            assert (type(replica.error), replica.state == "failed") == (type(error), state == "failed")
+            assert (type(replica.error), replica.state == "failed") == (error, state == "failed")
         finally:
             await replica.stop()
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import safelight
 from safelight.errors import ConfigurationError
-from safelight.serving.backends.ray.frames import Source, source_of
+from safelight.serving.backends.ray import cluster, replica
+from safelight.serving.backends.ray.frames import VERSION, Located, Source, encode, source_of
 from safelight.serving.backends.ray.ledger import Ledger
 from safelight.serving.backends.registry import find_factory
 from safelight.serving.counters import Counters
@@ -76,6 +80,63 @@ def test_a_head_that_does_not_answer_is_told_at_once(host: str) -> None:
 
     with pytest.raises(ConfigurationError, match=rf"^ray_address {host}:{port}: nothing answers at .*:{port} \("):
         find_factory(Settings(runtime="ray", ray_address=f"{host}:{port}"))
+
+
+def _answers(answer: Callable[[bytes], bytes]) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        while received := connection.recv(4096):
+            connection.sendall(answer(received))
+
+    return talk
+
+
+NO_RAYS: dict[str, Callable[[socket.socket], object]] = {
+    "HTTP": _answers(lambda _: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "Redis": _answers(lambda _: b"-ERR unknown command\r\n"),
+    "an echo": _answers(lambda received: received),
+    "one that hangs up": socket.socket.close,
+    "silence": lambda _: threading.Event().wait(),
+}
+
+
+@pytest.mark.parametrize("talk", NO_RAYS.values(), ids=NO_RAYS)
+def test_what_answers_and_is_no_ray_is_told_in_one_line(
+    talk: Callable[[socket.socket], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself tries twenty times for 40 s each, with three lines of its own."""
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.2", 0)) as listener:  # 127.0.0.1 is another address of this machine to Ray
+        threading.Thread(target=_serve, args=(listener, talk), daemon=True).start()
+        address = f"127.0.0.2:{listener.getsockname()[1]}"
+
+        with pytest.raises(
+            ConfigurationError, match=rf"(what|nothing) answers at {address} (is no head of a Ray )?\("
+        ) as refusal:
+            find_factory(Settings(runtime="ray", ray_address=address))
+
+    assert "\n" not in refusal.value.message
+    assert "Traceback" not in refusal.value.message
+
+
+def _serve(listener: socket.socket, talk: Callable[[socket.socket], object]) -> None:
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=_talk, args=(connection, talk), daemon=True).start()
+
+
+def _talk(connection: socket.socket, talk: Callable[[socket.socket], object]) -> None:
+    with connection, suppress(OSError):
+        talk(connection)
+
+
+def test_an_actor_of_before_there_were_versions_is_known_for_one() -> None:
+    """It says its node in a text."""
+    located = Located("9.9.9/9", "a1b2")
+
+    assert replica._located(encode(located)) == located
+    assert replica._located("a1b2").node == "a1b2"
+    assert replica._located("a1b2").version != VERSION
 
 
 def test_each_count_is_told_to_one_gateway_so_their_sum_is_the_truth() -> None:

@@ -24,7 +24,16 @@ from safelight.picture.generation import Completed, Event, Failed, Stage, Step
 from safelight.serving.backends.local import LocalReplicas
 from safelight.serving.backends.local_replica import COMMAND
 from safelight.serving.backends.protocol import Replica, Replicas
-from safelight.serving.backends.ray.frames import Begin, Found, Status, begin_messages, found_messages
+from safelight.serving.backends.ray.frames import (
+    VERSION,
+    Begin,
+    Found,
+    Located,
+    Status,
+    begin_messages,
+    encode,
+    found_messages,
+)
 from safelight.serving.backends.ray.ledger import Ledger
 from safelight.serving.counters import Counters
 from safelight.serving.messages import Cancel, Happened, Submit, encode_frame, gateway_messages, split_frames
@@ -44,7 +53,11 @@ logger = logging.getLogger(__name__)
 
 
 class ReplicaActor:
-    """One replica. Every method but `load` answers at once, or within `POLL_S`."""
+    """One replica. Every method but `load` answers at once, or within `POLL_S`.
+
+    A node runs the class that its own Safelight has by this name, in this module: neither may be called otherwise in
+    any version, nor may `locate`, by whose answer a gateway knows that a node has another one.
+    """
 
     def __init__(self) -> None:
         self._replicas: Replicas | None = None
@@ -56,24 +69,24 @@ class ReplicaActor:
         self._last_asked_at = time.monotonic()
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
-    async def locate(self) -> str:
-        """The id of the node."""
+    async def locate(self) -> bytes:
+        """A `Located`."""
         self._last_asked_at = time.monotonic()
-        return str(ray.get_runtime_context().get_node_id())
+        return encode(Located(VERSION, str(ray.get_runtime_context().get_node_id())))
 
     async def load(self, gateway: str, found: bytes, begin: bytes, past_life: str) -> str:
         """Begin to serve, unless it was begun, and know this gateway from now on.
 
-        What it returns names this life of the actor, or is empty if that is over; `past_life` is the one that the
-        gateway knew before, if any.
+        What it returns names this life of the actor, or is empty if that is over, or of another version: it may have
+        begun on another node since it was located. `past_life` is the one that the gateway knew before, if any.
         """
-        if self._is_ending:
+        wanted = begin_messages.decode(begin)
+        if self._is_ending or wanted.version != VERSION:
             return ""
         self._ledger.was_restarted |= past_life not in ("", self._life)
         self._gateways[gateway] = known = _Gateway()
         known.news.set()
         if self._replicas is None:
-            wanted = begin_messages.decode(begin)
             self._replicas = self._create(wanted, found_messages.decode(found))
             self._max_running = wanted.launch.max_concurrent_requests
             await self._replicas.start()

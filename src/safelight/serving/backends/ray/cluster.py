@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # its stub leaves it out
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from safelight.environment import hidden, read_environment
@@ -21,12 +22,15 @@ from safelight.errors import ConfigurationError
 from safelight.serving.backends.child_environment import is_private
 from safelight.serving.backends.ray.actor import ReplicaActor
 from safelight.serving.backends.ray.fetcher import Fetcher
+from safelight.serving.backends.ray.frames import VERSION, Located
 from safelight.settings import Settings
 
 MAX_CALLS = 1000
 """Of one actor at once: each gateway waits with one for news, and sends with another."""
 MAX_ASKING = 32
 """Threads that ask the head at once."""
+NODE_ID = "ray.io/node-id"
+"""A label that Ray gives each node."""
 LOCAL_OBJECT_STORE_BYTES = 200_000_000
 """Of a Ray of our own; pictures pass through it, and none stays."""
 
@@ -37,6 +41,18 @@ MAX_PORT = 65535
 CONNECT_TIMEOUT_S = 10.0
 _HEAD = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 """No `ray://`, which would let the head unpickle in our name, and no `local`, which starts another Ray."""
+
+FRAME_HEAD_BYTES = 9
+_SETTINGS = b"\x04"
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + _SETTINGS + bytes(5)
+"""What gRPC begins with: a preface and an empty SETTINGS, which the other side answers with its own (RFC 9113, 3.4)."""
+MAX_WORDS = 300
+"""Characters of what Ray says; of some errors it is pages."""
+_OWN_REMEDY = "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
+_REMEDY = (
+    "start a node here first, ray start --head or ray start --address=HEAD:6379 --num-cpus=0, with the same Ray and "
+    "Python on all machines, and the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +88,8 @@ class RayCluster:
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.ray_namespace
         self._threads = ThreadPoolExecutor(MAX_ASKING, thread_name_prefix="ray")
+        self._versions: dict[str, str] = {}
+        """Of nodes that have another Safelight than this gateway, by their ids."""
         _join(settings)
 
     async def run(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -79,7 +97,8 @@ class RayCluster:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(ask, *args, **kwargs))
 
     def find_or_create(self, name: str, place: Place) -> Any:
-        """The actor of that name, which is placed as soon as a node has room for it."""
+        """The actor of that name, which is placed as soon as a node has room for it, and no other version."""
+        others = ", ".join(sorted(self._versions))
         return (
             ray.remote(ReplicaActor)
             .options(
@@ -93,9 +112,22 @@ class RayCluster:
                 num_cpus=place.num_cpus,
                 num_gpus=place.num_gpus,
                 resources=dict(place.resources),
+                label_selector={NODE_ID: f"!in({others})"} if others else None,
             )
             .remote()
         )
+
+    def leave_node(self, actor: Any, located: Located) -> None:
+        """End an actor on a node of another version, and have no more placed there: the node is its own gateways'."""
+        self._versions[located.node] = located.version
+        self.end(actor)
+
+    def describe(self, place: Place) -> str:
+        """What a replica waits for, in words."""
+        if not self._versions:
+            return str(place)
+        others = ", ".join(f"node {node} has {version}" for node, version in sorted(self._versions.items()))
+        return f"{place}, and with Safelight {VERSION} as this gateway ({others})"
 
     def restart(self, actor: Any) -> None:
         """End an actor that does not answer; Ray starts it again, where there is room."""
@@ -110,7 +142,7 @@ class RayCluster:
         return (
             ray.remote(Fetcher)
             .options(
-                name=f"fetch/{name}/{node_id}",
+                name=f"fetch/{VERSION}/{name}/{node_id}",
                 namespace=self._namespace,
                 get_if_exists=True,
                 lifetime="detached",
@@ -144,13 +176,8 @@ def _join(settings: Settings) -> None:
                 configure_logging=False,
             )
     except Exception as error:  # noqa: BLE001  Ray raises bare ones too
-        remedy = (
-            "a Ray of this server's own needs a short path for its sockets (RAY_TMPDIR=/tmp) and some hundreds of MB"
-            if is_own
-            else "start a node here first, ray start --head or ray start --address=HEAD:6379 --num-cpus=0, and give "
-            "all machines the same RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
-        )
-        raise ConfigurationError(f"ray_address {address or '(none)'}: {_first_line(error)}; {remedy}") from None
+        remedy = _OWN_REMEDY if is_own else _REMEDY
+        raise ConfigurationError(f"ray_address {address or '(none)'}: {_in_one_line(error)}; {remedy}") from None
 
 
 def _address_of_head(settings: Settings) -> str | None:
@@ -169,7 +196,7 @@ def _address_of_head(settings: Settings) -> str | None:
 
 
 def _reached(address: str) -> str:
-    """The same, if anything answers there: Ray itself would try for minutes, and not in lines of the log.
+    """The same, if a Ray answers there: Ray itself would try for minutes, and not in lines of the log.
 
     Raises ConnectionError.
     """
@@ -178,10 +205,22 @@ def _reached(address: str) -> str:
         raise ConnectionError("this machine is no node of a cluster")
     host, _, port = found.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2)
+            answer = connection.recv(FRAME_HEAD_BYTES)
     except OSError as error:
         raise ConnectionError(f"nothing answers at {found} ({error.strerror or error})") from None
+    try:
+        if answer[3:4] != _SETTINGS and not _uses_tls():
+            raise ConnectionError("it speaks something else, or TLS, which RAY_USE_TLS and its certificates turn on")
+        GcsClient(address=found)
+    except Exception as error:  # noqa: BLE001  as above
+        raise ConnectionError(f"what answers at {found} is no head of a Ray ({_in_one_line(error)})") from None
     return address
+
+
+def _uses_tls() -> bool:
+    return read_environment().get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def _is_not_rays(name: str) -> bool:
@@ -189,5 +228,6 @@ def _is_not_rays(name: str) -> bool:
     return is_private(name) and not name.startswith("RAY_")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _in_one_line(error: Exception) -> str:
+    """What Ray says, without the traceback that it may put behind that."""
+    return " ".join(str(error).partition("Traceback")[0].split())[:MAX_WORDS]

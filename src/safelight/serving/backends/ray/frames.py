@@ -10,13 +10,16 @@ from pathlib import Path
 import msgspec
 
 import safelight
+from safelight import __version__
 from safelight.errors import SafelightError
 from safelight.model.revision import hub_id_of
 from safelight.serving.backends.protocol import Launch, ReplicaState
 from safelight.serving.counters import Counters
-from safelight.serving.messages import FRAME_HEAD_BYTES, Happened, Load, encode_frame, from_wire
+from safelight.serving.messages import FRAME_HEAD_BYTES, PROTOCOL_VERSION, Happened, Load, encode_frame, from_wire
 
 PACKAGE = Path(safelight.__file__).parent
+VERSION = f"{__version__}/{PROTOCOL_VERSION}"
+"""Of Safelight and of its frames: a gateway uses an actor only if both are its own."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -43,9 +46,19 @@ class Found(msgspec.Struct, frozen=True):
     """Name -> path of the file."""
 
 
+class Located(msgspec.Struct, frozen=True):
+    """An actor's first answer; this one must stay readable over all versions."""
+
+    version: str
+    """As its node has it, whoever created the actor."""
+    node: str
+    """Its id."""
+
+
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
     """What an actor is to serve, all but the folder, which each node has for itself."""
 
+    version: str
     launch: Launch
     command: tuple[str, ...] = ()
     """In place of the one that starts a replica's process."""
@@ -69,6 +82,7 @@ class Status(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 ActorMessage = Happened | Status
 actor_messages: msgspec.msgpack.Decoder[ActorMessage] = msgspec.msgpack.Decoder(ActorMessage, dec_hook=from_wire)
+located_messages: msgspec.msgpack.Decoder[Located] = msgspec.msgpack.Decoder(Located)
 found_messages: msgspec.msgpack.Decoder[Found] = msgspec.msgpack.Decoder(Found)
 begin_messages: msgspec.msgpack.Decoder[Begin] = msgspec.msgpack.Decoder(Begin, dec_hook=from_wire)
 

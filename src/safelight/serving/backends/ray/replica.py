@@ -29,11 +29,22 @@ from safelight.errors import (
 from safelight.picture.generation import Event, GenerationRequest
 from safelight.serving.backends.protocol import ReplicaState
 from safelight.serving.backends.ray.cluster import Place, PlaceWish, RayCluster
-from safelight.serving.backends.ray.frames import PACKAGE, Begin, Found, Source, Sources, Status, encode
+from safelight.serving.backends.ray.frames import (
+    PACKAGE,
+    VERSION,
+    Begin,
+    Found,
+    Located,
+    Source,
+    Sources,
+    Status,
+    encode,
+    located_messages,
+)
 from safelight.serving.backends.ray.line import Line, answer_of
 from safelight.serving.backends.requests import RequestsInFlight
 from safelight.serving.counters import Counters
-from safelight.serving.messages import Cancel, Happened, Submit
+from safelight.serving.messages import Cancel, Happened, Submit, decode_message
 
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 30.0
@@ -222,8 +233,7 @@ class RayReplica:
 
     async def _live(self) -> NoReturn:
         self._place = await self._cluster.run(self._cluster.place_for, self._wish)
-        self._actor = await self._cluster.run(self._cluster.find_or_create, self._actor_name, self._place)
-        node = await self._wait_for_place()
+        node = await self._locate()
         loras = {name: await self._find(each, node) for name, each in self._sources.loras.items()}
         found = Found(await self._find(self._sources.model, node), loras)
         try:
@@ -262,22 +272,33 @@ class RayReplica:
             self._given_up_for, self._times_given_up = None, 0
         self._enter(message.state)
 
-    async def _wait_for_place(self) -> str:
-        """The node that the actor is on; a cluster may have to grow for it."""
+    async def _locate(self) -> str:
+        """The node of the actor: one on a node of another version is replaced by one that is placed elsewhere."""
+        while True:
+            self._actor = await self._cluster.run(self._cluster.find_or_create, self._actor_name, self._place)
+            located = await self._wait_for_place()
+            if located.version == VERSION:
+                return located.node
+            logger.warning("%s: node %s has Safelight %s, not %s", self.name, located.node, located.version, VERSION)
+            await self._cluster.run(self._cluster.leave_node, self._actor, located)
+            await asyncio.sleep(FIRST_BACKOFF_S)
+
+    async def _wait_for_place(self) -> Located:
+        """Where the actor is; a cluster may have to grow for it."""
         located = asyncio.ensure_future(_awaited(self._actor.locate.remote()))
         try:
             async with asyncio.timeout(self._begin.launch.load_timeout_s):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_FOR_A_PLACE_S):
-                        return str(await asyncio.shield(located))
-                self._error = NotReady(
-                    f"{self.name} waits for a node with room for it: {self._place}; see `ray status`"
-                )
+                        return _located(await asyncio.shield(located))
+                wanted = self._cluster.describe(self._place)
+                self._error = NotReady(f"{self.name} waits for a node with room for it: {wanted}; see `ray status`")
                 logger.warning("%s", self._error.message)
                 self._on_change()
-                return str(await located)
+                return _located(await located)
         except TimeoutError:
-            raise ModelLoadError(f"no node of the cluster had room for {self.name}: {self._place}") from None
+            wanted = self._cluster.describe(self._place)
+            raise ModelLoadError(f"no node of the cluster had room for {self.name}: {wanted}") from None
         finally:
             located.cancel()
 
@@ -337,6 +358,11 @@ class RayReplica:
         with suppress(RayError, TimeoutError):
             async with asyncio.timeout(LEAVE_TIMEOUT_S):
                 await actor.leave.remote(self._gateway)
+
+
+def _located(answer: bytes | str) -> Located:
+    """An actor from before there were versions says its node alone."""
+    return Located("an older version", answer) if isinstance(answer, str) else decode_message(answer, located_messages)
 
 
 def _last_line(error: Exception) -> str:

@@ -14,13 +14,12 @@ from dataclasses import replace
 from huggingface_hub import get_token
 from msgspec import structs
 
-from safelight import __version__
 from safelight.control.secrets.secret_references import HUB_TOKEN
 from safelight.library_variables import for_libraries
 from safelight.model.spec import ModelSpec
 from safelight.serving.backends.protocol import Launch
 from safelight.serving.backends.ray.cluster import PlaceWish, RayCluster
-from safelight.serving.backends.ray.frames import Begin, Sources, encode, sources_of
+from safelight.serving.backends.ray.frames import VERSION, Begin, Sources, encode, sources_of
 from safelight.serving.backends.ray.replica import RayReplica
 from safelight.serving.counters import Counters
 from safelight.settings import EngineOptions, Settings, part_of
@@ -38,7 +37,8 @@ class RayReplicas:
         self._wish = PlaceWish(launch.instance_type, num_cpus=settings.ray_num_cpus, num_gpus=settings.ray_num_gpus)
         self._token = launch.variables.get(HUB_TOKEN) or get_token()
         self._sources = sources_of(launch.load)
-        self._begin = Begin(launch=_on_a_node(launch, self._sources, settings), command=tuple(command))
+        on_a_node = _on_a_node(launch, self._sources, settings)
+        self._begin = Begin(version=VERSION, launch=on_a_node, command=tuple(command))
         self.members = tuple(self._create(index) for index in range(launch.num_replicas))
         self._is_started = False
         self._gone_counters = Counters()
@@ -95,7 +95,7 @@ class RayReplicas:
 
     def _create(self, index: int) -> RayReplica:
         launch = self._begin.launch
-        digest = hashlib.sha256(__version__.encode() + encode(self._begin)).hexdigest()[:16]
+        digest = hashlib.sha256(encode(self._begin)).hexdigest()[:16]
         return RayReplica(
             f"replica {index}",
             f"{launch.name or launch.load.spec.name}/{digest}/{index}",
