@@ -93,7 +93,7 @@ def _ways_of_torchao(weight: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
     ways: dict[str, Callable[[Tensor], Tensor]] = {}
     for name, config in (("int8", Int8WeightOnlyConfig()), ("fp8", Float8WeightOnlyConfig())):
-        layer = nn.Linear(*reversed(weight.shape), bias=False).requires_grad_(False)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False).requires_grad_(False)
         layer.weight.copy_(weight)
         quantize_(layer, config)
         ways[f"{name}, torchao"] = layer
