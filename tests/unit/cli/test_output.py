@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,16 @@ def test_no_console_of_ours_makes_emoji_of_names() -> None:
 
     assert len(consoles) > 10
     assert not [line for line in consoles if "emoji=False" not in line]
+
+
+def test_a_letter_that_a_terminal_lacks_is_written_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    monkeypatch.setattr(sys, "argv", ["safelight", "--version"])
+
+    with pytest.raises(SystemExit):
+        main()
+    sys.stdout.write("é狐")
+    sys.stdout.flush()
+
+    assert raw.getvalue().endswith(b"\xe9\\u72d0")
