@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +14,16 @@ import pytest
 from rich.console import Console
 
 from safelight.cli.bench.bench import bench
-from safelight.cli.bench.load import Load
+from safelight.cli.bench.load import Load, Run
 from safelight.cli.bench.mix import Shape
 from safelight.cli.bench.own_server import stop_server
 from safelight.cli.bench.report import print_ratios, print_summary
-from safelight.cli.bench.run import Asked, Measurement, NoPicture, run_rounds
+from safelight.cli.bench.run import Asked, Measurement, NoPicture, _measured, run_rounds
 from safelight.cli.bench.summary import ErrorSummary, Latency, Ratio, Summary
 from safelight.cli.bench.target import parse_target
 from safelight.errors import SafelightError
-from tests.bare_server import bare_server, picture
+from tests.bare_server import HANG, bare_server, picture
+from tests.waiting import eventually
 
 KEY = "sk-0123456789abcdef"
 NOWHERE = "http://127.0.0.1:9"
@@ -82,6 +84,27 @@ def test_the_name_of_a_server_is_shown_on_a_terminal_as_it_is() -> None:
 
     assert len(runs[0].counted) == 1
     assert "[red]x[/a]" in terminal.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_was_measured_is_told_even_if_all_is_ended_at_once() -> None:
+    told: list[Sequence[Run]] = []
+
+    async def ended() -> None:
+        asked = Asked((Shape("any"),), (), 0)
+        measurement = Measurement(
+            first=parse_target(server.url), second=None, load=Load(warm_up_s=0, requests=9), asked=asked, rounds=1
+        )
+        task = asyncio.create_task(_measured(measurement, Console(file=io.StringIO()), told.append))
+        await asyncio.to_thread(eventually, lambda: len(server.requests) == 4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with bare_server(lambda number: picture(0) if number < 3 else HANG) as server:
+        asyncio.run(ended())
+
+    ((run,),) = told
+    assert (len(run.counted), run.num_unfinished, run.is_stopped) == (2, 1, True)
 
 
 def shown(summary: Summary, *, price_per_hour: float | None = None) -> list[str]:
