@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "diffusers", "fastapi", "uvicorn", "litserve")
+PACKAGES = ("torch", "diffusers", "fastapi", "uvicorn", "litserve", "ray")
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """As Linux names them; the widest decides what a batch gains."""
 

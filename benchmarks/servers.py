@@ -104,7 +104,7 @@ def _turn(server: Server, load: Load, shapes: Sequence[Shape], seed: int) -> Tur
 
 def run_on(target: Target, load: Load, shapes: Sequence[Shape], seed: int = 0) -> Run:
     run = Run(target, load)
-    asyncio.run(run_load(target, load, pictures(shapes, (), seed), run, asyncio.Event()))
+    asyncio.run(run_load(target, load, pictures(shapes, (), seed), run, asyncio.Event(), seed=seed))
     failed = [each for each in run.counted if each.error is not None]
     if failed:
         print(f"{target.shown}: {len(failed)} failed, such as {failed[0].error}: {failed[0].message}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ class BareServer:
 
 
 @contextmanager
-def bare_server(answer: Callable[[int], bytes], *, is_kept: bool = True) -> Iterator[BareServer]:
+def bare_server(
+    answer: Callable[[int], bytes], *, is_kept: bool = True, tls: ssl.SSLContext | None = None
+) -> Iterator[BareServer]:
     """Answers request number N with `answer(N)`; if not `is_kept`, it closes the connection after each."""
     server = BareServer()
     lock = threading.Lock()
@@ -63,9 +66,11 @@ def bare_server(answer: Callable[[int], bytes], *, is_kept: bool = True) -> Iter
             """A client that leaves is no news."""
 
     with Threads(("127.0.0.1", 0), Handler) as listening:
+        if tls is not None:
+            listening.socket = tls.wrap_socket(listening.socket, server_side=True)
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
-        server.url = f"http://127.0.0.1:{listening.server_address[1]}"
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.server_address[1]}"
         try:
             yield server
         finally:

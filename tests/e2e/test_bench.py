@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.bare_server import CLOSE, HANG, PNG, bare_server, json_response, picture, response
-from tests.e2e.processes import SAFELIGHT, environment, run_safelight
+from tests.e2e.processes import run_safelight
 from tests.live_server import live_server
-from tests.waiting import eventually
 
 KEY = "sk-very-secret-key-of-the-test"
 SHORT = ("--warm-up", "0", "--requests", "8", "--timeout", "60")
@@ -111,17 +109,20 @@ def test_the_key_of_one_server_is_not_sent_to_the_other() -> None:
 
 
 def test_failures_are_counted_by_what_was_said_and_no_terminal_obeys_it() -> None:
-    said = ["500 Oh", {"error": {"message": "out \x1b[2J of paint"}}], ["418 No", {"error": "short and stout"}]
+    long = "".join(str(number) for number in range(100, 190))  # in one word, longer than a line
+    said = ["500 Oh", {"error": {"message": "out \x1b[2J of paint"}}], ["418 No", {"error": f"short {long}"}]
 
     def answer(number: int) -> bytes:
         return picture(0) if number % 3 == 0 else json_response(*said[number % 3 - 1])
 
     with bare_server(answer) as server:
-        done = bench(server.url, "--warm-up", "0", "--requests", "9")
+        done = bench(server.url, "--warm-up", "0", "--requests", "9", env={"COLUMNS": "40"})
 
     assert done.returncode == 0
     assert re.search(r"^500 +3 +out \\x1b\[2J of paint", done.stdout, re.MULTILINE)
-    assert re.search(r"^418 +3 +short and stout", done.stdout, re.MULTILINE)
+    assert re.search(r"^418 +3 +short", done.stdout, re.MULTILINE)
+    assert long in re.sub(r"\s", "", done.stdout)
+    assert re.search(r"^all( +\d+\.\d+){5} +3 +6 *$", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout + done.stderr
 
 
@@ -281,45 +282,14 @@ def test_requests_at_a_rate_do_not_wait_for_each_other() -> None:
     assert len(server.requests) == 21
 
 
-def test_ctrl_c_ends_it_with_what_was_measured(tmp_path: Path) -> None:
-    with bare_server(lambda number: picture(0) if number < 3 else HANG) as server:
-        command = [str(SAFELIGHT), "bench", server.url, "--warm-up", "0", "--json", str(tmp_path / "run.json")]
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        eventually(lambda: len(server.requests) == 4)
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
-
-    made = json.loads((tmp_path / "run.json").read_text())["servers"][0]
-    assert (process.returncode, errors) == (0, b"")
-    assert b"stopped after" in out
-    assert (made["pictures"], made["unfinished"], made["is_stopped"]) == (2, 1, True)
-
-
-def test_ctrl_c_while_it_warms_up_says_that_nothing_was_measured() -> None:
-    with bare_server(lambda number: picture(0) if number < 3 else HANG) as server:
-        command = [str(SAFELIGHT), "bench", server.url, "--warm-up", "600"]
-        process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        eventually(lambda: len(server.requests) == 4)
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
-
-    assert (process.returncode, out) == (1, b"")
-    assert b"stopped before anything was measured" in errors
-
-
-def test_ctrl_c_before_anything_is_measured_ends_it_at_once() -> None:
-    with bare_server(lambda _: HANG) as server:
-        process = subprocess.Popen([str(SAFELIGHT), "bench", server.url], env=environment(), stderr=subprocess.PIPE)
-        eventually(lambda: len(server.requests) == 1)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-
-    assert (process.returncode, errors) == (130, b"")
-
-
 def test_a_model_gets_a_server_of_its_own_which_is_gone_after(tiny_flux_folder: Path, tmp_path: Path) -> None:
-    env = {"SAFELIGHT_API_KEY": KEY, "TMPDIR": str(tmp_path)}
-    made = figures(str(tiny_flux_folder), *SHORT, "--clients", "2", "--serve-options", "--max-batch-size 2", env=env)
+    env = {"SAFELIGHT_API_KEY": "another", "TMPDIR": str(tmp_path)}
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    made = figures(
+        str(tiny_flux_folder), *SHORT, "--clients", "2", "--api-key-file", str(key),
+        "--serve-options", f"--max-batch-size 2 --api-key-file {key}", env=env,
+    )  # fmt: skip
 
     assert (made["servers"][0]["pictures"], made["servers"][0]["errors"]) == (8, 0)
     assert not list(tmp_path.glob("safelight-bench-*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 
 
@@ -19,6 +21,8 @@ def _run() -> None:
     from safelight.cli.commands import command_line
     from safelight.errors import SafelightError
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and codecs.lookup(sys.stdout.encoding).name != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that a terminal lacks costs nobody the rest
     try:
         command_line()(prog_name="safelight")
     except SafelightError as error:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,19 @@ def test_what_lies_deeper_in_a_strangers_file_moves_no_cursor_either(capsys: pyt
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "name=a\\x1b[2J" in out
+
+
+def test_a_letter_that_a_terminal_lacks_is_written_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    monkeypatch.setattr(sys, "argv", ["safelight", "--version"])
+
+    with pytest.raises(SystemExit):
+        main()
+    sys.stdout.write("é狐")
+    sys.stdout.flush()
+
+    assert raw.getvalue().endswith(b"\xe9\\u72d0")
 
 
 def test_a_list_in_a_narrow_terminal_loses_no_letter(

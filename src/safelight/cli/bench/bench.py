@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,14 @@ from safelight.cli.bench import options
 
 if TYPE_CHECKING:
     from safelight.cli.bench.load import Load
+    from safelight.cli.bench.own_server import OwnServer
+    from safelight.cli.bench.run import Outputs
     from safelight.cli.bench.target import Target
 
 
 _LACKS_SCHEME = re.compile(r"(?!azureml:)(\[[0-9a-f:]+\]|[\w.-]+):[0-9]{1,5}(/.*)?", re.ASCII | re.IGNORECASE)
 """A host and a port; no name of a model has both."""
+MAX_KEY_CHARACTERS = 16_384
 MAX_RATE = 10_000
 """Requests a second: more than Python sends, and each is noted whether or not it is sent."""
 
@@ -55,9 +59,8 @@ def bench(
     request that was to be sent while the server stalled counts from then.
     """
     from safelight.cli.bench.mix import Shape, parse_mix
-    from safelight.cli.bench.run import Asked, Measurement, Outputs, measure
+    from safelight.cli.bench.run import Asked, Measurement, measure
 
-    target = partial(_target, model=model, extra=extra, certificate=certificate)
     load = _load(
         clients=clients,
         rate=rate,
@@ -68,23 +71,62 @@ def bench(
         honour_retry_after=honour_retry_after,
         is_compared=compare is not None,
     )
-    _check(rounds=rounds, compare=compare, compare_api=compare_api, price_per_hour=price_per_hour)
-    is_url = _is_url(subject, api, serve_options)
+    ways = {"model": model, "extra": extra, "certificate": _at_home(certificate, "certificate")}
+    first = _first(subject, api, _read_key(api_key_env, api_key_file), serve_options, ways)
+    second = _second(compare, compare_api, _read_key(compare_api_key_env, compare_api_key_file), rounds, ways)
+    _check_effect([first, second], model, certificate)
+    shapes = parse_mix(mix) if mix is not None else (Shape("as it comes"),)
     measurement = Measurement(
-        first=target(subject, api, api_key_env, api_key_file) if is_url else subject,
-        second=target(compare, compare_api, compare_api_key_env, compare_api_key_file) if compare is not None else None,
+        first=first,
+        second=second,
         load=load,
-        asked=Asked(parse_mix(mix) if mix is not None else (Shape("as it comes"),), tuple(prompt or ()), seed),
+        asked=Asked(shapes, tuple(prompt or ()), seed),
         rounds=(rounds or 5) if compare is not None else 1,
-        serve_options=serve_options or "",
     )
-    measure(measurement, Outputs(json, plot, price_per_hour))
+    measure(measurement, _outputs(json, plot, price_per_hour))
 
 
-def _target(url: str, api: str | None, env: str | None, file: Path | None, **ways: Any) -> Target:
+def _first(
+    subject: str, api: str | None, key: str | None, serve_options: str | None, ways: Mapping[str, Any]
+) -> Target | OwnServer:
     from safelight.cli.bench.target import parse_target
 
-    return parse_target(url, api=api, api_key=_read_key(env, file), **ways)
+    if _is_url(subject, api, serve_options):
+        return parse_target(subject, api=api, api_key=key, **ways)
+    return _own_server(subject, serve_options, key, ways["extra"])
+
+
+def _second(
+    url: str | None, api: str | None, key: str | None, rounds: int | None, ways: Mapping[str, Any]
+) -> Target | None:
+    from safelight.cli.bench.target import parse_target
+
+    if url is not None:
+        return parse_target(url, api=api, api_key=key, **ways)
+    for name, value in (("--rounds", rounds), ("--compare-api", api), ("the key of another", key)):
+        if value is not None:
+            raise _wrong("compare", f"{name} is for two servers; name the other by --compare")
+    return None
+
+
+def _own_server(model: str, options: str | None, api_key: str | None, extra: str | None) -> OwnServer:
+    from safelight.cli.bench.own_server import OwnServer
+    from safelight.cli.bench.target import parse_extra
+
+    parse_extra(extra)  # before a server is started for it
+    return OwnServer(model=model, options=options or "", api_key=api_key, extra=extra)
+
+
+def _outputs(json: Path | None, plot: Path | None, price_per_hour: float | None) -> Outputs:
+    from safelight.cli.bench.run import Outputs
+
+    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
+        raise _wrong("price_per_hour", f"--price-per-hour {price_per_hour:g} is no price")
+    if plot == Path("-"):
+        raise _wrong("plot", "--plot - is no file, and standard output has the figures; name a file")
+    if json is not None and plot is not None and os.path.realpath(json) == os.path.realpath(plot):
+        raise _wrong("plot", f"--json and --plot cannot both be {json}; name two files")
+    return Outputs(_at_home(json, "json"), _at_home(plot, "plot"), price_per_hour)
 
 
 def _load(
@@ -124,20 +166,26 @@ def _load(
     )
 
 
-def _check(*, rounds: int | None, compare: str | None, compare_api: str | None, price_per_hour: float | None) -> None:
-    if compare is None and (rounds is not None or compare_api is not None):
-        raise _wrong("compare", "--rounds and --compare-api are for two servers; name the other by --compare")
-    if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
-        raise _wrong("price_per_hour", f"--price-per-hour {price_per_hour:g} is no price")
+def _check_effect(servers: Sequence[Target | OwnServer | None], model: str | None, certificate: Path | None) -> None:
+    """Raises InvalidRequest for what would be sent to nobody, or checked by nobody."""
+    from safelight.cli.bench.target import Target
+
+    targets = [each for each in servers if isinstance(each, Target)]
+    if model is not None and not any(each.api == "openai" for each in targets):
+        raise _wrong("model", "--model is a field of OpenAI's API, which no server here is asked in; see --api")
+    if certificate is not None and not any(each.tls for each in targets):
+        raise _wrong("certificate", "--certificate is for https://, which no server here is asked by")
 
 
 def _is_url(subject: str, api: str | None, serve_options: str | None) -> bool:
     """Whether a running server is measured, or a model. Raises InvalidRequest for an option that is for the other."""
+    from safelight.cli.bench.target import shown
+
     is_url = "://" in subject and not subject.startswith("azureml:")
     if _LACKS_SCHEME.fullmatch(subject):
-        raise _wrong("url", f"{subject[:200]!r} is no URL of a server; write http:// or https:// before it")
+        raise _wrong("url", f"{shown(subject)!r} is no URL of a server; write http:// or https:// before it")
     if api is not None and not is_url:
-        raise _wrong("api", f"--api is for a URL, and {subject[:200]!r} is none; one begins with http:// or https://")
+        raise _wrong("api", f"--api is for a URL, and {shown(subject)!r} is none; one begins with http:// or https://")
     if serve_options is not None and is_url:
         raise _wrong("serve_options", "--serve-options are for a model that a server is started for, not for a URL")
     return is_url
@@ -151,8 +199,11 @@ def _read_key(variable: str | None, file: Path | None) -> str | None:
         raise _wrong("api_key_env", "a key is in a variable or in a file; give one of them")
     if variable is None and file is None:
         return None
+    if variable is not None and not re.fullmatch(r"[A-Za-z_]\w*", variable, re.ASCII):
+        raise _wrong("api_key_env", "--api-key-env takes the name of a variable that holds the key, not the key")
+    file = _at_home(file, "api_key_file")
     try:
-        key = (file.read_text(encoding="utf-8") if file else read_environment().get(variable or "", "")).strip()
+        key = _read_start(file) if file else read_environment().get(variable or "", "").strip()
     except (OSError, ValueError) as error:
         raise _wrong(
             "api_key_file", f"{file} cannot be read: {getattr(error, 'strerror', None) or 'no text'}"
@@ -164,6 +215,18 @@ def _read_key(variable: str | None, file: Path | None) -> str | None:
             "api_key_env", f"what is in {file or f'the variable {variable}'} is no key: it is one line of ASCII"
         )
     return key
+
+
+def _read_start(file: Path) -> str:
+    """As much as a key may have, of a file that may have no end. Raises OSError or ValueError."""
+    with file.open(encoding="utf-8") as lines:
+        return lines.read(MAX_KEY_CHARACTERS).strip()
+
+
+def _at_home(path: Path | None, field: str) -> Path | None:
+    from safelight.cli.az.options import at_home
+
+    return None if path is None else at_home(path, field)
 
 
 def _wrong(field: str, message: str) -> Exception:

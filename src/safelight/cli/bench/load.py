@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,7 +28,6 @@ PAUSE_S = 0.1
 """Before a client asks again that got no answer, or was refused and not told when to come back."""
 MAX_RETRY_AFTER_S = 3_600.0
 REFUSALS = ("429", "503")
-_METER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,23 +94,23 @@ class Run:
         return [each for each in self.samples if self.counts_from <= each.due_at < self.counts_to]
 
 
-async def run_load(target: Target, load: Load, asked: Iterator[Picture], run: Run, stop: asyncio.Event) -> None:
+async def run_load(
+    target: Target, load: Load, asked: Iterator[Picture], run: Run, stop: asyncio.Event, *, seed: int = 0
+) -> None:
     """Put load on a server until its time is over and all that counts is answered, or until `stop` is set.
 
-    What comes of it is in `run` from the first moment on.
+    In an open loop the moments are the same for the same seed. What comes of it is in `run` from the first moment on.
     """
     connections = Connections(target, load.timeout_s)
     driver = _Driver(connections, load, asked, run)
     meter = asyncio.create_task(_meter(run))
-    driving = asyncio.create_task(driver.closed() if load.rate is None else driver.open(load.rate))
+    driving = asyncio.create_task(driver.closed() if load.rate is None else driver.open(load.rate, seed))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((driving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
         if not driving.done():
             driver.cut_off()
-        driving.cancel()
-        await asyncio.gather(driving, return_exceptions=True)
-    finally:
         for task in (driving, stopping, meter):
             task.cancel()
         await asyncio.gather(driving, stopping, meter, return_exceptions=True)
@@ -124,15 +125,14 @@ async def ask(connections: Connections, target: Target, picture: Picture, due_at
     try:
         answer = await connections.post(target.body(picture))
     except NoAnswer as error:
-        return Sample(
-            picture.shape, due_at, sent_at, time.perf_counter(), error.kind, target.without_key(error.message)
-        )
+        return Sample(picture.shape, due_at, sent_at, time.perf_counter(), error.kind, target.told(error.message))
     done_at = time.perf_counter()
-    message = _elsewhere(answer) or problem(target.api, answer.status, answer.content)
+    message = _elsewhere(target, answer) or problem(target, answer.status, answer.content)
     if message is None:
         return Sample(picture.shape, due_at, sent_at, done_at, None)
     kind = str(answer.status) if answer.status != HTTPStatus.OK else "no picture"
-    return Sample(picture.shape, due_at, sent_at, done_at, kind, target.without_key(message), _retry_after(answer))
+    told_s = _retry_after(answer) if kind in REFUSALS else None
+    return Sample(picture.shape, due_at, sent_at, done_at, kind, message, told_s)
 
 
 class _Driver:
@@ -143,6 +143,7 @@ class _Driver:
         self._run = run
         self._left = math.inf if load.requests is None else load.requests
         self._in_flight: dict[int, float] = {}
+        self._is_over = asyncio.Event()
         run.counts_from = time.perf_counter() + load.warm_up_s
         run.counts_to = math.inf if load.requests is not None else run.counts_from + load.duration_s
 
@@ -153,9 +154,9 @@ class _Driver:
                 clients.create_task(self._client())
         self._end()
 
-    async def open(self, rate: float) -> None:
-        """Requests that arrive at `rate` a second, each at a moment of its own; the same moments in every run."""
-        draw, at = random.Random(0), time.perf_counter()
+    async def open(self, rate: float, seed: int) -> None:
+        """Requests that arrive at `rate` a second, each at a moment of its own."""
+        draw, at = random.Random(f"moments {seed}"), time.perf_counter()
         async with asyncio.TaskGroup() as requests:
             while self._is_due(at := at + draw.expovariate(rate)):
                 await asyncio.sleep(at - time.perf_counter())
@@ -174,13 +175,24 @@ class _Driver:
     async def _client(self) -> None:
         while self._is_due(now := time.perf_counter()):
             pause_s = self._pause_s(await self._ask(now))
-            await asyncio.sleep(max(0.0, min(pause_s, self._run.counts_to - time.perf_counter())))
+            await self._rest(min(pause_s, self._run.counts_to - time.perf_counter()))
+
+    async def _rest(self, seconds: float) -> None:
+        """No longer than there is something left to ask for."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_over.wait()
 
     def _is_due(self, at: float) -> bool:
         """Whether a request may be sent then; it takes its place among those that are to be counted."""
         if at < self._run.counts_from:
             return True
         self._left -= 1
+        if self._left <= 0:
+            self._is_over.set()
         return self._left >= 0 and at < self._run.counts_to
 
     async def _ask(self, due_at: float) -> Sample:
@@ -218,28 +230,34 @@ class _Driver:
 
 
 async def _meter(run: Run) -> None:
-    """Keeps the share of a core that this process takes while it counts."""
+    """Keeps the share of a core that this process takes while it counts, and not while it waits for the last."""
     await asyncio.sleep(max(0.0, run.counts_from - time.perf_counter()))
     cpu_s, began_at = time.process_time(), time.perf_counter()
-    while True:
-        await asyncio.sleep(_METER_S)
-        run.cpu_share = (time.process_time() - cpu_s) / (time.perf_counter() - began_at)
+    try:
+        await asyncio.sleep(run.counts_to - began_at)
+    finally:
+        seconds = time.perf_counter() - began_at
+        run.cpu_share = (time.process_time() - cpu_s) / seconds if seconds > 0 else 0.0
 
 
-def _elsewhere(answer: Answer) -> str | None:
+def _elsewhere(target: Target, answer: Answer) -> str | None:
     """Where an answer redirects to, without what may be a secret."""
-    if not answer.headers.get("location") or not 300 <= answer.status < 400:
+    location = answer.headers.get("location")
+    if not location or not 300 <= answer.status < 400:
         return None
-    return f"not followed to {answer.headers['location'].partition('?')[0][:200]}; give that URL if it is the server's"
+    shown = target.told(re.split("[?#]", location)[0])[:200]
+    return f"not followed to {shown}; give that URL if it is the server's"
 
 
 def _retry_after(answer: Answer) -> float | None:
-    """Seconds, from seconds or a date (RFC 9110, section 10.2.3); None if it says neither."""
+    """Seconds, from seconds or a date of its clock (RFC 9110, section 10.2.3); None if it says neither."""
     text = answer.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), MAX_RETRY_AFTER_S)
     try:
-        left_s = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        said_at = answer.headers.get("date")
+        now = datetime.now(UTC) if said_at is None else parsedate_to_datetime(said_at)
+        left_s = (parsedate_to_datetime(text) - now).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(left_s, 0.0), MAX_RETRY_AFTER_S)

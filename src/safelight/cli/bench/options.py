@@ -20,7 +20,10 @@ Subject = Annotated[
 ]
 Api = Annotated[
     str | None,
-    typer.Option(help="openai or huggingface [openai where the URL ends with /v1 or /images/generations]."),
+    typer.Option(
+        help="openai or huggingface [openai where the URL ends with /v1, /v1/openai, /openai/deployments/NAME or "
+        "/images/generations]."
+    ),
 ]
 Compare = Annotated[
     str | None, typer.Option(metavar="URL", help="Another server: both in turns, and the ratios of their figures.")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safelight.cli.bench.connections import Connections, NoAnswer
@@ -26,36 +27,50 @@ class ServerEnded(SafelightError):
     """The server that was to be measured is not there any more."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnServer:
+    """What is started, and what it is sent."""
+
+    model: str
+    options: str = ""
+    """Of `safelight serve`, as a shell has them."""
+    api_key: str | None = field(default=None, repr=False)
+    extra: str | None = None
+
+
 @asynccontextmanager
-async def own_server(model: str, options: str) -> AsyncIterator[Target]:
+async def own_server(own: OwnServer) -> AsyncIterator[Target]:
     """A server that is ready. What it has to say goes to standard error. Raises ServerEnded."""
     with tempfile.TemporaryDirectory(prefix="safelight-bench-") as data_dir:
-        given = ("--port", "0", "--data-dir", data_dir, "--log-level", "error", *_split(options))
+        given = ("--port", "0", "--data-dir", data_dir, "--log-level", "error", *_split(own.options))
         environment = {name: value for name, value in read_environment().items() if name.upper() not in _KEYS}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _RUN, "serve", model, *given, env=environment, stdout=asyncio.subprocess.DEVNULL
+            sys.executable, "-c", _RUN, "serve", own.model, *given, env=environment, stdout=asyncio.subprocess.DEVNULL
         )
         try:
-            yield await _wait_until_ready(process, model, Path(data_dir))
+            yield await _wait_until_ready(process, own, Path(data_dir))
         finally:
-            await _stop(process)
+            await stop_server(process)
 
 
 def _split(options: str) -> list[str]:
     try:
-        return shlex.split(options)
+        given = shlex.split(options)
     except ValueError as error:
         raise ConfigurationError(f"--serve-options cannot be read: {error}") from None
+    if any(each.partition("=")[0] == "--data-dir" for each in given):
+        raise ConfigurationError("--serve-options: --data-dir is a folder of this command's own; leave it out")
+    return given
 
 
-async def _wait_until_ready(process: asyncio.subprocess.Process, model: str, data_dir: Path) -> Target:
+async def _wait_until_ready(process: asyncio.subprocess.Process, own: OwnServer, data_dir: Path) -> Target:
     """A model may be downloaded first, so no deadline but the server's own."""
     while True:
         if process.returncode is not None:
-            raise ServerEnded(f"the server of {model} ended with {process.returncode}; what it said is above")
+            raise ServerEnded(f"the server of {own.model} ended with {process.returncode}; what it said is above")
         try:
             address = read_address(data_dir)
-            target = parse_target(address.url, certificate=address.certificate)
+            target = parse_target(address.url, api_key=own.api_key, extra=own.extra, certificate=address.certificate)
             if await _is_ready(target):
                 return target
         except ConfigurationError:
@@ -73,11 +88,13 @@ async def _is_ready(target: Target) -> bool:
         connections.close()
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def stop_server(process: asyncio.subprocess.Process) -> None:
+    """Ask it to end, and see that it does."""
     if process.returncode is None:
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await asyncio.wait((asyncio.create_task(process.wait()),), timeout=STOP_TIMEOUT_S)
+    finally:
+        if process.returncode is None:  # it takes too long, or whoever waits for it was told not to
+            process.kill()
+            await process.wait()

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from safelight.cli.bench.load import Load, Run
 from safelight.cli.bench.summary import Latency, Ratio, Summary, percentile
@@ -65,7 +65,7 @@ def print_ratios(console: Console, summaries: Sequence[Summary], ratios: Sequenc
         return
     table = Table("first / second", "median", "least", "most", "rounds", box=None, pad_edge=False)
     for each in ratios:
-        table.add_row(each.what, *(f"{value:.2f}" for value in (each.median, each.low, each.high)), str(each.rounds))
+        table.add_row(each.what, *(_figure(value) for value in (each.median, each.low, each.high)), str(each.rounds))
     first, second = summaries
     console.print(f"\nfirst: {first.url}\nsecond: {second.url}", markup=False)
     console.print(table, markup=False)
@@ -103,13 +103,13 @@ def _told_load(load: Load) -> str:
 def _figures(summary: Summary, price_per_hour: float | None) -> list[tuple[str, str]]:
     figures = [
         ("pictures", f"{summary.pictures} in {summary.seconds:.1f} s"),
-        ("pictures a second", f"{summary.pictures_per_second:.3g}"),
-        ("pictures an hour", f"{summary.pictures_per_hour:,.0f}"),
+        ("pictures a second", _figure(summary.pictures_per_second)),
+        ("pictures an hour", _figure(summary.pictures_per_hour)),
         ("requests that failed", str(summary.errors)),
     ]
     if price_per_hour is not None:
         cost = cost_per_1000(summary, price_per_hour)
-        figures.append(("cost of 1,000 pictures", "no picture" if cost is None else f"{cost:,.2f}"))
+        figures.append(("cost of 1,000 pictures", "no picture" if cost is None else _figure(cost)))
     return [*figures, ("this command's CPU", f"{summary.generator_cpu_share:.0%} of a core")]
 
 
@@ -126,18 +126,25 @@ def _latencies(summary: Summary) -> Table:
 
 
 def _cells(latency: Latency) -> list[str]:
-    return [f"{value:.3f}" for value in (latency.mean, latency.p50, latency.p95, latency.p99, latency.max)]
+    values = (latency.mean, latency.p50, latency.p95, latency.p99, latency.max)
+    return [f"{value:.3f}" if value >= 0.1 else _figure(value) for value in values]
+
+
+def _figure(value: float) -> str:
+    """With the three digits that count, however large or small it is."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _print_errors(console: Console, summary: Summary, load: Load) -> None:
     if not summary.error_kinds:
         return
-    table = Table("failed", "times", "said", box=None, pad_edge=False)
+    table = Table("failed", "times", Column("said", overflow="fold"), box=None, pad_edge=False)
     for each in summary.error_kinds[:_SHOWN_ERRORS]:
         table.add_row(each.status, str(each.count), printable(each.message))
     console.print(table, markup=False)
-    if left := len(summary.error_kinds) - _SHOWN_ERRORS:
-        console.print(f"and {left} other ways, which --json tells" if left > 0 else "", markup=False, end="")
+    left = len(summary.error_kinds) - _SHOWN_ERRORS
+    if left > 0:
+        console.print(f"and {left} other ways, which --json tells", markup=False)
     if summary.told_to_come_back:
         waited = "clients waited so long" if load.honours_retry_after else "clients asked on"
         waited = waited if load.rate is None else "in an open loop nobody waits"
@@ -152,7 +159,7 @@ async def _refresh(progress: Progress, task: int, run: Run) -> None:
 
 def _share(run: Run) -> float:
     if run.load.requests is not None:
-        return (run.num_made + run.num_failed) / run.load.requests
+        return min(1.0, (run.num_made + run.num_failed) / run.load.requests)
     now, began_at = perf_counter(), run.counts_from - run.load.warm_up_s
     return min(1.0, (now - began_at) / max(run.counts_to - began_at, 1e-9))
 

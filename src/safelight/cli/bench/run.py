@@ -8,20 +8,22 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic, perf_counter
 
 from rich.console import Console
+from rich.markup import escape
 
 from safelight import __version__
 from safelight.cli.bench.connections import Connections
 from safelight.cli.bench.load import PAUSE_S, REFUSALS, Load, Run, ask, run_load
 from safelight.cli.bench.mix import Picture, Shape, pictures
-from safelight.cli.bench.own_server import own_server
+from safelight.cli.bench.own_server import OwnServer, own_server
 from safelight.cli.bench.plot import plot_run
 from safelight.cli.bench.report import cost_per_1000, print_ratios, print_summary, shown_progress
 from safelight.cli.bench.summary import Ratio, Summary, ratios, summarize
@@ -29,6 +31,10 @@ from safelight.cli.bench.target import Target
 from safelight.cli.output import printable
 from safelight.cli.pictures.output_files import write_whole
 from safelight.errors import SafelightError
+
+LEAST_COLUMNS = 100
+"""A terminal with fewer breaks the lines of a table; no figure is cut."""
+NOTHING_DUE = "no request was due while it counted; give a longer --duration, or a higher --rate"
 
 
 class NoPicture(SafelightError):
@@ -51,13 +57,11 @@ class Asked:
 class Measurement:
     """Of what, and how."""
 
-    first: Target | str
-    """A server, or a model that one is started for."""
+    first: Target | OwnServer
     second: Target | None
     load: Load
     asked: Asked
     rounds: int
-    serve_options: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +79,45 @@ def measure(measurement: Measurement, outputs: Outputs) -> None:
         if path is not None and path != Path("-"):
             write_whole(path, None)
     console = Console(emoji=False, highlight=False, soft_wrap=True, stderr=outputs.json == Path("-"))
+    console.width = max(console.width, LEAST_COLUMNS)
     progress = Console(emoji=False, highlight=False, soft_wrap=True, stderr=True)
     try:
-        runs = asyncio.run(run_rounds(measurement, progress))
+        asyncio.run(_measured(measurement, progress, partial(_report, console, measurement, outputs)))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-    _report(console, runs, measurement, outputs)
 
 
-async def run_rounds(measurement: Measurement, console: Console) -> list[Run]:
-    """Each server in its turn; the one that begins takes turns, too."""
-    load, asked, rounds = measurement.load, measurement.asked, measurement.rounds
+async def _measured(measurement: Measurement, console: Console, report: Callable[[Sequence[Run]], None]) -> None:
+    """With its report, which no signal cuts off: they are heard between two steps of the loop, and it is one."""
     runs: list[Run] = []
-    async with _stopped_by_signals(runs) as stop, _reachable(measurement, console) as target:
+    async with _stopped_by_signals(runs) as stop:
+        try:
+            await run_rounds(measurement, console, runs, stop)
+        except asyncio.CancelledError:
+            if any(run.counted for run in runs):
+                report(runs)
+            raise
+        report(runs)
+
+
+async def run_rounds(measurement: Measurement, console: Console, runs: list[Run], stop: asyncio.Event) -> None:
+    """Each server in its turn; the one that begins takes turns, too. What comes of it is in `runs` at once."""
+    asked, rounds = measurement.asked, measurement.rounds
+    async with _reachable(measurement, console) as target:
         targets = [target] if measurement.second is None else [target, measurement.second]
         for each in targets:
-            with console.status(f"Asking {each.shown} for a first picture ..."):
-                await _first_pictures(each, load, asked)
+            with console.status(escape(f"Asking {each.shown} for a first picture ...")):
+                await _first_pictures(each, measurement.load, asked)
         for index in range(rounds):
             for each in targets if index % 2 == 0 else targets[::-1]:
                 if not stop.is_set():
-                    runs.append(run := Run(each, load))
+                    runs.append(run := Run(each, measurement.load))
                     place = "first" if each is target else "second"
                     title = "Measuring" if measurement.second is None else f"Round {index + 1}/{rounds}, {place}"
                     async with shown_progress(console, run, title):
-                        await run_load(each, load, asked.pictures(index), run, stop)
-    return runs
+                        await run_load(
+                            each, measurement.load, asked.pictures(index), run, stop, seed=asked.seed + index
+                        )
 
 
 @asynccontextmanager
@@ -109,8 +126,8 @@ async def _reachable(measurement: Measurement, console: Console) -> AsyncIterato
     if isinstance(subject, Target):
         yield subject
         return
-    console.print(f"Starting a server of {printable(subject)} ...", markup=False)
-    async with own_server(subject, measurement.serve_options) as target:
+    console.print(f"Starting a server of {printable(subject.model)} ...", markup=False)
+    async with own_server(subject) as target:
         yield target
 
 
@@ -154,24 +171,26 @@ async def _first_pictures(target: Target, load: Load, asked: Asked) -> None:
         connections.close()
 
 
-def _report(console: Console, runs: Sequence[Run], measurement: Measurement, outputs: Outputs) -> None:
+def _report(console: Console, measurement: Measurement, outputs: Outputs, runs: Sequence[Run]) -> None:
     if not any(run.counted for run in runs):
-        raise NoPicture("stopped before anything was measured")
+        is_stopped = not runs or any(run.is_stopped for run in runs)
+        raise NoPicture("stopped before anything was measured" if is_stopped else NOTHING_DUE)
     by_server: dict[int, list[Run]] = {}
     for run in runs:
         by_server.setdefault(id(run.target), []).append(run)
     summaries = [summarize(same) for same in by_server.values()]
-    for each in summaries:
-        print_summary(console, each, measurement.load, outputs.price_per_hour)
     turns = list(zip(*by_server.values(), strict=False)) if len(by_server) == 2 else []
     found = ratios([(summarize([first]), summarize([second])) for first, second in turns])
-    if measurement.second is not None:
-        print_ratios(console, summaries, found)
-    if outputs.json is not None:
-        document = _document(summaries, found, measurement, outputs.price_per_hour)
-        _write(outputs.json, json.dumps(document, indent=2) + "\n")
-    if outputs.plot is not None:
-        _write(outputs.plot, plot_run(runs))
+    with ExitStack() as files:  # each is written whatever becomes of the others, and of a terminal that is closed
+        if outputs.plot is not None:
+            files.callback(_write, outputs.plot, plot_run(runs))
+        if outputs.json is not None:
+            document = _document(summaries, found, measurement, outputs.price_per_hour)
+            files.callback(_write, outputs.json, json.dumps(document, indent=2) + "\n")
+        for each in summaries:
+            print_summary(console, each, measurement.load, outputs.price_per_hour)
+        if measurement.second is not None:
+            print_ratios(console, summaries, found)
 
 
 def _document(
@@ -201,5 +220,6 @@ def _document(
 def _write(path: Path, text: str) -> None:
     if path == Path("-"):
         sys.stdout.write(text)
+        sys.stdout.flush()  # a pipe that nobody reads is told here, and not in a traceback at the end
     else:
         write_whole(path, text.encode())

@@ -5,20 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from safelight.cli.bench.mix import Picture
 from safelight.errors import InvalidRequest
 
 Api = Literal["openai", "huggingface"]
 GENERATIONS = "/images/generations"
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"GIF8", b"\x00\x00\x00")
-"""PNG, JPEG, WebP, GIF, and the box that AVIF begins with."""
+_BASE = re.compile(r"(.*/v1|.*/v1(beta)?/openai|/openai/deployments/[^/]+)/*")
+"""What is a base URL to OpenAI's clients: the route follows at once."""
+_AZURE = "/openai/deployments/"
+_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|GIF8|....ftyp", re.DOTALL)
+"""How PNG, JPEG, WebP, GIF and AVIF begin."""
+_PUBLIC = "api-version"
+_LEAST_SECRET = 8
+"""Characters of a value in a query; what is shorter is a number or a word, of which messages are full."""
 _MESSAGE_CHARACTERS = 300
 _COUNTED = ("n", "num_images", "num_images_per_prompt")
 
@@ -39,19 +46,29 @@ class Target:
     model: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
     """Fields of every body, beside what the mix says."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What is sent to the server and shown to nobody: the key, the query and its values; the longest first."""
 
     @property
     def authority(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = self.host.partition("%")[0]  # a zone is this machine's, and means nothing there (RFC 6874)
+        host = f"[{name}]" if ":" in name else name
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     def body(self, picture: Picture) -> bytes:
         """What is sent for one picture."""
         return json.dumps(_openai_body(self, picture) if self.api == "openai" else _hf_body(self, picture)).encode()
 
-    def without_key(self, text: str) -> str:
-        """Words of the server, which may repeat what it was sent."""
-        return text.replace(self.api_key, "***") if self.api_key else text
+    def key_header(self, api_key: str) -> tuple[str, str]:
+        """A Bearer key; where Azure's deployments are, as Azure wants it."""
+        return ("api-key", api_key) if _AZURE in self.path else ("authorization", f"Bearer {api_key}")
+
+    def told(self, text: str) -> str:
+        """Words of the server, which may repeat what it was sent, in one line without what is secret."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        text = " ".join(text[: 4 * _MESSAGE_CHARACTERS].split())
+        return text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " ..."
 
 
 def parse_target(
@@ -68,9 +85,10 @@ def parse_target(
     if api not in (None, "openai", "huggingface"):
         raise InvalidRequest(f"--api {api[:32]!r} is neither openai nor huggingface", field="api")
     path = parts.path or "/"
-    spoken: Api = "openai" if api == "openai" or (api is None and _is_openai(path)) else "huggingface"
+    is_openai = GENERATIONS in path or _BASE.fullmatch(path) is not None
+    spoken: Api = "openai" if api == "openai" or (api is None and is_openai) else "huggingface"
     if spoken == "openai" and GENERATIONS not in path:
-        path = path.rstrip("/").removesuffix("/v1") + "/v1" + GENERATIONS
+        path = path.rstrip("/") + ("" if is_openai else "/v1") + GENERATIONS
     return Target(
         shown=f"{parts.scheme}://{parts.netloc}{path}",
         host=host,
@@ -80,43 +98,55 @@ def parse_target(
         tls=_tls(certificate) if parts.scheme == "https" else None,
         api_key=api_key,
         model=model,
-        extra=_parse_extra(extra),
+        extra=parse_extra(extra),
+        secrets=_secrets(api_key, parts.query),
     )
 
 
-def problem(api: Api, status: int, content: bytes) -> str | None:
+def problem(target: Target, status: int, content: bytes) -> str | None:
     """What is wrong with an answer, in the server's words if it has some; None: it is a picture."""
     if status != 200:
-        return _words(content) or "no word about it"
-    if api == "huggingface":
-        return None if content.startswith(_MAGIC) else f"no picture, but {_words(content) or 'nothing'}"
+        return _words(target, content) or "no word about it"
+    if target.api == "huggingface":
+        return None if _PICTURE.match(content) else f"no picture, but {_words(target, content) or 'nothing'}"
     try:
         (first, *_) = json.loads(content)["data"]
         if isinstance(first.get("url"), str) and first["url"]:
             return None
         head = base64.b64decode(first["b64_json"][:32], validate=True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-        return f"no picture, but {_words(content) or 'nothing'}"
-    return None if head.startswith(_MAGIC) else "b64_json is no picture"
+        return f"no picture, but {_words(target, content) or 'nothing'}"
+    return None if _PICTURE.match(head) else "b64_json is no picture"
 
 
 def _parse_url(url: str) -> tuple[SplitResult, str, int]:
     if not url.isascii() or any(not each.isprintable() or each == " " for each in url):
-        raise InvalidRequest(f"{url[:200]!r} has characters that no URL has; encode them with %", field="url")
+        raise InvalidRequest(f"{shown(url)!r} has characters that no URL has; encode them with %", field="url")
     try:
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise InvalidRequest(f"{url[:200]!r} is no URL: {error}", field="url") from None
+        port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else 80
+    except ValueError:
+        raise InvalidRequest(f"{shown(url)!r} is no URL: it has no port or address like that", field="url") from None
     if "@" in parts.netloc:
         raise InvalidRequest("a password in a URL shows in listings; give it by --api-key-file", field="url")
+    if not port:
+        raise InvalidRequest(f"{shown(url)!r} has port 0, on which nothing listens", field="url")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidRequest(f"{url[:200]!r} is no URL of a server; one begins with http:// or https://", field="url")
-    return parts, parts.hostname, port
+        raise InvalidRequest(f"{shown(url)!r} is no URL of a server; one begins with http:// or https://", field="url")
+    return parts, parts.hostname.replace("%25", "%"), port
 
 
-def _is_openai(path: str) -> bool:
-    return GENERATIONS in path or path.rstrip("/").endswith("/v1")
+def shown(url: str) -> str:
+    """What is meant for a URL, without what may be a secret in it."""
+    return re.split("[?#]", re.sub("//.*@", "//***@", url, flags=re.DOTALL))[0][:200]
+
+
+def _secrets(api_key: str | None, query: str) -> tuple[str, ...]:
+    """As they are sent, and as a server may have decoded them."""
+    parts = [each for each in query.split("&") if each.partition("=")[0] != _PUBLIC]
+    values = {each.partition("=")[2] for each in parts} | {value for _, value in parse_qsl("&".join(parts))}
+    secrets = {each for each in values if len(each) >= _LEAST_SECRET} | {query if parts else "", api_key or ""}
+    return tuple(sorted(secrets - {""}, key=len, reverse=True))
 
 
 def _tls(certificate: Path | str | None) -> ssl.SSLContext:
@@ -130,7 +160,8 @@ def _tls(certificate: Path | str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _parse_extra(extra: str | None) -> Mapping[str, object]:
+def parse_extra(extra: str | None) -> Mapping[str, object]:
+    """Fields, from a JSON object. Raises InvalidRequest."""
     try:
         fields = json.loads(extra or "{}")
     except (ValueError, RecursionError) as error:
@@ -167,17 +198,12 @@ def _hf_body(target: Target, picture: Picture) -> Mapping[str, object]:
     return {"inputs": picture.prompt, "parameters": parameters}
 
 
-def _words(content: bytes) -> str:
+def _words(target: Target, content: bytes) -> str:
     """The message of an error, or how an answer begins."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
-        return _shortened(content[: 4 * _MESSAGE_CHARACTERS].decode(errors="replace"))
+        return target.told(content.decode(errors="replace"))
     for name in ("error", "detail", "message"):
         value = value.get(name, value) if isinstance(value, dict) else value
-    return _shortened(value if isinstance(value, str) else json.dumps(value))
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + " ..."
+    return target.told(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -103,13 +102,15 @@ def test_two_servers_of_one_address_are_two_in_the_plot() -> None:
     assert [f"Each request to {number}: http://127.0.0.1:9/ (huggingface)" in titles for number in (1, 2)] == [True] * 2
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"data": [{"url": ""}]}'])
-@pytest.mark.parametrize("api", ["openai", "huggingface"])
-def test_what_is_no_picture_is_none_however_it_is_written(
-    content: bytes, api: Literal["openai", "huggingface"]
-) -> None:
-    assert "no picture" in (problem(api, 200, content) or "")
-    assert problem(api, 500, content)
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"data": [{"url": ""}]}', bytes(64), b"RIFF\0\0\0\0WAVE"]
+)
+@pytest.mark.parametrize("path", ["/v1", "/"])
+def test_what_is_no_picture_is_none_however_it_is_written(content: bytes, path: str) -> None:
+    target = parse_target(f"http://127.0.0.1:9{path}")
+
+    assert "no picture" in (problem(target, 200, content) or "")
+    assert problem(target, 500, content)
 
 
 @pytest.mark.parametrize("most", [0.0, 1e-9, 0.07, 1, 7.3, 99, 12_345.6, float("inf"), float("nan")])
