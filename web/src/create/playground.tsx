@@ -86,10 +86,10 @@ export function Playground({ model, onUnauthorized }: PlaygroundProps) {
     setSettings(varied);
     void make(varied, picture.start ?? null);
   };
-  const remove = (picture: Picture) => {
+  const remove = async (picture: Picture) => {
+    await deletePicture(picture.id).catch(complain); // first: a page that is left now must not bring it back
     leave(picture.id);
     heading.current?.focus(); // the button that was pressed is gone
-    deletePicture(picture.id).catch(complain);
   };
   const open = async (blob: Blob, name: string, recipe: Recipe | null) => {
     const image = await createImageBitmap(blob);
