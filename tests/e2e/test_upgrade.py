@@ -14,19 +14,22 @@ from tests.versions import write_version
 from tests.waiting import eventually
 from tests.warm import cold
 
+ROOM = {"maxConcurrentRequestsPerInstance": 8}
+"""For all who draw at once; Azure's default of 1 would refuse some of them."""
+
 
 def test_while_a_newer_version_takes_over_no_request_fails_and_what_either_is_asked_for_is_done(tmp_path: Path) -> None:
     newer = write_version(tmp_path / "newer", "9.9.9", migrates=True)
     with postgresql() as database, ExitStack() as stack:
         a = stack.enter_context(gateway(tmp_path / "a", database.url))
-        key = serve_flux(a.client, tmp_path / "model")
+        key = serve_flux(a.client, tmp_path / "model", requestSettings=ROOM)
         with drawing(a.client, key) as at_a:
             with cold():
                 b = stack.enter_context(gateway(tmp_path / "b", database.url, PYTHONPATH=newer))
             eventually(lambda: leader_pid(database.url) == b.server.pid)
             eventually(lambda: b.client.get("/health/ready").status_code == 200)
             with drawing(b.client, key) as at_b:
-                assert a.client.deploy("green")["status"] == "Succeeded"
+                assert a.client.deploy("green", requestSettings=ROOM)["status"] == "Succeeded"
                 b.client.create_endpoint(traffic={"green": 100})
                 for each in (a.client, b.client):
                     eventually(lambda: each.draw(key).headers["azureml-model-deployment"] == "green")  # noqa: B023
