@@ -3,7 +3,7 @@
 Matrix products of fewer than 16 rows take other kernels (one row: a vector product), which round differently. Only the
 modulation layers see so few, one row for each image. Padding them to 16 makes an image the same, bit for bit, alone and
 in a batch (docs/decisions/0002-same-seed-same-picture.md), and costs next to nothing in a small model. In a wide one
-sixteen rows cost ten times what one does: there each image's row is multiplied by itself.
+sixteen rows cost several times what one does: there each image's row is multiplied by itself.
 
 Some CPUs split long sums by the number of rows, however many those are (AMX does; AVX2 was not seen to). So the first
 product of each shape is made both ways, and says whether this machine may make the others together.
